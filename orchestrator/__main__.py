@@ -1,0 +1,98 @@
+"""`python -m orchestrator VERB GRID.yaml`: everything beside running a sweep. Each verb reads the store anew.
+
+Verbs: plan, status, report, sync. `sweep` runs (orchestrator/sweep.py).
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.cli import COMPLETE, INCOMPLETE, grid_argument, open_store, run_command
+from orchestrator.grid import read_grid
+from orchestrator.holdings import read_holdings
+from orchestrator.plan import make_plan
+from orchestrator.progress import say
+from orchestrator.store import Store
+from orchestrator.survey import Survey, survey
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, (verb, about) in VERBS.items():
+        one = grid_argument(verbs.add_parser(name, help=about, description=about))
+        one.set_defaults(verb=verb)
+        if name == "plan":
+            one.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        if name == "report":
+            one.add_argument("--output", default=None, help="folder for the report; <store>/reports/<name> if left out")
+    options = parser.parse_args(arguments)
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    return run_command(lambda: verb(options))
+
+
+def _look(options: argparse.Namespace) -> tuple[Store, Survey]:
+    grid = read_grid(Path(options.grid))
+    return open_store(grid, options.store), survey(grid)
+
+
+def run_sweep(options: argparse.Namespace) -> int:
+    """Run or resume the sweep."""
+    from orchestrator.sweep import sweep
+
+    return sweep(Path(options.grid), options.store)
+
+
+def show_plan(options: argparse.Namespace) -> int:
+    """Print what is held and what is owed. Starts nothing."""
+    from orchestrator.planning import plan_json, plan_text
+
+    store, surveyed = _look(options)
+    plan = make_plan(surveyed, read_holdings(store, surveyed))
+    print(plan_json(plan) if options.json else plan_text(plan))
+    return COMPLETE
+
+
+def show_status(options: argparse.Namespace) -> int:
+    """Print the table of what the store holds now."""
+    from orchestrator.results import read_results
+    from orchestrator.table import final_table
+
+    results = read_results(*_look(options))
+    print(final_table(results))
+    return COMPLETE if results.complete else INCOMPLETE
+
+
+def write_report(options: argparse.Namespace) -> int:
+    """Draw the curves and write every cell as a row."""
+    from orchestrator import report
+    from orchestrator.results import read_results
+
+    store, surveyed = _look(options)
+    results = read_results(store, surveyed)
+    default = Path(store.root if store.local else ".", "reports", surveyed.grid.name)
+    for file in report.write_report(results, Path(options.output or default)):
+        say(f"wrote {file}")
+    return COMPLETE if results.complete else INCOMPLETE
+
+
+def write_tracking(options: argparse.Namespace) -> int:
+    """Write everything the store holds into MLflow."""
+    from orchestrator.tracking import sync
+
+    say(f"MLflow: mlflow ui --backend-store-uri {sync(*_look(options))}")
+    return COMPLETE
+
+
+VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "sweep": (run_sweep, "run a sweep, or resume it"),
+    "plan": (show_plan, "print what is held and what is owed, without starting anything"),
+    "status": (show_status, "print the table of what the store holds now"),
+    "report": (write_report, "draw the curves and write every cell as a row"),
+    "sync": (write_tracking, "write everything the store holds into MLflow"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

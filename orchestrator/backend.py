@@ -1,0 +1,48 @@
+"""The seam between the driver and whatever hosts the workers: Ray (ray_backend.py), or threads (local_backend.py)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.events import Event
+from workers.messages import Failure, Task
+from workers.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the fleet has: CPUs always, GPUs perhaps."""
+
+    cpus: int
+    gpus: int
+    nodes: int
+
+
+class Backend(Protocol):
+    """Starts worker processes, hands them tasks, and turns what happens to them into events."""
+
+    def devices(self) -> Devices: ...
+
+    def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
+        """Begin to start a worker; `WorkerReady` or `WorkerLost` follows."""
+        ...
+
+    def assign(self, worker: str, task: Task) -> None:
+        """Hand over a task; its reports follow, then `TaskEnded`, `TaskFailed` or `WorkerLost`."""
+        ...
+
+    def retire(self, worker: str) -> None:
+        """Ask a worker to commit what is finished and close; `WorkerLost` follows when it is gone."""
+        ...
+
+    def discard(self, worker: str, failure: Failure) -> None:
+        """Kill a worker at once; `WorkerLost` with this failure follows."""
+        ...
+
+    def poll(self, seconds: float) -> Sequence[Event]:
+        """What has happened; waits up to `seconds` for something to happen."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything that is still running."""
+        ...

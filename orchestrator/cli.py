@@ -1,0 +1,52 @@
+"""What the command lines share: exit status, errors as messages, where the store is."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.grid import Grid
+from orchestrator.progress import say
+from orchestrator.store import Store, StoreError
+from orchestrator.yaml_source import GridError
+
+COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3
+
+
+def grid_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the arguments that every verb on a grid takes."""
+    parser.add_argument("grid", metavar="GRID.yaml", help="the sweep to work on")
+    parser.add_argument("--store", help="use this store instead of the grid's")
+    return parser
+
+
+def sweep_parser() -> argparse.ArgumentParser:
+    """The command line of `python -m orchestrator.sweep`."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.sweep", description="Run a sweep, or resume it.")
+    return grid_argument(parser)
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a verb; bad input is one message on standard error and status 2."""
+    try:
+        return command()
+    except (GridError, StoreError) as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def open_store(grid: Grid, override: str | None) -> Store:
+    """The sweep's store. In a submitted Ray job, whose folder is a temporary copy, a relative path moves to the home."""
+    uri = override or grid.store
+    if "://" not in uri and not Path(uri).is_absolute() and in_ray_job():
+        moved = Path.home() / "prunesweep" / Path(uri).name
+        say(f"store {uri} is relative, and a job's folder is a temporary copy: using {moved}")
+        uri = str(moved)
+    return Store.open(uri)
+
+
+def in_ray_job() -> bool:
+    """Whether this process is the entry point of a submitted Ray job."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

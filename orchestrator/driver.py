@@ -1,0 +1,183 @@
+"""The loop: event -> handle -> perform. The one place where clock, store, backend and views meet."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from orchestrator.backend import Backend, Devices
+from orchestrator.core import Core
+from orchestrator.events import (
+    Assign,
+    Command,
+    Discard,
+    Event,
+    Finish,
+    RecordFailures,
+    Recount,
+    Recounted,
+    Retire,
+    Role,
+    StartWorker,
+    StopAsked,
+    Tick,
+)
+from orchestrator.grid_file import Runtime
+from orchestrator.holdings import still_owed
+from orchestrator.plan import Plan
+from orchestrator.store import Store
+from orchestrator.work import ContextWork, Patched, PatchWork, Piece, Policy
+from workers.engine import EngineSettings
+from workers.messages import PruneTask
+from workers.recipes import EngineRecipe, GradeRecipe, PruneRecipe, Recipe, StartEngine, start_vllm
+
+POLL_SECONDS = 1.0
+
+
+class Observer(Protocol):
+    """A view that is told what happened: progress display, tracking. It must not fail the sweep."""
+
+    def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None: ...
+
+
+def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> Core:
+    """The core's starting state for what `plan` owes, on a fleet of `devices`."""
+    slots = runtime.slots or (devices.gpus // runtime.tensor_parallel if devices.gpus else devices.cpus)
+    engines = runtime.engines or (slots if devices.gpus else 1)
+    policy = Policy(
+        engines=max(1, min(engines, slots)),
+        slots=max(1, slots),
+        attempts=runtime.attempts,
+        start_seconds=runtime.start_seconds,
+        silence_seconds=runtime.silence_seconds,
+        smallest_shard=16,
+        largest_shard=max(16, 4 * runtime.in_flight),
+    )
+    held = store.patch_ids()
+    patches: dict[str, PatchWork] = {}
+    contexts: list[ContextWork] = []
+    for owed in plan.contexts:
+        variant, context = owed.variant, owed.decoding.context
+        if variant.patch_id not in patches:
+            task = PruneTask(
+                f"prune-{variant.patch_id}", variant.model_path, variant.spec, variant.patch_id, variant.patch_payload
+            )
+            state = Patched.HELD if variant.patch_id in held else Patched.OWED
+            patches[variant.patch_id] = PatchWork(task, state)
+        work = ContextWork(context, tuple(q.gold for q in variant.questions), owed.order)
+        if owed.items:
+            work.add(Piece(owed.items))
+        work.ungraded = owed.ungraded > 0
+        contexts.append(work)
+    return Core(policy, patches.values(), contexts)
+
+
+class Driver:
+    """Runs a core on a backend until it finishes."""
+
+    def __init__(
+        self,
+        core: Core,
+        backend: Backend,
+        store: Store,
+        runtime: Runtime,
+        scratch: Path,
+        observers: Sequence[Observer] = (),
+        start_engine: StartEngine = start_vllm,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._core, self._backend, self._store, self._runtime = core, backend, store, runtime
+        self._scratch, self._observers, self._start_engine, self._clock = scratch, observers, start_engine, clock
+        self._asked: list[Event] = []
+        self._gpus = backend.devices().gpus
+
+    def run(self) -> str:
+        """Drive to the end; returns why it ended: "done", a stop's reason, or what keeps it from going on."""
+        with self._signals():
+            pending: list[Event] = [Tick()]
+            while self._core.finished is None:
+                for event in pending:
+                    now = self._clock()
+                    commands = self._core.handle(event, now)
+                    for command in commands:
+                        self._perform(command)
+                    for observer in self._observers:
+                        observer.observe(self._core, event, commands, now)
+                asked, self._asked = self._asked, []
+                pending = [*asked, *self._backend.poll(POLL_SECONDS)] or [Tick()]
+        return self._core.finished
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case StartWorker(worker, role):
+                gpus = 0 if role is Role.GRADE or not self._gpus else self._gpus_for(role)
+                self._backend.start(worker, self._recipe(command), gpus)
+            case Assign(worker, task):
+                self._backend.assign(worker, task)
+            case Recount(shard):
+                self._asked.append(Recounted(shard.task_id, still_owed(self._store, shard)))
+            case RecordFailures(rows):
+                self._store.commit_failures(rows)
+            case Retire(worker):
+                self._backend.retire(worker)
+            case Discard(worker, failure):
+                self._backend.discard(worker, failure)
+            case Finish():
+                pass
+
+    def _gpus_for(self, role: Role) -> int:
+        return self._runtime.tensor_parallel if role is Role.ENGINE else 1
+
+    def _recipe(self, command: StartWorker) -> Recipe:
+        runtime, cache = self._runtime, str(self._scratch / "patches")
+        if command.role is Role.PRUNE:
+            return PruneRecipe(self._store, str(self._scratch / "pruning"))
+        if command.role is Role.GRADE:
+            return GradeRecipe(self._store, runtime.grader, runtime.grader_processes, runtime.grader_seconds)
+        assert command.shape is not None
+        contexts = (work.context for work in self._core.state.contexts.values())
+        context = next(context for context in contexts if context.shape == command.shape)
+        settings = EngineSettings(
+            dtype=command.shape.dtype,
+            context_length=context.context_length,
+            max_sequences=runtime.max_sequences,
+            tensor_parallel=runtime.tensor_parallel,
+            cpu_cache_mib=runtime.cpu_cache_mib,
+            gpu_memory_utilization=runtime.gpu_memory_utilization,
+        )
+        return EngineRecipe(
+            command.shape,
+            command.patch_id,
+            self._store,
+            cache,
+            settings,
+            runtime.in_flight,
+            runtime.commit_seconds,
+            self._start_engine,
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGTERM or Ctrl-C ends the sweep in order; the second ends the process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if any(isinstance(event, StopAsked) for event in self._asked) or stopped:
+                os._exit(128 + number)
+            stopped.append(number)
+            self._asked.append(StopAsked(f"stopped by {signal.Signals(number).name}"))
+
+        stopped: list[int] = []
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,158 @@
+"""The format of grid.yaml: strict pydantic models, from which the JSON Schema for editors is generated.
+
+Only shapes and types are checked here; what the values must be is said once, by the specs of `pruning` and `eval`.
+"""
+
+from dataclasses import fields
+from types import UnionType
+from typing import Annotated, Any, get_args, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
+from pruning.spec import PruneSpec
+
+
+class Strict(BaseModel):
+    """No unknown keys, no conversions: what stands in the file is what is meant."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Axis = BeforeValidator(_listed, json_schema_input_type=Any)
+"""A single value is a list of one."""
+
+
+class FormatEntry(Strict):
+    """A thinking format of the user's own."""
+
+    name: str = "custom"
+    start: str
+    end: str
+    early_stop: str
+    prefill_start: bool = False
+    newline_rule: bool = False
+    bridge: str | None = None
+    answer_after_eos: bool = False
+    single_tokens: bool = False
+
+
+class ModelEntry(Strict):
+    """A model: a local folder, or a hub id that is in the local cache, optionally `@revision`."""
+
+    path: str = Field(min_length=1)
+    format: str | FormatEntry | None = Field(
+        None, description="How the model thinks: qwen3, s1, deepseek-r1, think, or texts of your own. Detected if left out."
+    )
+    dtype: str = Field("auto", description="auto, bfloat16, float16 or float32; auto is the checkpoint's own.")
+
+
+def _model(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+ModelAxis = Annotated[ModelEntry, BeforeValidator(_model, json_schema_input_type=str | ModelEntry)]
+
+
+class CalibrationEntry(Strict):
+    """Where calibration tokens come from; see docs/pruning.md."""
+
+    data: str = Field(min_length=1)
+    samples: int = 128
+    tokens: int = 2048
+    seed: int = 0
+    windows: str | None = None
+    compute: str = "stored"
+
+
+class PromptEntry(Strict):
+    """The user turn: a preset (bare, boxed) or a template that contains {problem}."""
+
+    preset: str | None = None
+    template: str | None = None
+    system: str | None = None
+
+
+class SamplingEntry(Strict):
+    """How tokens are drawn; temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seeds: list[int] = Field(default_factory=lambda: [0])
+
+
+class BudgetEntry(Strict):
+    """How a token limit is imposed on thinking."""
+
+    mode: str
+    answer_tokens: int | None = None
+    wait: int = 0
+    wait_text: str = "Wait"
+    independent_limits: bool = False
+
+
+class Runtime(Strict):
+    """Everything that does not change an answer: engines, batching, time-outs, tracking."""
+
+    engines: int | None = Field(None, ge=1, description="Engines at most; one per GPU, or one in all without GPUs.")
+    slots: int | None = Field(None, ge=1, description="Devices that engines and pruning share; all of the cluster's.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs per engine.")
+    max_sequences: int = Field(64, ge=1, description="Sequences that an engine decodes at once.")
+    in_flight: int = Field(128, ge=1, description="Draws that a worker keeps going at once.")
+    cpu_cache_mib: int = Field(256, ge=16, description="Key-value cache of an engine without a GPU.")
+    gpu_memory_utilization: float = Field(0.9, gt=0, lt=1)
+    commit_seconds: float = Field(5.0, gt=0, description="Finished draws are committed this often.")
+    attempts: int = Field(3, ge=1, description="Losses of a lone draw, or of a patch, before it is given up.")
+    start_seconds: float = Field(900.0, gt=0, description="Patience with a worker that starts.")
+    silence_seconds: float = Field(300.0, gt=0, description="Patience with a worker that says nothing.")
+    grader: str = Field("standard", description="Which grader's verdicts the results use.")
+    grader_processes: int = Field(1, ge=1)
+    grader_seconds: float = Field(10.0, gt=0, description="Time limit per answer.")
+    tracking_uri: str | None = Field(
+        None, description="MLflow's: sqlite:///file.db or http://...; mlflow.db in the working folder if left out."
+    )
+    experiment: str = Field("prunesweep", min_length=1)
+
+
+def _axis_type(kind: Any) -> Any:
+    """`float | None` in a PruneSpec is a list of floats here, or one."""
+    kinds = [k for k in get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
+    return Annotated[list[kinds[0]] | None, Axis]  # type: ignore[valid-type]
+
+
+_NESTED = ("calibration", "influence_train", "influence_validation")
+_HINTS = get_type_hints(PruneSpec)
+
+VariantEntry: type[Strict] = create_model(
+    "VariantEntry",
+    __base__=Strict,
+    __doc__="One product of lists: every combination is a variant. The knobs are explained in docs/pruning.md.",
+    method=(Annotated[list[str], Axis], ...),
+    **{
+        field.name: (_axis_type(_HINTS[field.name]), None)
+        for field in fields(PruneSpec)
+        if field.name != "method" and field.name not in _NESTED
+    },
+    **{name: (CalibrationEntry | None, None) for name in _NESTED},
+)  # type: ignore[call-overload]
+
+
+class GridFile(Strict):
+    """A sweep: models × variants × token limits on benchmarks."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the sweep in the store and in MLflow.")
+    store: str = Field(min_length=1, description="A local path, a shared mount, or s3://bucket/prefix.")
+    models: list[ModelAxis] = Field(min_length=1)
+    variants: list[VariantEntry] = Field(min_length=1)  # type: ignore[valid-type]
+    token_limits: list[int] = Field(min_length=1, description="Thinking tokens; one trace serves all of them.")
+    benchmarks: list[str] = Field(min_length=1, description="Built-in names, or JSONL, Parquet or CSV files.")
+    calibration: CalibrationEntry | None = None
+    prompt: PromptEntry = PromptEntry()
+    sampling: SamplingEntry
+    budget: BudgetEntry
+    runtime: Runtime = Runtime()

@@ -1,0 +1,216 @@
+"""Workers as Ray actors: the only import of ray.
+
+Ray's own retries and restarts are off: they are used up within seconds of a node's death, and the core must know of
+every loss anyway. An actor runs one task in one thread and listens in another, so that it can be asked to stop.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# Read when ray is imported. A local Ray needs no token; one that was started by the user keeps the user's own mode.
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from orchestrator.backend import Devices
+from orchestrator.events import Event, Reported, TaskEnded, TaskFailed, WorkerLost, WorkerReady
+from workers.messages import Facts, Failure, Report, Task
+from workers.recipes import EngineRecipe, GradeRecipe, Recipe
+from workers.worker import TaskFault, Worker, WorkerFault
+
+PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
+"""Environment that must reach the workers when the cluster was started without it."""
+
+
+class Host:
+    """The actor: builds its worker in its own process and runs tasks on it."""
+
+    def __init__(self, name: str, recipe: Recipe) -> None:
+        self._worker: Worker = recipe.build(name, _own_log())
+
+    def facts(self) -> Facts:
+        return self._worker.facts()
+
+    def run(self, task: Task) -> Iterator[Report]:
+        yield from self._worker.run(task)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def ask_to_stop(self) -> None:
+        self._worker.ask_to_stop()
+
+
+def _own_log() -> str:
+    """The file that Ray writes this process's standard error to."""
+    context = ray.get_runtime_context()
+    logs = os.path.join(ray._private.worker.global_worker.node.get_session_dir_path(), "logs")
+    return os.path.join(logs, f"worker-{context.get_worker_id()}-{context.get_job_id()}-{os.getpid()}.err")
+
+
+@dataclass
+class _Actor:
+    handle: Any
+    ready: Any = None
+    reports: Any = None
+    task: Task | None = None
+    closing: Any = None
+    discarded: Failure | None = None
+    log: str = ""
+
+
+@dataclass
+class RayBackend:
+    """A Ray cluster, joined or started. Construct it with `RayBackend.connect`."""
+
+    _actors: dict[str, _Actor] = field(default_factory=dict)
+    _events: list[Event] = field(default_factory=list)
+
+    @classmethod
+    def connect(cls) -> "RayBackend":
+        """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine."""
+        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": passed} if passed else None,
+            **({} if address else {"include_dashboard": False}),
+        )
+        return cls()
+
+    def devices(self) -> Devices:
+        total = ray.cluster_resources()
+        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+        return Devices(int(total.get("CPU", 1)), int(total.get("GPU", 0)), nodes)
+
+    def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
+        # Grading and waiting need no core of their own; an engine and a pruner do.
+        cpus = 0 if isinstance(recipe, GradeRecipe) else 1
+        environment = {"OMP_NUM_THREADS": "1"} if isinstance(recipe, EngineRecipe) and not gpus else {}
+        actor = ray.remote(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"control": 1},
+            runtime_env={"env_vars": environment} if environment else None,
+        )(Host)
+        handle = actor.remote(worker, recipe)
+        self._actors[worker] = _Actor(handle, ready=handle.facts.remote())
+
+    def assign(self, worker: str, task: Task) -> None:
+        actor = self._actors[worker]
+        actor.task = task
+        actor.reports = actor.handle.run.options(num_returns="streaming").remote(task)
+
+    def retire(self, worker: str) -> None:
+        actor = self._actors[worker]
+        actor.handle.ask_to_stop.options(concurrency_group="control").remote()
+        actor.closing = actor.handle.close.remote()  # queued behind the running task
+
+    def discard(self, worker: str, failure: Failure) -> None:
+        if (actor := self._actors.get(worker)) is not None:
+            actor.discarded = failure
+            ray.kill(actor.handle)
+            self._lose(worker, failure)
+
+    def poll(self, seconds: float) -> Sequence[Event]:
+        if not self._events:
+            self._collect(seconds)
+        events, self._events = self._events, []
+        return events
+
+    def _collect(self, seconds: float) -> None:
+        waiting: dict[Any, str] = {}
+        for worker, actor in self._actors.items():
+            for future in (actor.ready, actor.reports, None if actor.reports is not None else actor.closing):
+                if future is not None:
+                    waiting[future] = worker
+        if not waiting:
+            _pause(seconds)
+            return
+        futures = list(waiting)
+        done, _ = ray.wait(futures, num_returns=len(futures), timeout=0, fetch_local=False)
+        if not done:
+            done, _ = ray.wait(futures, num_returns=1, timeout=seconds, fetch_local=False)
+        for future in done:
+            self._hear(waiting[future], future)
+
+    def _hear(self, worker: str, future: Any) -> None:
+        actor = self._actors.get(worker)
+        if actor is None:
+            return
+        try:
+            if future is actor.ready:
+                facts: Facts = ray.get(future)
+                actor.ready, actor.log = None, facts.log
+                self._events.append(WorkerReady(worker, facts))
+            elif future is actor.reports:
+                self._hear_report(worker, actor)
+            else:
+                ray.get(future)
+                ray.kill(actor.handle)
+                self._lose(worker, Failure("retired", "closed as asked", actor.log))
+        except TaskFault as fault:
+            self._end_task(actor)
+            self._events.append(TaskFailed(worker, self._task_id(actor), fault.failure))
+        except WorkerFault as fault:
+            ray.kill(actor.handle)
+            self._lose(worker, fault.failure)
+        except RayActorError as error:
+            self._lose(worker, Failure("worker-lost", _line(error), actor.log))
+        except (RayTaskError, RayError) as error:
+            # A fault of ours or of a library: the process lives, but nobody knows in which state.
+            ray.kill(actor.handle)
+            self._lose(worker, Failure("worker-error", _line(error), actor.log))
+
+    def _hear_report(self, worker: str, actor: _Actor) -> None:
+        try:
+            report: Report = ray.get(next(actor.reports), timeout=60)
+        except StopIteration:
+            self._end_task(actor)
+            self._events.append(TaskEnded(worker, self._task_id(actor)))
+        except GetTimeoutError:
+            ray.kill(actor.handle)
+            self._lose(worker, Failure("worker-lost", "a report was announced and never came", actor.log))
+        else:
+            self._events.append(Reported(worker, report))
+
+    @staticmethod
+    def _end_task(actor: _Actor) -> None:
+        actor.reports = None
+
+    @staticmethod
+    def _task_id(actor: _Actor) -> str:
+        assert actor.task is not None
+        return actor.task.task_id
+
+    def _lose(self, worker: str, failure: Failure) -> None:
+        if self._actors.pop(worker, None) is not None:
+            self._events.append(WorkerLost(worker, failure))
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor.handle)
+        self._actors.clear()
+        ray.shutdown()
+
+
+def _pause(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+
+
+def _line(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"

@@ -1,0 +1,89 @@
+"""`python -m orchestrator.sweep GRID.yaml`: run a sweep, or resume it.
+
+Exit status: 0 all complete, 2 bad input (nothing was started), 3 some cells incomplete. Running it again is always safe:
+what is owed is the plan minus the store, and nothing that is in the store is made again.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, sweep_parser
+from orchestrator.grid import read_grid
+from orchestrator.holdings import read_holdings
+from orchestrator.plan import Plan, make_plan
+from orchestrator.progress import say, show_progress
+from orchestrator.results import read_results
+from orchestrator.store import Store
+from orchestrator.survey import Survey, survey
+from orchestrator.table import final_table
+from orchestrator.tracking_thread import TrackingThread
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Returns the exit status."""
+    options = sweep_parser().parse_args(arguments)
+    return run_command(lambda: sweep(Path(options.grid), options.store))
+
+
+def sweep(grid_path: Path, store_uri: str | None = None) -> int:
+    """Run or resume the sweep of `grid_path`. Raises GridError or StoreError before anything is started."""
+    grid = read_grid(grid_path)
+    store = open_store(grid, store_uri)
+    surveyed = survey(grid)
+    store.check_writable()
+    plan = make_plan(surveyed, read_holdings(store, surveyed))
+    for name, payload in surveyed.payloads.items():
+        store.put_payload(name, payload)
+    if plan.nothing_owed:
+        say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
+        reason = "done"
+    else:
+        reason = drive(plan, store)
+        track_to_the_end(store, surveyed)
+    results = read_results(store, surveyed)
+    print(final_table(results))
+    if reason != "done":
+        say(f"{grid.name}: not finished: {reason}. Run the same command again to go on")
+    return COMPLETE if results.complete else INCOMPLETE
+
+
+def drive(plan: Plan, store: Store) -> str:
+    """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended."""
+    from orchestrator.driver import Driver, make_core
+    from orchestrator.ray_backend import RayBackend
+
+    grid = plan.survey.grid
+    say(
+        f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, {plan.draws_held} draws are held; "
+        "starting Ray"
+    )
+    backend = RayBackend.connect()
+    try:
+        devices = backend.devices()
+        core = make_core(plan, store, grid.runtime, devices)
+        say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} nodes")
+        with (
+            tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
+            TrackingThread(store, plan.survey, say) as tracking,
+            show_progress() as progress,
+        ):
+            return Driver(core, backend, store, grid.runtime, Path(scratch), [progress, tracking]).run()
+    finally:
+        backend.close()
+
+
+def track_to_the_end(store: Store, surveyed: Survey) -> None:
+    """Bring MLflow up to date once more. The sweep is done either way: an unreachable server is only said."""
+    from orchestrator.tracking import MlflowException, sync
+
+    try:
+        uri = sync(store, surveyed)
+    except (MlflowException, OSError) as error:
+        say(f"MLflow is not up to date ({str(error).splitlines()[0]}); `orchestrator sync` writes it later")
+    else:
+        say(f"MLflow: mlflow ui --backend-store-uri {uri}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""YAML with places: plain values, and the line on which each of them stands. Duplicate keys are refused."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Place = tuple[str | int, ...]
+"""Keys and indices from the top of the document to a value."""
+
+
+class GridError(Exception):
+    """A grid that cannot be run as written. The message names the place, the rule and the remedy."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed YAML document."""
+
+    name: str
+    value: Any
+    lines: dict[Place, int]
+
+    def where(self, place: Place) -> str:
+        """`grid.yaml:12: variants[1].sparsity`, with the line of the nearest value that is in the file."""
+        known = place
+        while known and known not in self.lines:
+            known = known[:-1]
+        line = self.lines.get(known, 1)
+        return f"{self.name}:{line}: {spell(place)}" if place else f"{self.name}:{line}"
+
+
+def spell(place: Place) -> str:
+    """`variants[1].sparsity` for ("variants", 1, "sparsity")."""
+    text = ""
+    for step in place:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def read_yaml(path: Path) -> Source:
+    """Parse a YAML file. Raises GridError for a missing file, bad syntax, or a key that stands twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise GridError(f"{path}: no such file; give the path of a grid, such as examples/tiny/grid.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise GridError(f"{path}: cannot be read ({error})") from error
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        lines: dict[Place, int] = {}
+        if node is not None:
+            _walk(node, (), lines, str(path))
+        value = loader.construct_document(node) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = mark.line + 1 if mark is not None else 1
+        raise GridError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    return Source(str(path), value, lines)
+
+
+def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> None:
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _walk(item, (*place, index), lines, name)
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[Hashable, int] = {}
+        for key, item in node.value:
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                raise GridError(
+                    f"{name}:{line}: the key {spell((*place, key.value))} stands there twice, first on line "
+                    f"{seen[key.value]}; keep one of the two"
+                )
+            seen[key.value] = line
+            lines[(*place, key.value)] = line
+            _walk(item, (*place, key.value), lines, name)

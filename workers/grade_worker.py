@@ -1,0 +1,97 @@
+"""Brings the grades of a context up to date: reads its answers from the store, grades what has no grade, commits.
+
+The work is defined by what the store lacks, so it can be repeated, interrupted and run by anybody: `regrade` is the same
+code with another grader.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+
+from eval.grader_pool import GraderPool
+from eval.grading import GRADERS, Grade, GradeItem
+from workers.messages import Facts, Failure, Gold, Graded, GradeRow, GradeTask, Report, Task
+from workers.worker import Sink, TaskFault
+
+AnswerKey = tuple[str, int, int]
+"""(prompt id, seed, cut) within one context and answer context."""
+
+
+def grader_id(grader: str) -> str:
+    """The name under which a grader's verdicts are stored: the grader and its version."""
+    return f"{grader}@{GRADERS[grader]}"
+
+
+class GradeWorker:
+    """A pool of killable grader processes and the store."""
+
+    def __init__(
+        self, name: str, store: Sink, grader: str, processes: int, seconds: float, log: str = ""
+    ) -> None:
+        self._name, self._store, self._grader, self._log = name, store, grader, log
+        self._pool = GraderPool(workers=processes, time_limit=seconds)
+
+    def facts(self) -> Facts:
+        return Facts(
+            self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._grader)}
+        )
+
+    def run(self, task: Task) -> Iterator[Report]:
+        """Grade what the store holds of the task's context and has no grade for. Reports `Graded`."""
+        assert isinstance(task, GradeTask)
+        try:
+            yield Graded(task.task_id, task.context_id, self._bring_up_to_date(task))
+        except OSError as error:
+            raise TaskFault(Failure("store", f"grading {task.context_id}: {error}", self._log)) from error
+
+    def _bring_up_to_date(self, task: GradeTask) -> int:
+        owed = ungraded(self._store, task, grader_id(self._grader))
+        items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
+        grades = self._pool.grade_many(items, self._grader)
+        rows = [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=True)]
+        if rows:
+            self._store.commit_grades(rows)
+        return len(rows)
+
+    def _row(self, task: GradeTask, key: AnswerKey, gold: Gold, grade: Grade) -> GradeRow:
+        prompt_id, seed, cut = key
+        return GradeRow(
+            context_id=task.context_id,
+            answer_context_id=task.answer_context_id,
+            prompt_id=prompt_id,
+            seed=seed,
+            cut=cut,
+            gold_id=gold.gold_id,
+            grader=grader_id(self._grader),
+            verdict=grade.verdict,
+            extracted=grade.extracted or "",
+            cause=grade.cause or "",
+        )
+
+    def ask_to_stop(self) -> None:
+        """A batch of grades takes seconds; it is finished."""
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
+    """(answer, its gold, its text) for every answer of the context that `grader` has not judged against that gold."""
+    golds: dict[str, list[Gold]] = {}
+    for gold in task.golds:
+        golds.setdefault(gold.prompt_id, []).append(gold)
+    columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader"]
+    graded = {
+        (row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
+        for row in store.read("grades", task.context_id, columns).to_pylist()
+        if row["grader"] == grader and row["answer_context_id"] == task.answer_context_id
+    }
+    draws = store.read("draws", task.context_id, ["answer_context_id", "prompt_id", "seed", "answers"])
+    return [
+        ((row["prompt_id"], row["seed"], answer["cut"]), gold, answer["text"])
+        for row in draws.to_pylist()
+        if row["answer_context_id"] == task.answer_context_id
+        for answer in row["answers"]
+        for gold in golds.get(row["prompt_id"], ())
+        if (row["prompt_id"], row["seed"], answer["cut"], gold.gold_id) not in graded
+    ]

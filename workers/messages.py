@@ -1,0 +1,252 @@
+"""The typed values that travel between processes: tasks go out to workers, reports come back.
+
+Everything here is plain data: it pickles, it compares, and unpickling it imports neither torch nor vllm, so that the
+driver stays light. A worker never raises an engine's own exception across a process border; it sends a `Failure`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from eval.benchmarks import Kind
+from eval.draws import Answer, DrawJob
+from eval.formats import ThinkingFormat
+from eval.spec import BudgetSpec, SamplingSpec
+from pruning.spec import PruneSpec
+
+DrawKey = tuple[str, str, int]
+"""(context id, prompt id, seed): the name of one draw."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something did not happen. A failure is data: it is recorded, counted and shown, and never scored."""
+
+    kind: str
+    """What failed, from a closed list: engine-lost, engine-error, proof, nan, prune, bad-input, store, hang, ..."""
+    cause: str
+    """One line for a person: what happened, in the words of what raised it."""
+    log: str = ""
+    """Where the worker's own log tail can be read, or empty."""
+
+
+@dataclass(frozen=True)
+class PruneTask:
+    """Make one patch and publish it to the store."""
+
+    task_id: str
+    model: str
+    spec: PruneSpec
+    patch_id: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an engine is built for. Variants of one shape are reached by swapping weights; others need another engine."""
+
+    model: str
+    layers: int
+    dtype: str
+    whole: bool = True
+    """No block was removed: the model's own configuration fits."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that the draws of one variant have in common, beside the problem and the seed."""
+
+    context_id: str
+    answer_context_id: str
+    shape: Shape
+    patch_id: str
+    sampling: SamplingSpec
+    budget: BudgetSpec
+    format: ThinkingFormat
+    context_length: int
+    variant: str
+    """A label for people; never part of an identity."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One owed draw, with the place it came from."""
+
+    prompt_id: str
+    benchmark: str
+    job: DrawJob
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of evaluation work: one context and a slice of its owed draws."""
+
+    task_id: str
+    context: Context
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The truth for one prompt. `gold_id` names its content, so that a corrected answer is graded anew."""
+
+    prompt_id: str
+    gold_id: str
+    answer: str
+    kind: Kind
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GradeTask:
+    """Bring the grades of one context up to date: grade what the store holds of it and has no grade for."""
+
+    task_id: str
+    context_id: str
+    answer_context_id: str
+    golds: tuple[Gold, ...]
+
+
+Task = PruneTask | Shard | GradeTask
+
+
+@dataclass(frozen=True)
+class DrawRow:
+    """One committed contribution to a draw: newly generated trace tokens (perhaps none) and new answers, together.
+
+    A draw's first row starts at token 0. A row with `start > 0` continues an earlier trace to a larger limit, and a row
+    without trace tokens adds answers at further limits. Rows are never changed.
+    """
+
+    context_id: str
+    answer_context_id: str
+    prompt_id: str
+    seed: int
+    benchmark: str
+    problem_id: str
+    prompt_ids: tuple[int, ...]
+    start: int
+    limit: int
+    trace_ids: tuple[int, ...]
+    trace_text: str
+    ended: bool
+    derived_seed: bool
+    waits: int
+    answers: tuple[Answer, ...]
+    weights_digest: str
+    engine: str
+    """The settings that can shift numerics (versions, dtype, attention backend, ...), as canonical JSON."""
+    worker: str
+    created_at: float
+
+    @property
+    def key(self) -> DrawKey:
+        return (self.context_id, self.prompt_id, self.seed)
+
+
+@dataclass(frozen=True)
+class GradeRow:
+    """A grader's verdict on one answer."""
+
+    context_id: str
+    answer_context_id: str
+    prompt_id: str
+    seed: int
+    cut: int
+    gold_id: str
+    grader: str
+    verdict: str
+    extracted: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """A draw that was given up, with its cause. It is missing data and never a score."""
+
+    context_id: str
+    prompt_id: str
+    seed: int
+    benchmark: str
+    problem_id: str
+    kind: str
+    cause: str
+    attempts: int
+    log: str
+    created_at: float
+
+    @property
+    def key(self) -> DrawKey:
+        return (self.context_id, self.prompt_id, self.seed)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """Draws that are in the store now."""
+
+    task_id: str
+    keys: tuple[DrawKey, ...]
+    trace_tokens: int
+    answer_tokens: int
+    cached_tokens: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Proof of progress: the engine has generated this many tokens for this task so far."""
+
+    task_id: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """The engine now holds a variant's weights, and has proved it."""
+
+    task_id: str
+    patch_id: str
+    seconds: float
+    canary_error: float
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Draws that this worker could not make although its engine is well: bad tokens, NaN, a prompt too long."""
+
+    task_id: str
+    keys: tuple[DrawKey, ...]
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class PatchMade:
+    """A patch is in the store now."""
+
+    task_id: str
+    patch_id: str
+    sparsity: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Grades that are in the store now."""
+
+    task_id: str
+    context_id: str
+    answers: int
+
+
+Report = Committed | Heartbeat | Swapped | Rejected | PatchMade | Graded
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a worker says of itself when it is ready: recorded beside results, never part of an identity."""
+
+    worker: str
+    host: str
+    pid: int
+    log: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)

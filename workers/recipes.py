@@ -1,0 +1,82 @@
+"""How each kind of worker is built, as values that travel to the process that will build it.
+
+Heavy imports happen inside `build`, in the worker's process: the driver stays light, and a pruning worker never loads
+vLLM.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.engine import Engine, EngineSettings
+from workers.messages import Shape
+from workers.worker import Sink, Worker
+
+StartEngine = Callable[[Path, Path | None, EngineSettings], Engine]
+"""(base checkpoint, a patch that shows the shape or None for the base's own, settings) -> an engine."""
+
+
+def start_vllm(base: Path, patch: Path | None, settings: EngineSettings) -> Engine:
+    """The real engine."""
+    from workers.vllm_engine import VllmEngine
+
+    return VllmEngine(base, patch, settings)
+
+
+@dataclass(frozen=True)
+class EngineRecipe:
+    """An evaluation worker."""
+
+    shape: Shape
+    patch_id: str | None
+    store: Sink
+    cache: str
+    settings: EngineSettings
+    in_flight: int
+    commit_seconds: float
+    start_engine: StartEngine = start_vllm
+
+    def build(self, name: str, log: str) -> Worker:
+        from workers.eval_worker import EvalWorker, Pace
+
+        return EvalWorker(
+            name,
+            lambda base, patch: self.start_engine(base, patch, self.settings),
+            self.store,
+            Path(self.shape.model),
+            self.patch_id,
+            Path(self.cache),
+            Pace(self.in_flight, self.commit_seconds),
+            log,
+        )
+
+
+@dataclass(frozen=True)
+class PruneRecipe:
+    """A pruning worker."""
+
+    store: Sink
+    scratch: str
+
+    def build(self, name: str, log: str) -> Worker:
+        from workers.prune_worker import PruneWorker
+
+        return PruneWorker(name, self.store, Path(self.scratch), log)
+
+
+@dataclass(frozen=True)
+class GradeRecipe:
+    """A grading worker."""
+
+    store: Sink
+    grader: str
+    processes: int
+    seconds: float
+
+    def build(self, name: str, log: str) -> Worker:
+        from workers.grade_worker import GradeWorker
+
+        return GradeWorker(name, self.store, self.grader, self.processes, self.seconds, log)
+
+
+Recipe = EngineRecipe | PruneRecipe | GradeRecipe

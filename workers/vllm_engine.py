@@ -1,0 +1,282 @@
+"""vLLM behind the `Engine` seam, and the swap of weights inside it: the only import of vllm.
+
+The engine runs inside the process that uses it and is driven by its own step loop: measured against the asynchronous
+engine it generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process dies
+nothing is left behind (docs/architecture.md, "The engine").
+
+An engine starts with random weights of the right shape; every variant, the first included, comes in through `load`.
+So there is one way in, and it ends in a proof (promise proof-before-sample):
+
+1. names and shapes are compared before anything is touched;
+2. every tensor is digested on its way in, and again where it lies, on every rank (workers/witness.py);
+3. the prefix cache is emptied, and a canary prompt must find nothing cached;
+4. the canary's log-probabilities must agree with those that were computed, by other code, when the patch was made.
+
+Any disagreement retires the engine. A variant whose own weights make NaN is the variant's fault.
+"""
+
+import os
+
+# Read by vLLM when it is imported. In-process: three imports of vLLM become one, and a dying process leaves no children.
+# NaN logits must raise: vLLM would otherwise answer with token 0 forever.
+os.environ.update(
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    VLLM_RAISE_ON_LOGIT_NANS="1",
+    VLLM_NO_USAGE_STATS="1",
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
+)
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm
+from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
+from vllm.config import set_current_vllm_config
+from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+
+from eval.draws import Ask, Completion
+from eval.spec import SamplingSpec
+from pruning.checkpoint import Checkpoint
+from pruning.patch import Patch
+from workers.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.messages import Failure
+from workers.witness import Stream, Witness, layout, shapes
+
+CANARY_TOLERANCE = 0.1
+"""Largest mean difference, in nats, between the canary's log-probabilities here and when the patch was made. Both sides
+hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
+
+TOKENIZER_FILES = ("tokenizer", "special_tokens", "vocab", "merges", "added_tokens", "chat_template", "generation_config")
+
+
+class VllmEngine:
+    """One vLLM engine for variants of one shape. See `workers.engine.Engine`."""
+
+    def __init__(self, base: Path, patch: Path | None, settings: EngineSettings) -> None:
+        """Start an engine of the shape of `base`, or of `base` + `patch`, without weights: call `load` next."""
+        self._started = time.monotonic()
+        self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
+        checkpoint = Checkpoint.open(base)
+        config = checkpoint.config if patch is None else Patch.open(patch, verify=False).config(checkpoint)
+        _write_shape(Path(self._folder.name), base, config)
+        self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
+        self._context = self._engine.vllm_config.model_config.max_model_len
+        self._facts = _facts(self._engine)
+        self._canaries = 0
+        self.seconds_to_start = time.monotonic() - self._started
+
+    def load(self, base: Path, patch: Path) -> Proof:
+        """Swap in the weights of `base` + `patch` and prove it. See `workers.engine.Engine.load`."""
+        if self._engine.has_unfinished_requests():
+            raise EngineFault(Failure("engine-error", "weights were to be swapped while requests were in flight"))
+        made = Patch.open(patch)
+        try:
+            problems = self._engine.collective_rpc("swap_weights", args=(str(base), str(patch)))
+        except Exception as error:  # whatever vLLM raised in mid-swap, the engine is now neither variant
+            raise EngineFault(Failure("proof", f"swap to {patch.name} broke off: {_line(error)}")) from error
+        for rank, problem in enumerate(problems):
+            if problem:
+                raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
+        if not self._engine.reset_prefix_cache():
+            raise EngineFault(Failure("proof", f"swap to {patch.name}: the prefix cache would not empty"))
+        canary = made.manifest.canary
+        error_nats = self._canary_error(patch.name, list(canary.token_ids), list(canary.logprobs))
+        return Proof(made.manifest.weights_digest, len(made.manifest.tensors), error_nats)
+
+    def _canary_error(self, patch: str, token_ids: list[int], recorded: list[float]) -> float:
+        if not all(map(math.isfinite, recorded)):
+            raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
+        # Twice: once through the cache, which must be empty, and once for the log-probabilities, which bypass it.
+        if cached := self._ask_canary(token_ids, None).num_cached_tokens:
+            raise EngineFault(Failure("proof", f"swap to {patch}: {cached} canary tokens were still cached"))
+        output = self._ask_canary(token_ids, 0)
+        assert output.prompt_logprobs is not None
+        got = [
+            entry[token].logprob
+            for token, entry in zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
+            if entry is not None
+        ]
+        error = sum(abs(a - b) for a, b in zip(got, recorded, strict=True)) / len(recorded)
+        if not error <= CANARY_TOLERANCE:
+            cause = f"canary log-probabilities differ by {error:.3f} nats, more than {CANARY_TOLERANCE}"
+            raise EngineFault(Failure("proof", f"swap to {patch}: {cause}"))
+        return error
+
+    def _ask_canary(self, token_ids: list[int], prompt_logprobs: int | None) -> RequestOutput:
+        self._canaries += 1
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=prompt_logprobs, detokenize=False)
+        self._engine.add_request(f"canary-{self._canaries}", TokensPrompt(prompt_token_ids=token_ids), params)
+        while self._engine.has_unfinished_requests():
+            for output in self._step():
+                if output.finished:
+                    return output
+        raise EngineFault(Failure("engine-error", "the canary request vanished"))
+
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
+        """Begin one ask. Raises ValueError if it does not fit: vLLM would cut it short without a word."""
+        if len(ask.prompt_ids) + ask.max_tokens > self._context:
+            raise ValueError(
+                f"ask {name}: {len(ask.prompt_ids)} prompt + {ask.max_tokens} new tokens exceed the engine's context "
+                f"of {self._context}; lower the token limits or raise the model's max_position_embeddings"
+            )
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            seed=ask.seed if sampling.temperature > 0 else None,
+            max_tokens=ask.max_tokens,
+            min_tokens=ask.min_tokens,
+            stop_token_ids=list(ask.stop_token_ids),
+            stop=list(ask.stop_texts) or None,
+            ignore_eos=True,  # the budget decides where to stop, and names end-of-sequence itself
+            detokenize=bool(ask.stop_texts),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=list(ask.prompt_ids)), params)
+
+    def step(self) -> Sequence[Finished]:
+        """Advance every request by one token; return those that finished."""
+        return [_finished(output) for output in self._step() if output.finished]
+
+    def _step(self) -> list[RequestOutput]:
+        try:
+            return self._engine.step()
+        except Exception as error:  # vLLM's own types must not leave this process: unpickling them imports vllm
+            kind = "nan" if "NaNs detected" in str(error) else "engine-error"
+            raise EngineFault(Failure(kind, _line(error))) from error
+
+    def cancel(self, names: Sequence[str]) -> None:
+        """Abandon asks. Their partial tokens are dropped: an aborted request is no sample."""
+        self._engine.abort_request(list(names))
+
+    def settings(self) -> Mapping[str, str]:
+        """What can shift numerics."""
+        return self._facts
+
+    def close(self) -> None:
+        """Give back the device. The process can start another engine afterwards."""
+        self._engine.engine_core.shutdown()
+        self._folder.cleanup()
+
+
+class SwapExtension:
+    """Mixed into vLLM's worker, one per rank; reached through `collective_rpc`."""
+
+    def swap_weights(self, base: str, patch: str) -> str:
+        """Stream base + patch into this rank. Returns what is wrong, or an empty string."""
+        worker: Any = self
+        model = worker.model_runner.get_model()
+        made = Patch.open(patch, verify=False)
+        checkpoint = Checkpoint.open(base)
+        sources = shapes(checkpoint, made)
+        plan = layout(model, sources, worker.rank)
+        if problem := _mismatch(plan.needed(), set(sources)):
+            return problem
+        dtype = worker.vllm_config.model_config.dtype
+        stream = Stream(made.weights(checkpoint), made.manifest.tensors, plan.slices, dtype)
+        witness = Witness(model, plan)
+        with witness.watch():
+            worker.reload_weights(weights_iterator=iter(stream))
+            with set_current_vllm_config(worker.vllm_config):
+                _repack_vocabularies(model)
+        for cache in getattr(worker.model_runner, "kv_caches", []):
+            _zero(cache)  # NaN in a cached block would outlive its variant
+        if missing := stream.missing():
+            return f"{len(missing)} tensors never came, among them {missing[0]}"
+        if wrong := witness.unproven(stream.expected):
+            return f"{len(wrong)} tensors are not in place, among them {wrong[0]}"
+        return ""
+
+
+def _mismatch(needed: set[str], have: set[str]) -> str:
+    # A tied checkpoint may store its output head a second time; the engine rightly ignores it.
+    if surplus := sorted(have - needed - {"lm_head.weight"}):
+        return f"the variant has {len(surplus)} tensors that the engine lacks, among them {surplus[0]}"
+    lacking = sorted(needed - have)
+    return f"the variant lacks {len(lacking)} tensors that the engine needs, among them {lacking[0]}" if lacking else ""
+
+
+def _repack_vocabularies(model: torch.nn.Module) -> None:
+    """vLLM's CPU reload leaves a tied output head on the old weights: its packed copy is made anew here."""
+    for module in model.modules():
+        if hasattr(module, "cpu_linear") and hasattr(module, "shard_indices"):
+            module.quant_method.process_weights_after_loading(module)
+
+
+def _zero(cache: Any) -> None:
+    if isinstance(cache, torch.Tensor):
+        cache.zero_()
+    else:
+        for part in cache:
+            _zero(part)
+
+
+def _write_shape(folder: Path, base: Path, config: Mapping[str, Any]) -> None:
+    """A model folder without weights: the variant's config beside the base's tokenizer."""
+    (folder / "config.json").write_text(json.dumps(config))
+    for file in base.iterdir():
+        if file.name.startswith(TOKENIZER_FILES):
+            (folder / file.name).symlink_to(file.resolve())
+
+
+def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
+    common: dict[str, Any] = dict(
+        model=folder,
+        load_format="dummy",
+        worker_extension_cls="workers.vllm_engine.SwapExtension",
+        generation_config="vllm",
+        dtype=settings.dtype,
+        max_num_seqs=settings.max_sequences,
+        max_model_len=settings.context_length,
+        tensor_parallel_size=settings.tensor_parallel,
+        seed=0,
+    )
+    if current_platform.is_cpu():
+        return EngineArgs(
+            **common,
+            enforce_eager=True,
+            kv_cache_memory_bytes=settings.cpu_cache_mib << 20,
+            # A seeded request whose prefill is cut into chunks crashes the CPU sampler.
+            enable_chunked_prefill=False,
+            max_num_batched_tokens=max(settings.context_length, 4096),
+        )
+    return EngineArgs(**common, gpu_memory_utilization=settings.gpu_memory_utilization)
+
+
+def _facts(engine: LLMEngine) -> dict[str, str]:
+    config = engine.vllm_config
+    return {
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+        "device": str(current_platform.get_device_name()) if not current_platform.is_cpu() else "cpu",
+        "dtype": str(config.model_config.dtype).removeprefix("torch."),
+        "tensor_parallel": str(config.parallel_config.tensor_parallel_size),
+        "eager": str(config.model_config.enforce_eager),
+        "attention": str(config.attention_config.backend or "default"),
+        "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0"),
+        "max_sequences": str(config.scheduler_config.max_num_seqs),
+    }
+
+
+def _finished(output: RequestOutput) -> Finished:
+    made = output.outputs[0]
+    prompt_tokens = len(output.prompt_token_ids or ())
+    if made.finish_reason not in ("stop", "length"):
+        result: Completion | Failure = Failure("engine-error", f"vLLM ended the request with {made.finish_reason!r}")
+    else:
+        result = Completion(tuple(made.token_ids), "stop" if made.finish_reason == "stop" else "length")
+    return Finished(output.request_id, result, prompt_tokens, output.num_cached_tokens or 0)
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

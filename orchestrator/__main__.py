@@ -21,9 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m orchestrator", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for name, (verb, about) in VERBS.items():
+    for name, (action, about) in VERBS.items():
         one = grid_argument(verbs.add_parser(name, help=about, description=about))
-        one.set_defaults(verb=verb)
+        one.set_defaults(verb=action)
         if name == "plan":
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
         if name == "report":

@@ -38,7 +38,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 
 def open_store(grid: Grid, override: str | None) -> Store:
-    """The sweep's store. In a submitted Ray job, whose folder is a temporary copy, a relative path moves to the home."""
+    """The sweep's store. In a submitted Ray job, whose folder is a temporary copy, a relative path moves home."""
     uri = override or grid.store
     if "://" not in uri and not Path(uri).is_absolute() and in_ray_job():
         moved = Path.home() / "prunesweep" / Path(uri).name

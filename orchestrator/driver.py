@@ -65,7 +65,11 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         variant, context = owed.variant, owed.decoding.context
         if variant.patch_id not in patches:
             task = PruneTask(
-                f"prune-{variant.patch_id}", variant.model_path, variant.spec, variant.patch_id, variant.patch_payload
+                f"prune-{variant.patch_id}",
+                variant.model_path,
+                variant.spec,
+                variant.patch_id,
+                variant.patch_payload,
             )
             state = Patched.HELD if variant.patch_id in held else Patched.OWED
             patches[variant.patch_id] = PatchWork(task, state)
@@ -92,7 +96,12 @@ class Driver:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._core, self._backend, self._store, self._runtime = core, backend, store, runtime
-        self._scratch, self._observers, self._start_engine, self._clock = scratch, observers, start_engine, clock
+        self._scratch, self._observers, self._start_engine, self._clock = (
+            scratch,
+            observers,
+            start_engine,
+            clock,
+        )
         self._asked: list[Event] = []
         self._gpus = backend.devices().gpus
 

@@ -3,7 +3,6 @@
 Nothing outside the file is looked at here; what it names (models, data) is looked at in survey.py.
 """
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import product
@@ -22,6 +21,7 @@ from eval.spec import (
     check_prompt,
     check_sampling,
 )
+from orchestrator.grid_errors import At, explain, nearest
 from orchestrator.grid_file import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
 from orchestrator.yaml_source import GridError, Place, Source, read_yaml
 from pruning.spec import METHODS, CalibrationSpec, PruneSpec, needs_calibration, resolve
@@ -66,25 +66,29 @@ class Grid:
 
 def read_grid(path: Path) -> Grid:
     """Read and check a grid. Raises GridError with one line per fault."""
-    source = read_yaml(path)
+    return parse_grid(read_yaml(path))
+
+
+def parse_grid(source: Source) -> Grid:
+    """Check a grid that has been read already. Raises GridError with one line per fault."""
     if not isinstance(source.value, dict):
         raise GridError(f"{source.where(())}: a grid is a mapping of keys such as name, models, variants")
     try:
         file = GridFile.model_validate(source.value)
     except ValidationError as error:
-        raise GridError("\n".join(_explain(source, dict(fault)) for fault in error.errors())) from None
+        raise GridError("\n".join(explain(source, dict(fault)) for fault in error.errors())) from None
     limits = tuple(sorted(file.token_limits))
     sampling = SamplingSpec(**(file.sampling.model_dump() | {"seeds": tuple(file.sampling.seeds)}))
     budget = BudgetSpec(**file.budget.model_dump())
     prompt = PromptSpec(**file.prompt.model_dump())
-    for check, value, place in (
-        (check_limits, limits, "token_limits"),
-        (check_sampling, sampling, "sampling"),
-        (check_budget, budget, "budget"),
-        (check_prompt, prompt, "prompt"),
-    ):
-        with _at(source, (place,)):
-            check(value)  # type: ignore[operator]
+    with At(source, ("token_limits",)):
+        check_limits(limits)
+    with At(source, ("sampling",)):
+        check_sampling(sampling)
+    with At(source, ("budget",)):
+        check_budget(budget)
+    with At(source, ("prompt",)):
+        check_prompt(prompt)
     _refuse_repeats(source, "benchmarks", file.benchmarks)
     _refuse_repeats(source, "models", [model.path for model in file.models])
     return Grid(
@@ -101,32 +105,18 @@ def read_grid(path: Path) -> Grid:
     )
 
 
-class _at:
-    """Puts a place in front of a ValueError and makes it a GridError."""
-
-    def __init__(self, source: Source, place: Place) -> None:
-        self._source, self._place = source, place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            raise GridError(f"{self._source.where(self._place)}: {error}") from error
-
-
 def _variants(source: Source, file: GridFile) -> Iterator[Variant]:
     seen: dict[tuple[str, PruneSpec], int] = {}
     for number, entry in enumerate(file.models):
-        with _at(source, ("models", number)):
+        with At(source, ("models", number)):
             model = _model(entry)
         for place, spec in _specs(source, file):
             line = source.lines.get(place, 1)
             if (model.path, spec) in seen:
                 first = seen[(model.path, spec)]
                 raise GridError(
-                    f"{source.where(place)}: the same variant stands on line {first} already; a cell is evaluated once. "
-                    "Drop one of the two"
+                    f"{source.where(place)}: the same variant stands on line {first} already, and a cell is "
+                    "evaluated once; drop one of the two"
                 )
             seen[(model.path, spec)] = line
             yield Variant(model, spec, line)
@@ -134,7 +124,7 @@ def _variants(source: Source, file: GridFile) -> Iterator[Variant]:
 
 def _model(entry: ModelEntry) -> Model:
     if entry.dtype not in DTYPES:
-        raise ValueError(f"dtype {entry.dtype!r} is not one of {', '.join(DTYPES)}.{_nearest(entry.dtype, DTYPES)}")
+        raise ValueError(f"dtype {entry.dtype!r} is not one of {', '.join(DTYPES)}.{nearest(entry.dtype, DTYPES)}")
     if isinstance(entry.format, FormatEntry):
         return Model(entry.path, ThinkingFormat(**entry.format.model_dump()), entry.dtype)
     return Model(entry.path, named_format(entry.format) if entry.format else None, entry.dtype)
@@ -153,7 +143,7 @@ def _specs(source: Source, file: GridFile) -> Iterator[tuple[Place, PruneSpec]]:
             _refuse_empty(source, (*place, name), values)
         for combination in product(*given.values()):
             chosen = dict(zip(given, combination, strict=True)) | nested
-            with _at(source, place):
+            with At(source, place):
                 yield place, _resolved(chosen, file.calibration)
 
 
@@ -170,53 +160,12 @@ def _calibration(entry: BaseModel) -> CalibrationSpec:
 
 def _refuse_empty(source: Source, place: Place, values: list[Any]) -> None:
     if not values:
-        raise GridError(f"{source.where(place)}: an empty list makes no variant; give at least one value or drop the key")
+        raise GridError(
+            f"{source.where(place)}: an empty list makes no variant; give at least one value or drop the key"
+        )
 
 
 def _refuse_repeats(source: Source, key: str, values: list[str]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
             raise GridError(f"{source.where((key, index))}: {value!r} stands there twice; list it once")
-
-
-def _explain(source: Source, fault: dict[str, Any]) -> str:
-    place = tuple(step for step in fault["loc"] if isinstance(step, int) or _is_key(step))
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        return (
-            f"{source.where(place)}: unknown key{_nearest(str(place[-1]), known)} The keys here are {', '.join(known)}"
-        )
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return f"{source.where(place)}: this key is required; add it"
-    shown = repr(fault["input"])
-    return f"{source.where(place)}: {message[0].lower() + message[1:]}, not {shown if len(shown) < 60 else shown[:57] + '...'}"
-
-
-def _is_key(step: Any) -> bool:
-    # pydantic names the branches of a union ("ModelEntry", "list[str]") among the steps of a place.
-    return isinstance(step, str) and step.isidentifier() and step[:1].islower() and step not in ("str", "list", "none")
-
-
-def _known_keys(place: Place) -> list[str]:
-    """The keys that may stand at a place of the file."""
-    kind: Any = GridFile
-    for step in place:
-        if isinstance(step, int):
-            continue
-        kind = _model_of(kind.model_fields[step].annotation) or kind
-    return list(kind.model_fields)
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _model_of(inner)) is not None:
-            return found
-    return None
-
-
-def _nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."

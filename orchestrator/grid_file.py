@@ -45,7 +45,8 @@ class ModelEntry(Strict):
 
     path: str = Field(min_length=1)
     format: str | FormatEntry | None = Field(
-        None, description="How the model thinks: qwen3, s1, deepseek-r1, think, or texts of your own. Detected if left out."
+        None,
+        description="How the model thinks: qwen3, s1, deepseek-r1, think, or texts of your own. Detected if left out.",
     )
     dtype: str = Field("auto", description="auto, bfloat16, float16 or float32; auto is the checkpoint's own.")
 
@@ -114,7 +115,8 @@ class Runtime(Strict):
     grader_processes: int = Field(1, ge=1)
     grader_seconds: float = Field(10.0, gt=0, description="Time limit per answer.")
     tracking_uri: str | None = Field(
-        None, description="MLflow's: sqlite:///file.db or http://...; mlflow.db in the working folder if left out."
+        None,
+        description="MLflow's: sqlite:///file.db or http://...; mlflow.db in the working folder if left out.",
     )
     experiment: str = Field("prunesweep", min_length=1)
 
@@ -138,14 +140,16 @@ VariantEntry: type[Strict] = create_model(
         for field in fields(PruneSpec)
         if field.name != "method" and field.name not in _NESTED
     },
-    **{name: (CalibrationEntry | None, None) for name in _NESTED},
-)  # type: ignore[call-overload]
+    **dict.fromkeys(_NESTED, (CalibrationEntry | None, None)),
+)
 
 
 class GridFile(Strict):
     """A sweep: models × variants × token limits on benchmarks."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the sweep in the store and in MLflow.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the sweep in the store and in MLflow."
+    )
     store: str = Field(min_length=1, description="A local path, a shared mount, or s3://bucket/prefix.")
     models: list[ModelAxis] = Field(min_length=1)
     variants: list[VariantEntry] = Field(min_length=1)  # type: ignore[valid-type]

@@ -98,7 +98,13 @@ def patch_payload(
     settings = to_json(spec)
     for field, digest in data_digests.items():
         settings[field] = {**settings[field], "data": digest}
-    return {"version": VERSION, "what": "patch", "base": base_digest, "spec": settings, "tokenizer": tokenizer_digest}
+    return {
+        "version": VERSION,
+        "what": "patch",
+        "base": base_digest,
+        "spec": settings,
+        "tokenizer": tokenizer_digest,
+    }
 
 
 def context_payload(

@@ -15,7 +15,7 @@ WATCH_SECONDS = 1.0
 
 
 def next_orders(state: State, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    """Commands for the moment; each is noted in `state` as it is given. `tasks` receives what shards and gradings serve."""
+    """Commands for the moment, each noted in `state` as it is given. `tasks` learns what shards and gradings serve."""
     if now - state.watched >= WATCH_SECONDS:
         state.watched = now
         yield from _watch(state, now)
@@ -36,7 +36,8 @@ def _watch(state: State, now: float) -> Iterator[Command]:
         if patience is not None and now - known.since > patience:
             known.since = now
             yield Discard(
-                known.worker, Failure("hang", f"{known.worker} was {known.life} and silent for {patience:.0f} s")
+                known.worker,
+                Failure("hang", f"{known.worker} was {known.life} and silent for {patience:.0f} s"),
             )
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from workers.messages import Shape
 
 SHARDS_PER_ENGINE = 3
-"""A variant's remaining work is cut into about this many shards per engine on it: large enough to keep an engine's batch
-full, small enough that the last ones even out."""
+"""A variant's remaining work is cut into about this many shards per engine on it: large enough to keep an engine's
+batch full, small enough that the last ones even out."""
 
 
 @dataclass(frozen=True)

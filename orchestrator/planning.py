@@ -64,17 +64,17 @@ def plan_text(plan: Plan) -> str:
     patches, draws = summary["patches"], summary["draws"]
     lines = [
         f"{summary['name']}: {summary['cells']} cells = {summary['variants']} variants × "
-        f"{len(summary['token_limits'])} token limits on {len(summary['detectable'])} benchmarks; store {summary['store']}",
+        f"{len(summary['token_limits'])} token limits on {len(summary['detectable'])} benchmarks; "
+        f"store {summary['store']}",
         f"  patches   {patches['held']:>7} held  {len(patches['owed']):>7} owed",
         f"  draws     {draws['held']:>7} held  {draws['owed']:>7} owed, at most "
         f"{summary['thinking_tokens_at_most']:,} thinking tokens (one trace serves every limit)",
         f"  answers   {summary['answers_to_grade']:>7} to grade",
         "",
-        f"  {'model':<16} {'variant':<34} {'held':>7} {'owed':>7}  context",
+        f"  {'variant':<44} {'held':>7} {'owed':>7}  context",
     ]
-    lines += [
-        f"  {row['model'][:16]:<16} {row['variant'][:34]:<34} {row['draws_held']:>7} {row['draws_owed']:>7}  {row['context']}"
-        for row in summary["contexts"]
-    ]
+    for row in summary["contexts"]:
+        label = f"{row['model']}: {row['variant']}"
+        lines.append(f"  {label:<44} {row['draws_held']:>7} {row['draws_owed']:>7}  {row['context']}")
     lines += ["", *(f"  {row['sentence']}" for row in summary["detectable"].values())]
     return "\n".join(lines)

@@ -10,7 +10,16 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.core import Core
-from orchestrator.events import Command, Discard, Event, RecordFailures, Reported, TaskFailed, WorkerLost, WorkerReady
+from orchestrator.events import (
+    Command,
+    Discard,
+    Event,
+    RecordFailures,
+    Reported,
+    TaskFailed,
+    WorkerLost,
+    WorkerReady,
+)
 from orchestrator.work import Life
 from workers.messages import PatchMade, Swapped
 
@@ -85,7 +94,8 @@ def notable(event: Event, commands: Sequence[Command]) -> Iterator[str]:
         case Reported(_, PatchMade(patch_id=patch, sparsity=sparsity, seconds=seconds)):
             yield f"patch {patch} made in {seconds:.1f} s, sparsity {sparsity:.4f}"
         case WorkerLost(worker, failure) if failure.kind != "retired":
-            yield f"[red]{worker} lost[/red]: {failure.kind}: {failure.cause} {f'(log: {failure.log})' if failure.log else ''}"
+            log = f" (log: {failure.log})" if failure.log else ""
+            yield f"[red]{worker} lost[/red]: {failure.kind}: {failure.cause}{log}"
         case TaskFailed(worker, task_id, failure):
             yield f"[red]{task_id} failed[/red] on {worker}: {failure.kind}: {failure.cause}"
     for command in commands:

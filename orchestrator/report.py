@@ -1,4 +1,4 @@
-"""The report of a sweep: curves as a picture, every cell as a row. A view of the store; make it as often as you like."""
+"""The report of a sweep: curves as a picture, every cell as a row. A view of the store, made as often as you like."""
 
 import csv
 from pathlib import Path
@@ -32,7 +32,12 @@ def _draw(results: Results, file: Path) -> None:
     width = min(len(names), 4)
     rows = len(models) * -(-len(names) // width)
     figure, axes = plt.subplots(
-        rows, width, figsize=(1 + 3.4 * width, 1.1 + 2.9 * rows), sharey=True, squeeze=False, layout="constrained"
+        rows,
+        width,
+        figsize=(1 + 3.4 * width, 1.1 + 2.9 * rows),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     panels = [(model, name) for model in models for name in names]
     for axis, (model, name) in zip(axes.flat, panels, strict=False):

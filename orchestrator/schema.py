@@ -1,4 +1,4 @@
-"""`python -m orchestrator.schema [--check]`: the JSON Schema of grid.yaml, generated, so that editors complete and check."""
+"""`python -m orchestrator.schema [--check]`: the JSON Schema of grid.yaml, so that editors complete and check."""
 
 import json
 import sys

@@ -177,7 +177,10 @@ def _plan_variant(
         context_id="",
         answer_context_id=answers,
         shape=Shape(
-            str(model.checkpoint.path.absolute()), layers, model.dtype, whole=layers == model.checkpoint.num_layers
+            str(model.checkpoint.path.absolute()),
+            layers,
+            model.dtype,
+            whole=layers == model.checkpoint.num_layers,
         ),
         patch_id=patch_id,
         sampling=replace(grid.sampling, seeds=()),
@@ -270,7 +273,9 @@ def local_folder(model: str) -> Path:
                 f"model {model!r} is neither a local folder nor in the local Hugging Face cache; fetch it with "
                 f"`{fetch}`, or give a folder"
             ) from None
-    raise ValueError(f"model {model!r}: no such folder; give a local checkpoint folder or a hub id such as Qwen/Qwen3-8B")
+    raise ValueError(
+        f"model {model!r}: no such folder; give a local checkpoint folder or a hub id such as Qwen/Qwen3-8B"
+    )
 
 
 def data_digest(calibration: CalibrationSpec) -> str:
@@ -279,5 +284,7 @@ def data_digest(calibration: CalibrationSpec) -> str:
     if file.is_file():
         return hashlib.sha256(file.read_bytes()).hexdigest()
     if file.suffix in (".jsonl", ".npy", ".parquet"):
-        raise ValueError(f"calibration file {calibration.data}: no such file; give a file that exists, 'c4' or a hub id")
+        raise ValueError(
+            f"calibration file {calibration.data}: no such file; give a file that exists, 'c4' or a hub id"
+        )
     return calibration.data

@@ -1,7 +1,7 @@
 """`python -m orchestrator.sweep GRID.yaml`: run a sweep, or resume it.
 
-Exit status: 0 all complete, 2 bad input (nothing was started), 3 some cells incomplete. Running it again is always safe:
-what is owed is the plan minus the store, and nothing that is in the store is made again.
+Exit status: 0 all complete, 2 bad input (nothing was started), 3 some cells incomplete. Running it again is always
+safe: what is owed is the plan minus the store, and nothing that is in the store is made again.
 """
 
 import sys
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, sweep_parser
-from orchestrator.grid import read_grid
+from orchestrator.grid import Grid, read_grid
 from orchestrator.holdings import read_holdings
 from orchestrator.plan import Plan, make_plan
 from orchestrator.progress import say, show_progress
@@ -30,11 +30,7 @@ def sweep(grid_path: Path, store_uri: str | None = None) -> int:
     """Run or resume the sweep of `grid_path`. Raises GridError or StoreError before anything is started."""
     grid = read_grid(grid_path)
     store = open_store(grid, store_uri)
-    surveyed = survey(grid)
-    store.check_writable()
-    plan = make_plan(surveyed, read_holdings(store, surveyed))
-    for name, payload in surveyed.payloads.items():
-        store.put_payload(name, payload)
+    surveyed, plan = prepare(grid, store)
     if plan.nothing_owed:
         say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
         reason = "done"
@@ -48,6 +44,16 @@ def sweep(grid_path: Path, store_uri: str | None = None) -> int:
     return COMPLETE if results.complete else INCOMPLETE
 
 
+def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
+    """Everything that can be found out before anything is started, and a store that is proved to be writable."""
+    surveyed = survey(grid)
+    store.check_writable()
+    plan = make_plan(surveyed, read_holdings(store, surveyed))
+    for name, payload in surveyed.payloads.items():
+        store.put_payload(name, payload)
+    return surveyed, plan
+
+
 def drive(plan: Plan, store: Store) -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended."""
     from orchestrator.driver import Driver, make_core
@@ -55,8 +61,8 @@ def drive(plan: Plan, store: Store) -> str:
 
     grid = plan.survey.grid
     say(
-        f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, {plan.draws_held} draws are held; "
-        "starting Ray"
+        f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, "
+        f"{plan.draws_held} draws are held; starting Ray"
     )
     backend = RayBackend.connect()
     try:

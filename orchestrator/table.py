@@ -10,8 +10,8 @@ from orchestrator.results import Against, Cell, Results
 SIGNIFICANT = 0.05
 FOOTNOTE = (
     "accuracy over questions; ± is half the 95 % interval, clustered by question. ▼ ▲ worse or better than dense, "
-    "paired permutation test, Holm-corrected over the grid, p < 0.05. (n missing) marks draws without a grade: they are "
-    "left out, never counted as wrong."
+    "paired permutation test, Holm-corrected over the grid, p < 0.05. (n missing) marks draws without a grade: they "
+    "are left out, never counted as wrong."
 )
 
 

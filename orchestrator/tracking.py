@@ -1,9 +1,9 @@
 """Store -> MLflow: the only import of mlflow. A view: delete the database and `sync` rebuilds it.
 
 One run for the sweep, under it one per variant (accuracy of each benchmark at step = token limit, so that MLflow draws
-the curve), under that one per cell. Runs are found again by a tag made of content names, and a metric's timestamp is the
-moment its last draw was committed, so that writing twice changes nothing. Only complete cells get metrics; an incomplete
-one says what is missing. One writer, through the client API with explicit run ids.
+the curve), under that one per cell. Runs are found again by a tag made of content names, and a metric's timestamp is
+the moment its last draw was committed, so that writing twice changes nothing. Only complete cells get metrics; an
+incomplete one says what is missing. One writer, through the client API with explicit run ids.
 """
 
 import os
@@ -58,7 +58,9 @@ class Tracker:
         if found is not None:
             experiment = found.experiment_id
         else:
-            artifacts = Path(store.root, "mlflow-artifacts").as_uri() if uri.startswith("sqlite") and store.local else None
+            artifacts = (
+                Path(store.root, "mlflow-artifacts").as_uri() if uri.startswith("sqlite") and store.local else None
+            )
             experiment = client.create_experiment(name, artifact_location=artifacts)
         return cls(store, survey, client, experiment, {})
 
@@ -83,7 +85,9 @@ class Tracker:
             by_limit.setdefault(cell.limit, []).append(cell)
         for limit, group in by_limit.items():
             label = f"{variant.label} @ {limit}"
-            one = self._run(name_of({"variant": name, "limit": limit}), label, run, settings | {"token_limit": str(limit)})
+            one = self._run(
+                name_of({"variant": name, "limit": limit}), label, run, settings | {"token_limit": str(limit)}
+            )
             self._finish(one, group, [metric for cell in group if cell.metrics.complete for metric in _detail(cell)])
         self._finish(run, cells, [])
         return all(cell.metrics.complete for cell in cells)
@@ -131,7 +135,8 @@ def sync(store: Store, survey: Survey) -> str:
     """Write everything the store holds of a sweep into MLflow. Returns the tracking URI."""
     tracker = Tracker.open(store, survey)
     tracker.begin()
-    complete = all([tracker.write_variant(variant) for variant in survey.variants])
+    states = [tracker.write_variant(variant) for variant in survey.variants]
+    complete = all(states)
     tracker.end(complete)
     return tracking_uri(survey, store)
 

@@ -1,4 +1,4 @@
-"""The state of a sweep as the core holds it: patches to make, draws to evaluate, contexts to grade, workers. No decisions."""
+"""The state of a sweep as the core holds it: patches, draws and gradings that are owed, and workers. No decisions."""
 
 from collections import deque
 from collections.abc import Iterable

@@ -35,7 +35,7 @@ class VariantFault(Exception):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How to run an engine. `dtype` and `context_length` are given by the shape; the rest changes speed, not answers."""
+    """How to run an engine. `dtype` and `context_length` come from the shape; the rest changes speed, not answers."""
 
     dtype: str
     context_length: int

@@ -120,9 +120,7 @@ class EvalWorker:
         return self._stop.is_set()
 
     def rules(self, context: Context) -> Rules:
-        return make_rules(
-            context.budget, self._codec, self._codec.eos_ids, context.context_length, context.format
-        )
+        return make_rules(context.budget, self._codec, self._codec.eos_ids, context.context_length, context.format)
 
     def commit(self, rows: list[DrawRow]) -> None:
         self._store.commit_draws(rows)
@@ -246,4 +244,3 @@ class _ShardRun:
         )
         self._prompt_tokens = self._cached_tokens = 0
         return report
-

@@ -1,7 +1,7 @@
 """Brings the grades of a context up to date: reads its answers from the store, grades what has no grade, commits.
 
-The work is defined by what the store lacks, so it can be repeated, interrupted and run by anybody: `regrade` is the same
-code with another grader.
+The work is defined by what the store lacks, so it can be repeated, interrupted and run by anybody: `regrade` is the
+same code with another grader.
 """
 
 import os
@@ -25,16 +25,12 @@ def grader_id(grader: str) -> str:
 class GradeWorker:
     """A pool of killable grader processes and the store."""
 
-    def __init__(
-        self, name: str, store: Sink, grader: str, processes: int, seconds: float, log: str = ""
-    ) -> None:
+    def __init__(self, name: str, store: Sink, grader: str, processes: int, seconds: float, log: str = "") -> None:
         self._name, self._store, self._grader, self._log = name, store, grader, log
         self._pool = GraderPool(workers=processes, time_limit=seconds)
 
     def facts(self) -> Facts:
-        return Facts(
-            self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._grader)}
-        )
+        return Facts(self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._grader)})
 
     def run(self, task: Task) -> Iterator[Report]:
         """Grade what the store holds of the task's context and has no grade for. Reports `Graded`."""

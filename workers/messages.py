@@ -43,7 +43,7 @@ class PruneTask:
 
 @dataclass(frozen=True)
 class Shape:
-    """What an engine is built for. Variants of one shape are reached by swapping weights; others need another engine."""
+    """What an engine is built for. Variants of one shape are reached by swapping weights; others need a new engine."""
 
     model: str
     layers: int
@@ -62,7 +62,7 @@ class Context:
     patch_id: str
     sampling: SamplingSpec
     budget: BudgetSpec
-    format: ThinkingFormat
+    format: ThinkingFormat | None
     context_length: int
     variant: str
     """A label for people; never part of an identity."""

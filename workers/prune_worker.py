@@ -33,9 +33,7 @@ class PruneWorker:
         folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
         self._scratch.mkdir(parents=True, exist_ok=True)
         try:
-            made = prune(
-                Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device
-            )
+            made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
             self._store.publish_patch(folder, task.patch_id)
         except ValueError as error:
             raise TaskFault(Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log)) from error

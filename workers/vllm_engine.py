@@ -1,8 +1,8 @@
 """vLLM behind the `Engine` seam, and the swap of weights inside it: the only import of vllm.
 
 The engine runs inside the process that uses it and is driven by its own step loop: measured against the asynchronous
-engine it generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process dies
-nothing is left behind (docs/architecture.md, "The engine").
+engine it generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process
+dies nothing is left behind (docs/architecture.md, "The engine").
 
 An engine starts with random weights of the right shape; every variant, the first included, comes in through `load`.
 So there is one way in, and it ends in a proof (promise proof-before-sample):
@@ -17,7 +17,7 @@ Any disagreement retires the engine. A variant whose own weights make NaN is the
 
 import os
 
-# Read by vLLM when it is imported. In-process: three imports of vLLM become one, and a dying process leaves no children.
+# Read by vLLM when it is imported. In-process: three imports of vLLM become one, a dying process leaves no children.
 # NaN logits must raise: vLLM would otherwise answer with token 0 forever.
 os.environ.update(
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
@@ -55,7 +55,15 @@ CANARY_TOLERANCE = 0.1
 """Largest mean difference, in nats, between the canary's log-probabilities here and when the patch was made. Both sides
 hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
 
-TOKENIZER_FILES = ("tokenizer", "special_tokens", "vocab", "merges", "added_tokens", "chat_template", "generation_config")
+TOKENIZER_FILES = (
+    "tokenizer",
+    "special_tokens",
+    "vocab",
+    "merges",
+    "added_tokens",
+    "chat_template",
+    "generation_config",
+)
 
 
 class VllmEngine:

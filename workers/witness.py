@@ -166,7 +166,7 @@ class Witness:
         """
         wrapped: list[Any] = []
         for name, module in self._model.named_modules():
-            method = getattr(module, "quant_method", None)
+            method: Any = getattr(module, "quant_method", None)
             if hasattr(method, "process_weights_after_loading"):
                 method.process_weights_after_loading = self._before(method.process_weights_after_loading, name)
                 wrapped.append(method)

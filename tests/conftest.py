@@ -1,0 +1,20 @@
+"""What every test shares: a quiet, offline, single-threaded environment, and the shipped example."""
+
+import os
+from pathlib import Path
+
+# Before anything imports torch, ray or vllm. Spinning threads would fight over the two cores that tests get.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """The shipped tiny reasoner."""
+    return ROOT / "examples" / "tiny" / "model"

@@ -1,0 +1,290 @@
+"""The real engine: what it answers after a swap, what it refuses, and what its proof catches."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
+from safetensors.torch import load_file, save_file
+
+from eval.draws import Ask, Completion
+from eval.prompts import ChatTokenizer
+from eval.spec import SamplingSpec
+from pruning.patch import export
+from workers.engine import EngineFault, VariantFault
+from workers.vllm_engine import VllmEngine
+
+GREEDY = SamplingSpec(temperature=0.0)
+
+
+def ask(prompt: tuple[int, ...], tokens: int, name: str = "trace", stops: tuple[int, ...] = (), seed: int = 0) -> Ask:
+    return Ask(name, prompt, tokens, stops, (), seed)
+
+
+def complete(engine: VllmEngine, asks: list[Ask], sampling: SamplingSpec = GREEDY) -> list[tuple[int, ...]]:
+    """The token ids of each ask, in order."""
+    for number, one in enumerate(asks):
+        engine.submit(str(number), one, sampling)
+    got: dict[str, tuple[int, ...]] = {}
+    while len(got) < len(asks):
+        for finished in engine.step():
+            assert isinstance(finished.completion, Completion)
+            got[finished.name] = finished.completion.token_ids
+    return [got[str(number)] for number in range(len(asks))]
+
+
+def long_prompts(base: Path, count: int = 6, length: int = 200) -> list[Ask]:
+    """Prompts longer than a block of the key-value cache: a stale cache shows on nothing shorter."""
+    tokenizer = ChatTokenizer.load(base)
+    text = "".join(chr(33 + (7 * i) % 90) for i in range(length + count))
+    return [ask(tuple(tokenizer.encode(text[i : i + length])), 24) for i in range(count)]
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_swap_answers_as_a_fresh_engine_on_the_exported_checkpoint(
+    method: str, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    patch = make_patch(tiny, method, sparsity=0.5)
+    asks = long_prompts(tiny)
+    swapped = engine(tiny)
+    swapped.load(tiny, make_patch(tiny))
+    dense = complete(swapped, asks)
+    swapped.load(tiny, patch)
+    pruned = complete(swapped, asks)
+    swapped.load(tiny, make_patch(tiny))
+    assert complete(swapped, asks) == dense, "back on the dense weights, nothing of the pruned variant is left"
+
+    export(tiny, patch, tmp_path / "exported")
+    fresh = engine(tmp_path / "exported", fresh=True)
+    fresh.load(tmp_path / "exported", make_patch(tmp_path / "exported"))
+    assert complete(fresh, asks) == pruned
+    assert pruned != dense, "the variants must differ, or this test shows nothing"
+
+
+def test_swap_of_tied_embeddings_answers_as_a_fresh_engine(
+    tied: Path, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    other = random_checkpoint(tmp_path / "other", tiny, seed=2, tie_word_embeddings=True)
+    asks = long_prompts(tied)
+    one = engine(tied)
+    one.load(tied, make_patch(tied))
+    first = complete(one, asks)
+    one.load(other, make_patch(other))
+    swapped = complete(one, asks)
+    fresh = engine(other, fresh=True)
+    fresh.load(other, make_patch(other))
+    assert complete(fresh, asks) == swapped
+    assert swapped != first
+
+
+def test_engine_of_fewer_blocks_answers_as_the_exported_checkpoint(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    patch = make_patch(tiny, "shortgpt", blocks=1, calibration=_calibration(tiny))
+    asks = long_prompts(tiny, count=3)
+    shorter = engine(tiny, patch)
+    shorter.load(tiny, patch)
+    got = complete(shorter, asks)
+    export(tiny, patch, tmp_path / "exported")
+    fresh = engine(tmp_path / "exported", fresh=True)
+    fresh.load(tmp_path / "exported", make_patch(tmp_path / "exported"))
+    assert complete(fresh, asks) == got
+
+
+def test_sampled_tokens_repeat_with_their_seed_and_differ_without(
+    tied: Path, engine: OneEngine, make_patch: MakePatch
+) -> None:
+    one = engine(tied)  # random weights: the reasoner is too sure of itself for seeds to show
+    one.load(tied, make_patch(tied))
+    sampling = SamplingSpec(temperature=2.0)
+    prompt = long_prompts(tied, 1)[0].prompt_ids
+    asks = [ask(prompt, 24, seed=seed) for seed in (7, 11, 7)]
+    seven, eleven, again = complete(one, asks, sampling)
+    assert seven == again
+    assert seven != eleven
+
+
+def test_ask_beyond_the_context_is_refused_before_vllm_cuts_it_short(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch
+) -> None:
+    one = engine(tiny)
+    one.load(tiny, make_patch(tiny))
+    with pytest.raises(ValueError, match="exceed the engine's context of 512"):
+        one.submit("0", ask((5,) * 500, 13), GREEDY)
+
+
+def test_cancelled_ask_never_returns(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
+    one = engine(tiny)
+    one.load(tiny, make_patch(tiny))
+    prompts = long_prompts(tiny, 2)
+    one.submit("gone", prompts[0], GREEDY)
+    one.submit("kept", prompts[1], GREEDY)
+    one.cancel(["gone"])
+    names = []
+    while "kept" not in names:
+        names += [finished.name for finished in one.step()]
+    assert names == ["kept"]
+
+
+def test_forced_answer_finds_its_trace_in_the_prefix_cache(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch
+) -> None:
+    one = engine(tiny)
+    one.load(tiny, make_patch(tiny))
+    prompt = long_prompts(tiny, 1, length=300)[0].prompt_ids
+    complete(one, [ask(prompt, 4)])
+    one.submit("forced", ask((*prompt, 5, 6), 4), GREEDY)
+    finished = [done for _ in range(20) for done in one.step()]
+    assert finished[0].cached_tokens >= 256
+
+
+# --- sabotage: what the proof must catch ------------------------------------------------------------------------------
+
+
+def test_swap_while_a_request_is_in_flight_is_refused(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
+    one = engine(tiny)
+    one.load(tiny, make_patch(tiny))
+    one.submit("0", long_prompts(tiny, 1)[0], GREEDY)
+    with pytest.raises(EngineFault, match="in flight"):
+        one.load(tiny, make_patch(tiny, "magnitude", sparsity=0.5))
+    one.cancel(["0"])
+    one.step()
+
+
+def test_stale_prefix_cache_is_caught(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
+    one = engine(tiny, fresh=True)
+    one.load(tiny, make_patch(tiny))
+    one._engine.reset_prefix_cache = lambda: True  # type: ignore[method-assign,assignment]
+    with pytest.raises(EngineFault, match="canary tokens were still cached"):
+        one.load(tiny, make_patch(tiny, "magnitude", sparsity=0.5))
+    engine.close()
+
+
+def test_tensor_left_unswapped_is_caught(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
+    one = engine(tiny, fresh=True)
+    one.load(tiny, make_patch(tiny))
+    model = one._engine.apply_model(lambda model: model)[0]
+    name, load = "model.layers.1.self_attn.o_proj.weight", model.load_weights
+    model.load_weights = lambda weights: load((n, t) for n, t in weights if n != name)
+    with pytest.raises(EngineFault, match=f"1 tensors are not in place, among them {name}"):
+        one.load(tiny, make_patch(tiny, "magnitude", sparsity=0.5))
+    engine.close()
+
+
+def test_stale_packed_matrix_is_caught(tied: Path, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path) -> None:
+    """vLLM's own fault on CPUs: after a reload, a tied output head keeps multiplying by the old weights."""
+    other = random_checkpoint(tmp_path / "other", tiny, seed=3, tie_word_embeddings=True)
+    one = engine(tied, fresh=True)
+    one.load(tied, make_patch(tied))
+    model = one._engine.apply_model(lambda model: model)[0]
+    head = model.lm_head if hasattr(model.lm_head, "cpu_linear") else model.model.embed_tokens
+    old = head.cpu_linear
+    type(head).cpu_linear = property(lambda self: old, lambda self, value: None)  # type: ignore[attr-defined]
+    del head.__dict__["cpu_linear"]
+    try:
+        with pytest.raises(EngineFault, match="canary log-probabilities differ"):
+            one.load(other, make_patch(other))
+    finally:
+        del type(head).cpu_linear
+    engine.close()
+
+
+def test_patch_of_another_base_is_refused(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    one = engine(tiny, fresh=True)
+    one.load(tiny, make_patch(tiny))
+    with pytest.raises(EngineFault, match="made from base"):
+        one.load(tiny, make_patch(other, "magnitude", sparsity=0.5))
+    engine.close()
+
+
+def test_flipped_bit_in_a_patch_is_refused_and_the_engine_stays_well(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(make_patch(tiny, "magnitude", sparsity=0.5), damaged)
+    file = max(damaged.glob("*"), key=lambda f: (f.suffix != ".json", f.stat().st_size))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    one = engine(tiny)
+    one.load(tiny, make_patch(tiny))
+    before = complete(one, long_prompts(tiny, 2))
+    with pytest.raises(VariantFault, match=file.name):
+        one.load(tiny, damaged)
+    one.load(tiny, make_patch(tiny))
+    assert complete(one, long_prompts(tiny, 2)) == before
+
+
+def test_checkpoint_that_lacks_a_tensor_is_refused(tiny: Path, make_patch: MakePatch, engine: OneEngine, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    patch = make_patch(tiny)
+    tensors = load_file(broken / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises((ValueError, VariantFault, EngineFault), match="down_proj"):
+        engine(tiny).load(broken, patch)
+    engine.close()
+
+
+def test_variant_full_of_nan_is_its_own_fault_and_leaves_nothing_behind(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    poisoned = tmp_path / "poisoned"
+    shutil.copytree(make_patch(tiny), poisoned)
+    _record_nan_canary(poisoned)
+    one = engine(tiny)
+    healthy = make_patch(tiny, "magnitude", sparsity=0.2)
+    one.load(tiny, healthy)
+    before = complete(one, long_prompts(tiny, 2))
+    with pytest.raises(VariantFault, match="nan"):
+        one.load(tiny, poisoned)
+    one.load(tiny, healthy)
+    assert complete(one, long_prompts(tiny, 2)) == before
+
+
+def test_nan_logits_raise_instead_of_answering_token_zero(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
+    one = engine(tiny, fresh=True)
+    one.load(tiny, make_patch(tiny))
+    model = one._engine.apply_model(lambda model: model)[0]
+    model.model.norm.weight.data.fill_(float("nan"))
+    one.submit("0", long_prompts(tiny, 1)[0], GREEDY)
+    with pytest.raises(EngineFault, match="nan: .*NaNs detected"):
+        for _ in range(30):
+            one.step()
+    engine.close()
+
+
+def test_settings_that_can_shift_numerics_are_told(tiny: Path, engine: OneEngine) -> None:
+    told = engine(tiny).settings()
+    assert told["vllm"]
+    assert told["torch"] == torch.__version__
+    assert told["dtype"] == SETTINGS.dtype
+    assert told["tensor_parallel"] == "1"
+
+
+def _calibration(tiny: Path) -> object:
+    from pruning.spec import CalibrationSpec
+
+    return CalibrationSpec(str(tiny.parent / "calibration.jsonl"), samples=4, tokens=64)
+
+
+def _record_nan_canary(folder: Path) -> None:
+    """Make a patch say that its weights give NaN, as a patch of such weights does, with a seal that holds."""
+    from dataclasses import replace
+
+    from pruning.manifest import Canary, encode_manifest, read_manifest
+
+    manifest = read_manifest(folder)
+    canary = Canary(manifest.canary.token_ids, (float("nan"),) * len(manifest.canary.logprobs))
+    (folder / "manifest.json").write_bytes(encode_manifest(replace(manifest, canary=canary)))
+    assert json.loads((folder / "manifest.json").read_text())

@@ -1,0 +1,188 @@
+"""Thinking formats: how a model family opens and ends its thinking, and what to write when a limit cuts it.
+
+A format is data. The built-in ones are in ``FORMATS``; a grid may give its own. ``tags`` turns one into the
+token ids of a given tokenizer, once, and refuses a tokenizer that cannot express it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from eval.spec import nearest
+
+
+class TokenCodec(Protocol):
+    """What a format needs of a tokenizer; ``eval.prompts.ChatTokenizer`` is one."""
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: list[int] | tuple[int, ...]) -> str: ...
+    def token_id(self, text: str) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class ThinkingFormat:
+    """One family's way to think.
+
+    ``start`` opens thinking; the model writes it, unless ``prefill_start`` says that we do, after the
+    prompt. ``end`` ends it, and a trace stops there. ``early_stop`` is written after a trace that a limit
+    cut; with ``newline_rule`` a newline goes before it unless the trace already ends in one. ``bridge``
+    takes the end tag's place before the answer that follows a natural end; None keeps the tag as the model
+    wrote it. ``answer_after_eos``: whether an end-of-sequence token inside the thinking still gets an
+    answer phase. ``single_tokens``: the tags must be tokens of the vocabulary. ``reopens`` are the texts
+    that show, inside an answer, that the model went back to thinking.
+    """
+
+    name: str
+    start: str
+    end: str
+    early_stop: str
+    prefill_start: bool = False
+    newline_rule: bool = False
+    bridge: str | None = None
+    answer_after_eos: bool = False
+    single_tokens: bool = False
+    reopens: tuple[str, ...] = ("<think>",)
+
+
+FORMATS: dict[str, ThinkingFormat] = {
+    # QwenLM/Qwen3, docs: quickstart.md and thinking_budget.md. The text is theirs, to the letter.
+    "qwen3": ThinkingFormat(
+        name="qwen3",
+        start="<think>",
+        end="</think>",
+        early_stop="\n\nConsidering the limited time by the user, I have to give the solution based on the "
+        "thinking directly now.\n</think>\n\n",
+        single_tokens=True,
+    ),
+    # simplescaling/s1, lm-evaluation-harness fork, vllm_causallms.py: thinking_start, until_thinking,
+    # thinking_end. The reopening marks cover the paper's Qwen3 runs, where the model opens its own <think>
+    # inside the answer.
+    "s1": ThinkingFormat(
+        name="s1",
+        start="<|im_start|>think",
+        end="<|im_start|>",
+        early_stop="<|im_start|>answer\nFinal Answer:",
+        prefill_start=True,
+        newline_rule=True,
+        bridge="<|im_start|>answer",
+        answer_after_eos=True,
+        reopens=("<|im_start|>think", "<think>"),
+    ),
+    # DeepSeek publishes no early-stop text; this closes the block the way its own outputs do.
+    "deepseek-r1": ThinkingFormat(
+        name="deepseek-r1", start="<think>", end="</think>", early_stop="\n</think>\n\n", single_tokens=True
+    ),
+    # The bare tag: for models of which nothing more is known, and for the tiny reasoner, trained to answer
+    # right after it.
+    "think": ThinkingFormat(name="think", start="<think>", end="</think>", early_stop="</think>", single_tokens=True),
+}
+
+_DEEPSEEK_TOKEN = "<｜Assistant｜>"
+
+
+@dataclass(frozen=True)
+class Tags:
+    """A format in the ids of one tokenizer. Empty tuples where the format writes nothing."""
+
+    opening: tuple[int, ...]
+    end: tuple[int, ...]
+    bridge: tuple[int, ...]
+    early_stop: tuple[int, ...]
+    newline: tuple[int, ...]
+    wait: tuple[int, ...]
+
+
+def shown_format(tokenizer: TokenCodec) -> ThinkingFormat | None:
+    """The built-in format that the vocabulary shows, or None.
+
+    A DeepSeek vocabulary is told by its assistant mark (the R1 distillates of Qwen keep it too), Qwen3's by
+    ``<think>`` beside ``<|im_start|>``. s1's models have Qwen2.5's vocabulary, which shows nothing.
+    """
+    if tokenizer.token_id("<think>") is None or tokenizer.token_id("</think>") is None:
+        return None
+    if tokenizer.token_id(_DEEPSEEK_TOKEN) is not None:
+        return FORMATS["deepseek-r1"]
+    return FORMATS["qwen3" if tokenizer.token_id("<|im_start|>") is not None else "think"]
+
+
+def detect_format(tokenizer: TokenCodec) -> ThinkingFormat:
+    """The format that the vocabulary shows, or ``ValueError`` asking for ``models[].format``."""
+    shown = shown_format(tokenizer)
+    if shown is None:
+        raise ValueError(
+            "models[].format is not set, and the tokenizer has no <think> and </think> tokens to tell the "
+            f"thinking format by. Set it to one of {', '.join(FORMATS)} (s1 for simplescaling's models), or "
+            "give start, end and early_stop of your own."
+        )
+    return shown
+
+
+def named_format(name: str) -> ThinkingFormat:
+    """The built-in format called ``name``, or ``ValueError`` with the nearest one."""
+    if name not in FORMATS:
+        raise ValueError(
+            f"models[].format is {name!r}, but the built-in formats are {', '.join(FORMATS)}."
+            f"{nearest(name, FORMATS)} Or give start, end and early_stop of your own."
+        )
+    return FORMATS[name]
+
+
+def tags(tokenizer: TokenCodec, style: ThinkingFormat, wait_text: str = "") -> Tags:
+    """Tokenize every text of ``style`` once. Raises ``ValueError`` where the tokenizer cannot express it."""
+    if not style.end or not style.early_stop:
+        raise ValueError(
+            f"format {style.name!r}: end and early_stop must not be empty. Give the texts the model knows."
+        )
+    for field, text in (("start", style.start), ("end", style.end)):
+        if style.single_tokens and tokenizer.token_id(text) is None:
+            raise ValueError(
+                f"format {style.name!r}: its {field} tag {text!r} is not a token of this tokenizer, so the "
+                "model was not trained to write it. Set models[].format to the format it was trained with."
+            )
+        if tokenizer.decode(tokenizer.encode(text)) != text:
+            raise ValueError(
+                f"format {style.name!r}: this tokenizer does not give its {field} tag {text!r} back "
+                f"({tokenizer.decode(tokenizer.encode(text))!r}), so it could never be found. Set "
+                "models[].format."
+            )
+    whole_end = tokenizer.token_id(style.end)
+    return Tags(
+        opening=tuple(tokenizer.encode(style.start)) if style.prefill_start else (),
+        end=(whole_end,) if whole_end is not None else tuple(tokenizer.encode(style.end)),
+        bridge=tuple(tokenizer.encode(style.bridge)) if style.bridge else (),
+        early_stop=tuple(tokenizer.encode(style.early_stop)),
+        newline=tuple(tokenizer.encode("\n")) if style.newline_rule else (),
+        wait=tuple(tokenizer.encode(wait_text)) if wait_text else (),
+    )
+
+
+def locate(ids: Sequence[int], text: str, codec: TokenCodec) -> tuple[int, int] | None:
+    """Where ``text`` stands in ``ids``: (tokens before it begins, tokens through its end), or None.
+
+    For a tag of several tokens, which may share its first or last token with other text. The ids are never
+    re-tokenized: prefixes are decoded, and since a longer prefix never loses a tag that a shorter one
+    shows, bisection finds both ends in O(log n) decodings.
+    """
+    whole = codec.decode(tuple(ids))
+    at = whole.find(text)
+    if at < 0:
+        return None
+    through = _bisect(len(ids), lambda count: text in codec.decode(tuple(ids[:count])))
+    # The token that reaches past ``at`` holds the tag's first character.
+    return tokens_reaching(ids, at + 1, codec) - 1, through
+
+
+def tokens_reaching(ids: Sequence[int], characters: int, codec: TokenCodec) -> int:
+    """How many of ``ids`` it takes to decode to at least ``characters`` characters (all of them must do)."""
+    if characters == 0:
+        return 0
+    return _bisect(len(ids), lambda count: len(codec.decode(tuple(ids[:count]))) >= characters)
+
+
+def _bisect(high: int, holds: Callable[[int], bool]) -> int:
+    """The smallest count in 1..high for which ``holds``, which must hold at ``high`` and be monotone."""
+    low = 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low

@@ -2,8 +2,9 @@
 
 Promise emit-everything: every owed draw ends exactly once as committed, or as a recorded failure with its cause.
 
-- A draw waits in a piece, runs in a shard, and leaves when its commit is reported. When a worker is lost, the store is
-  asked which draws of its shard it holds (a commit may have outlived its report), and only the others wait again.
+- A draw waits in a piece, runs in a shard, and leaves when its commit is reported. When a shard ends without that, or
+  its worker is lost, the store is asked which of its draws it holds (a commit may have outlived its report), and only
+  the others wait again.
 - A piece that was lost goes on in halves, so that a draw that kills engines is soon alone; alone, it is given up after
   `Policy.attempts` losses and recorded as a failure. Its companions never are, for it.
 - Nothing is retried by anybody else: Ray's own retries are off.
@@ -45,6 +46,7 @@ from workers.messages import (
     Report,
     Shard,
     Swapped,
+    Task,
 )
 
 FINAL_KINDS = frozenset({"nan", "bad-input"})
@@ -82,11 +84,11 @@ class Core:
                     known.since = now
                 yield from self._take(report, now)
             case TaskEnded(worker, task_id):
-                self._free(worker, now)
-                yield from self._close(task_id, now)
+                if (task := self._free(worker, task_id, now)) is not None:
+                    yield from self._ended(task, now)
             case TaskFailed(worker, task_id, failure):
-                self._free(worker, now)
-                yield from self._task_failed(task_id, failure, now)
+                if (task := self._free(worker, task_id, now)) is not None:
+                    yield from self._unfinished(task, failure, now)
             case WorkerLost(worker, failure):
                 yield from self._lost(worker, failure, now)
             case Recounted(task_id, missing):
@@ -96,9 +98,15 @@ class Core:
             case Tick():
                 pass
 
-    def _free(self, worker: str, now: float) -> None:
-        if (known := self.state.workers.get(worker)) is not None and known.life is Life.BUSY:
-            known.life, known.task, known.since = Life.IDLE, None, now
+    def _free(self, worker: str, task_id: str, now: float) -> Task | None:
+        """Take an ended task from its worker. None if the worker has another or is gone: this end was seen to then."""
+        known = self.state.workers.get(worker)
+        if known is None or known.task is None or known.task.task_id != task_id:
+            return None
+        task, known.task, known.since = known.task, None, now
+        if known.life is Life.BUSY:
+            known.life = Life.IDLE
+        return task
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -143,33 +151,32 @@ class Core:
 
     # --- the end of tasks ---------------------------------------------------------------------------------------------
 
-    def _close(self, task_id: str, now: float) -> Iterator[Command]:
-        """A task ended. A shard that was told to stop leaves draws behind, and nobody is to blame for those."""
-        work = self._tasks.pop(task_id, None)
+    def _ended(self, task: Task, now: float) -> Iterator[Command]:
+        """A task ended in order. What it should have reported and did not may be done all the same: it is recounted."""
+        if isinstance(task, GradeTask):
+            if (work := self._tasks.pop(task.task_id, None)) is not None:
+                work.grading, work.grade_losses = None, 0
+            return
+        yield from self._unfinished(task, Failure("engine-error", "its task ended without it"), now)
+
+    def _unfinished(self, task: Task, failure: Failure, now: float) -> Iterator[Command]:
+        """A task is over, and what it did not report as done is open again, once the store has been asked."""
+        if isinstance(task, PruneTask):
+            if (patch := self.state.patches[task.patch_id]).state is Patched.MAKING:
+                yield from self._patch_failed(patch, failure, now)
+            return
+        work = self._tasks.pop(task.task_id, None)
         if work is None:
             return
-        piece = work.running.pop(task_id, None)
-        if piece is not None and piece.items:
-            if self.state.stopping is not None:
-                work.add(piece)
-            else:
-                failure = Failure("engine-error", "its shard ended without it")
-                yield from self._requeue(work, piece, failure, now)
-        if work.grading == task_id:
-            work.grading, work.grade_losses = None, 0
-
-    def _task_failed(self, task_id: str, failure: Failure, now: float) -> Iterator[Command]:
-        work = self._tasks.pop(task_id, None)
-        if work is not None and (piece := work.running.pop(task_id, None)) is not None:
-            if failure.kind in FINAL_KINDS:
-                yield self._give_up(work, [*piece.items, *work.drain()], failure, piece.losses + 1, now)
-            else:
-                yield from self._requeue(work, piece, failure, now)
-        if work is not None and work.grading == task_id:
+        if isinstance(task, GradeTask):
             self._grading_failed(work)
-        for patch in self.state.patches.values():
-            if patch.task.task_id == task_id and patch.state is Patched.MAKING:
-                yield from self._patch_failed(patch, failure, now)
+            return
+        if failure.kind in FINAL_KINDS and work.draws:
+            yield self._give_up(work, work.drain(), failure, 1, now)
+        if (piece := work.running.pop(task.task_id)).items:
+            shard = Shard(task.task_id, work.context, piece.items)
+            self.state.recounting[task.task_id] = (shard, piece, failure)
+            yield Recount(shard)
 
     def _lost(self, worker: str, failure: Failure, now: float) -> Iterator[Command]:
         known = self.state.workers.pop(worker, None)
@@ -179,19 +186,8 @@ class Core:
             self.state.tally.workers_lost += 1
         if known.life is Life.STARTING:
             self.state.failed_starts[known.role] += 1
-        task = known.task
-        if isinstance(task, Shard):
-            work = self._tasks.pop(task.task_id, None)
-            if work is not None and (piece := work.running.pop(task.task_id, None)) is not None:
-                self.state.recounting[task.task_id] = (task, piece, failure)
-                yield Recount(task)
-        elif isinstance(task, GradeTask):
-            if (work := self._tasks.pop(task.task_id, None)) is not None:
-                self._grading_failed(work)
-        elif isinstance(task, PruneTask):
-            patch = self.state.patches[task.patch_id]
-            if patch.state is Patched.MAKING:
-                yield from self._patch_failed(patch, failure, now)
+        if known.task is not None:
+            yield from self._unfinished(known.task, failure, now)
 
     def _recounted(self, task_id: str, missing: frozenset[DrawKey], now: float) -> Iterator[Command]:
         if task_id not in self.state.recounting:
@@ -203,7 +199,9 @@ class Core:
         work.ungraded = work.ungraded or len(left) < len(piece.items)
         if not left:
             return
-        if self.state.stopping is not None:
+        if failure.kind in FINAL_KINDS:
+            yield self._give_up(work, left, failure, piece.losses + 1, now)
+        elif self.state.stopping is not None:
             work.add(Piece(left, piece.losses))
         else:
             yield from self._requeue(work, Piece(left, piece.losses), failure, now)

@@ -118,7 +118,7 @@ class Driver:
                     for observer in self._observers:
                         observer.observe(self._core, event, commands, now)
                 asked, self._asked = self._asked, []
-                pending = [*asked, *self._backend.poll(POLL_SECONDS)] or [Tick()]
+                pending = [*asked, *self._backend.poll(0 if asked else POLL_SECONDS)] or [Tick()]
         return self._core.finished
 
     def _perform(self, command: Command) -> None:

@@ -6,6 +6,7 @@ a sweep that meets the same model later finds its draws.
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Evaluate, or go on evaluating, `options.model`."""
+    # Read when torch is imported: threads that wait by spinning take the core from the pruner and the grader.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from orchestrator.driver import Driver, make_core
     from orchestrator.local_backend import LocalBackend
 

@@ -5,6 +5,7 @@ starts at once, while the first patches are being made.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from orchestrator.events import Assign, Command, Discard, Finish, Retire, Role, StartWorker
 from orchestrator.place import Demand, Idle, choose, shape_to_start, shard_length
@@ -76,7 +77,8 @@ def _assign_patches(state: State, now: float) -> Iterator[Command]:
         patch = next((p for p in _owed_patches(state) if p.not_before <= now), None)
         if patch is not None:
             patch.state = Patched.MAKING
-            yield _give(known, patch.task, now)
+            # Each attempt is a task of its own, so that the end of an earlier one cannot be taken for its end.
+            yield _give(known, replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}"), now)
         elif not any(True for _ in _owed_patches(state)):
             yield _retire(known, now)
 
@@ -134,6 +136,8 @@ def _demands(state: State) -> list[Demand]:
 def _prospects(state: State) -> list[Demand]:
     """What is ready to run, or will be as soon as a patch is made that leaves the model's shape whole."""
     ready = _demands(state)
+    if state.dead(Role.PRUNE):
+        return ready
     coming = [
         Demand(patch_id, works[0].context.shape, max(1, sum(work.tokens for work in works)), 0, works[0].order)
         for patch_id, works in state.by_patch.items()
@@ -192,7 +196,7 @@ def _assign_grading(state: State, now: float, tasks: dict[str, ContextWork]) -> 
 def _start_grader(state: State, now: float) -> Iterator[Command]:
     if state.dead(Role.GRADE) or _count(state, Role.GRADE):
         return
-    if any(not work.settled() for work in state.contexts.values()):
+    if any(not work.settled() for work in state.contexts.values()) and _reason_to_end(state) is None:
         yield _start(state, Role.GRADE, now)
 
 
@@ -222,5 +226,9 @@ def _reason_to_end(state: State) -> str | None:
     if all(work.settled() for work in state.contexts.values()):
         return "done"
     dead = [role for role in Role if state.dead(role)]
-    backing_off = not state.dead(Role.PRUNE) and next(_owed_patches(state), None) is not None
-    return f"no {' and no '.join(dead)} worker comes up" if dead and not backing_off else None
+    able = (
+        (not state.dead(Role.PRUNE) and next(_owed_patches(state), None) is not None)
+        or (not state.dead(Role.ENGINE) and bool(_demands(state)))
+        or (not state.dead(Role.GRADE) and any(work.ungraded for work in state.contexts.values()))
+    )
+    return f"no {' and no '.join(dead)} worker comes up" if dead and not able else None

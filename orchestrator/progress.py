@@ -38,12 +38,15 @@ class Progress:
     def __init__(self, live: Live | None) -> None:
         self._live = live
         self._began = self._last = time.monotonic()
-        self._tokens = 0
+        self._committed = False
 
     def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None:
         for line in notable(event, commands):
             say(line)
         moment = time.monotonic()
+        if core.state.tally.committed and not self._committed:
+            self._committed = True
+            say(f"first draws committed, {moment - self._began:.0f} s after the fleet")
         if self._live is not None:
             self._live.update(Text(status_line(core, moment - self._began)))
         elif moment - self._last >= LOG_SECONDS:

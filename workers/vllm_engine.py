@@ -31,11 +31,15 @@ import json
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+warnings.filterwarnings("ignore", category=FutureWarning)  # vLLM's own, at every start
+
 import vllm
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 from vllm.config import set_current_vllm_config
@@ -86,7 +90,11 @@ class VllmEngine:
         """Swap in the weights of `base` + `patch` and prove it. See `workers.engine.Engine.load`."""
         if self._engine.has_unfinished_requests():
             raise EngineFault(Failure("engine-error", "weights were to be swapped while requests were in flight"))
-        made = Patch.open(patch)
+        try:
+            made = Patch.open(patch)
+        except ValueError as error:
+            cause = f"{error} Delete the folder {patch} and run the sweep again"
+            raise VariantFault(Failure("bad-input", cause)) from error
         try:
             problems = self._engine.collective_rpc("swap_weights", args=(str(base), str(patch)))
         except Exception as error:  # whatever vLLM raised in mid-swap, the engine is now neither variant

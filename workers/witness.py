@@ -102,9 +102,12 @@ def layout(model: torch.nn.Module, sources: Mapping[str, tuple[int, ...]], rank:
     """
     packed: Mapping[str, list[str]] = getattr(model, "packed_modules_mapping", None) or {}
     pieces: dict[str, tuple[Piece, ...]] = {}
+    distinct = {name for name, _ in model.named_parameters()}  # a tied output head is its embedding, once
     for module_name, module in model.named_modules():
         for leaf, _ in module.named_parameters(recurse=False):
             name = f"{module_name}.{leaf}" if module_name else leaf
+            if name not in distinct:
+                continue
             parent, _, own = module_name.rpartition(".")
             parts = packed.get(own, [own])
             names = [".".join(filter(None, (parent, part, leaf))) for part in parts]

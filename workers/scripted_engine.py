@@ -1,0 +1,217 @@
+"""A deterministic stand-in for an engine, for tests of everything around it: no device, no weights, faults on request.
+
+What it writes is a pure function of the variant (the patch folder's name), the prompt, the seed and the stops; a larger
+`max_tokens` only cuts later. So shared and independent decoding agree token for token, and a sweep that was disturbed
+can be compared with one that was not. Lengths have a heavy tail, as reasoning traces have; an answer is a digit in a box.
+
+Time is virtual unless `Latency.real` says otherwise. What was generated, and which faults have struck, is kept in files
+of the `ledger` folder, so that it can be counted over all engines of a sweep, whatever process they lived in.
+"""
+
+import hashlib
+import json
+import math
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+
+from eval.draws import Ask, Completion
+from eval.prompts import ChatTokenizer
+from eval.spec import SamplingSpec
+from workers.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.messages import Failure
+
+THOUGHTS = "0123456789+-*=;"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What things take, in seconds. Added up in `ScriptedEngine.seconds`; slept only if `real`."""
+
+    start: float = 0.0
+    swap: float = 0.0
+    step: float = 0.0
+    tokens_per_step: int = 32
+    real: bool = False
+
+
+@dataclass(frozen=True)
+class Die:
+    """The engine is lost at its `at_ask`-th ask (counted from 1), or at any ask whose prompt begins with `prompt`."""
+
+    at_ask: int | None = None
+    prompt: tuple[int, ...] = ()
+    times: int | None = None
+    """How often in the whole sweep, over all engines; None is always."""
+
+
+@dataclass(frozen=True)
+class RefuseVariant:
+    """The weights of `patch` turn out to be no good, as if they gave NaN."""
+
+    patch: str
+
+
+@dataclass(frozen=True)
+class CorruptProof:
+    """A swap to `patch` cannot be proved."""
+
+    patch: str
+    times: int | None = None
+
+
+Fault = Die | RefuseVariant | CorruptProof
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One completion that some engine has made."""
+
+    variant: str
+    ask: str
+    prompt_ids: tuple[int, ...]
+    seed: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class ScriptedEngines:
+    """Starts scripted engines; it pickles, and stands where `start_vllm` does (`EngineRecipe.start_engine`)."""
+
+    ledger: str
+    """A folder of this sweep's own; see the module's docstring."""
+    faults: tuple[Fault, ...] = ()
+    latency: Latency = Latency()
+    typical_length: int = 12
+    """Half of the traces end by themselves within this many tokens."""
+    tail: float = 1.2
+    """The exponent of the lengths' Pareto tail: smaller is heavier."""
+
+    def __call__(self, base: Path, patch: Path | None, settings: EngineSettings) -> "ScriptedEngine":
+        return ScriptedEngine(base, settings, self)
+
+    def generated(self) -> list[Generated]:
+        """Everything that engines of this ledger have generated so far, in no particular order."""
+        lines = [line for file in Path(self.ledger).glob("*.jsonl") for line in file.read_text().splitlines()]
+        return [Generated(**(kept | {"prompt_ids": tuple(kept["prompt_ids"])})) for kept in map(json.loads, lines)]
+
+    def strikes(self, fault: Fault) -> bool:
+        """Whether a fault whose moment has come still has a time left; takes that time."""
+        times = getattr(fault, "times", None)
+        if times is None:
+            return True
+        name = hashlib.sha256(repr(fault).encode()).hexdigest()[:16]
+        return any(_created(Path(self.ledger, f"{name}-{number}.struck")) for number in range(times))
+
+
+class ScriptedEngine:
+    """One engine: `workers.engine.Engine`."""
+
+    def __init__(self, base: Path, settings: EngineSettings, script: ScriptedEngines) -> None:
+        self._script, self._settings = script, settings
+        self._codec = ChatTokenizer.load(base)
+        self._thoughts = [self._codec.encode(character)[0] for character in THOUGHTS]
+        self._variant = ""
+        self._active: dict[str, tuple[Ask, Completion, int]] = {}
+        """Name -> ask, what will be its completion, and the steps that are left until it is out."""
+        self._doom: Failure | None = None
+        self._asks = 0
+        self.seconds = 0.0
+        Path(script.ledger).mkdir(parents=True, exist_ok=True)
+        self._file = Path(script.ledger, f"{uuid.uuid4().hex}.jsonl")
+        self._spend(script.latency.start)
+
+    def load(self, base: Path, patch: Path) -> Proof:
+        """Take the variant's name. See `workers.engine.Engine.load`."""
+        assert not self._active, "weights were to be swapped while asks were in flight"
+        self._spend(self._script.latency.swap)
+        for fault in self._script.faults:
+            if isinstance(fault, RefuseVariant) and fault.patch == patch.name:
+                raise VariantFault(Failure("nan", f"the weights of {patch.name} give NaN, as scripted"))
+            if isinstance(fault, CorruptProof) and fault.patch == patch.name and self._script.strikes(fault):
+                raise EngineFault(Failure("proof", f"swap to {patch.name}: digests differ, as scripted"))
+        self._variant = patch.name
+        return Proof(hashlib.sha256(patch.name.encode()).hexdigest(), 1, 0.0)
+
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
+        """Begin one ask; a fault that it provokes shows in the next step."""
+        assert name not in self._active, f"ask {name} is in flight already"
+        if len(ask.prompt_ids) >= self._settings.context_length:
+            raise ValueError(
+                f"a prompt of {len(ask.prompt_ids)} tokens fills the context of {self._settings.context_length}"
+            )
+        self._asks += 1
+        for fault in self._script.faults:
+            if isinstance(fault, Die) and self._is_due(fault, ask) and self._script.strikes(fault):
+                self._doom = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
+        seed = ask.seed if sampling.temperature > 0 else 0
+        completion = self._complete(ask, seed)
+        self._active[name] = (ask, completion, math.ceil(len(completion.token_ids) / self._pace))
+
+    def step(self) -> Sequence[Finished]:
+        """Every ask in flight gets `tokens_per_step` further; those that are complete come out, shortest first."""
+        self._spend(self._script.latency.step)
+        if self._doom is not None:
+            raise EngineFault(self._doom)
+        self._active = {name: (ask, made, left - 1) for name, (ask, made, left) in self._active.items()}
+        done = [name for name, (_, _, left) in self._active.items() if left <= 0]
+        out = [(name, *self._active.pop(name)) for name in done]
+        self._note((ask, made) for _, ask, made, _ in out)
+        return [Finished(name, made, len(ask.prompt_ids), 0) for name, ask, made, _ in out]
+
+    def cancel(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._active.pop(name, None)
+
+    def settings(self) -> Mapping[str, str]:
+        return {"engine": "scripted", "dtype": self._settings.dtype}
+
+    def close(self) -> None:
+        self._active.clear()
+
+    @property
+    def _pace(self) -> int:
+        return self._script.latency.tokens_per_step
+
+    def _is_due(self, fault: Die, ask: Ask) -> bool:
+        on_prompt = bool(fault.prompt) and ask.prompt_ids[: len(fault.prompt)] == fault.prompt
+        return on_prompt or fault.at_ask == self._asks
+
+    def _complete(self, ask: Ask, seed: int) -> Completion:
+        """Thoughts and the end that was asked for; where only an end of sequence is, a box with a digit before it."""
+        random = Random(repr((self._variant, ask.prompt_ids, seed)))
+        tags = [token for token in ask.stop_token_ids if token not in self._codec.eos_ids]
+        end = tags[:1] or (self._codec.encode(ask.stop_texts[0]) if ask.stop_texts else [])
+        natural = ask.min_tokens + random.randrange(3)
+        if end:
+            natural += int(self._script.typical_length * (random.paretovariate(self._script.tail) - 0.5))
+        else:
+            end = [*self._codec.encode(f"\\boxed{{{random.randrange(10)}}}"), min(self._codec.eos_ids)]
+        room = min(ask.max_tokens, self._settings.context_length - len(ask.prompt_ids))
+        written = (*random.choices(self._thoughts, k=min(natural, room)), *end)
+        whole = len(written) <= room and natural <= room
+        return Completion(tuple(written[:room]), "stop" if whole else "length")
+
+    def _note(self, made: Iterable[tuple[Ask, Completion]]) -> None:
+        with self._file.open("a") as file:
+            for ask, completion in made:
+                tokens = len(completion.token_ids)
+                line = Generated(self._variant, ask.name, ask.prompt_ids, ask.seed, tokens)
+                file.write(json.dumps(asdict(line)) + "\n")
+
+    def _spend(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self._script.latency.real and seconds:
+            time.sleep(seconds)
+
+
+def _created(file: Path) -> bool:
+    """Whether this call created `file`: of several processes that try, one succeeds."""
+    try:
+        file.open("x").close()
+    except FileExistsError:
+        return False
+    return True

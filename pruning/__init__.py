@@ -1,0 +1,3 @@
+"""Pruning: pure tensor work on a checkpoint. Imports neither ray, vllm, mlflow, eval, workers nor
+orchestrator.
+"""

@@ -1,0 +1,179 @@
+"""What a supported checkpoint looks like: its block linears, its tensor names, its configuration.
+
+Supported are the dense decoders whose block is `self_attn.{q,k,v,o}_proj` + `mlp.{gate,up,down}_proj`: Qwen2,
+Qwen3, Llama and Mistral. Everything else is refused by name, because a prunable module that we overlook would
+silently stay dense. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+SUPPORTED: Final = ("llama", "mistral", "qwen2", "qwen3")
+
+ATTENTION: Final = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+MLP: Final = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+LINEARS: Final = ATTENTION + MLP
+"""Every `nn.Linear` of a block, in module order: what 'prunable' means throughout."""
+
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {"attention": ATTENTION, "mlp": MLP}
+
+INPUT_OF: Final[Mapping[str, str]] = {
+    "self_attn.q_proj": "self_attn.q_proj",
+    "self_attn.k_proj": "self_attn.q_proj",
+    "self_attn.v_proj": "self_attn.q_proj",
+    "self_attn.o_proj": "self_attn.o_proj",
+    "mlp.gate_proj": "mlp.gate_proj",
+    "mlp.up_proj": "mlp.gate_proj",
+    "mlp.down_proj": "mlp.down_proj",
+}
+"""q, k, v read one tensor and gate, up another: statistics of an input are gathered once, under the first
+reader.
+"""
+
+EMBEDDING: Final = "model.embed_tokens.weight"
+FINAL_NORM: Final = "model.norm.weight"
+HEAD: Final = "lm_head.weight"
+
+_LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)$")
+_NORMS: Final = ("input_layernorm.weight", "post_attention_layernorm.weight")
+_QK_NORMS: Final = ("self_attn.q_norm.weight", "self_attn.k_norm.weight")
+_ROTARY_BUFFER: Final = "self_attn.rotary_emb.inv_freq"  # old Llama files carry it; transformers recomputes it
+
+_SIZES: Final = (
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "vocab_size",
+    "max_position_embeddings",
+)
+
+# Neither says anything about the function that the weights compute.
+_SILENT_CONFIG_KEYS: Final = frozenset({"transformers_version", "use_cache", "auto_map"})
+
+
+def layer_prefix(index: int) -> str:
+    return f"model.layers.{index}."
+
+
+def split_layer_name(name: str) -> tuple[int, str] | None:
+    """`model.layers.3.mlp.up_proj.weight` -> `(3, "mlp.up_proj.weight")`; None for a tensor outside the
+    blocks.
+    """
+    match = _LAYER.match(name)
+    return (int(match[1]), match[2]) if match else None
+
+
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError for a model that cannot be pruned faithfully here, saying which property forbids
+    it.
+    """
+    kind = config.get("model_type")
+    experts = next((key for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), None)
+    if experts is not None:
+        raise ValueError(
+            f"{where}: {experts}={config[experts]} makes this a mixture-of-experts model, whose experts are "
+            f"not pruned here; use a dense model of type {', '.join(SUPPORTED)}."
+        )
+    if kind not in SUPPORTED:
+        raise ValueError(f"{where}: model_type {kind!r} is not supported; supported are {', '.join(SUPPORTED)}.")
+    if config.get("quantization_config"):
+        raise ValueError(f"{where}: the checkpoint is quantised; prune the unquantised checkpoint instead.")
+    for key in _SIZES:
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise ValueError(f"{where}: config.json has no positive integer {key!r}; is the folder complete?")
+
+
+def check_names(names: Iterable[str], config: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError unless the tensors are exactly those of the configured architecture."""
+    qk_norm = config["model_type"] == "qwen3"
+    required = {f"{linear}.weight" for linear in LINEARS} | set(_NORMS) | (set(_QK_NORMS) if qk_norm else set())
+    allowed = required | {f"{linear}.bias" for linear in LINEARS} | {_ROTARY_BUFFER}
+    tied = bool(config.get("tie_word_embeddings", False))
+    found = set(names)
+    expected = {EMBEDDING, FINAL_NORM} | (set() if tied else {HEAD})
+    expected |= {layer_prefix(i) + tail for i in range(config["num_hidden_layers"]) for tail in required}
+    missing = sorted(expected - found)
+    if missing:
+        raise ValueError(
+            f"{where}: {len(missing)} tensors are missing, first {missing[0]!r}. "
+            "The download is incomplete or config.json belongs to another model."
+        )
+    for name in sorted(found - expected):
+        layer = split_layer_name(name)
+        known = name == HEAD if layer is None else layer[1] in allowed and layer[0] < config["num_hidden_layers"]
+        if not known:
+            raise ValueError(
+                f"{where}: tensor {name!r} is not part of a {config['model_type']} decoder; "
+                "adapters and custom modules are not supported: merge them first."
+            )
+
+
+def expected_shape(name: str, config: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Shape of an embedding, head or linear weight as the configuration implies it; None for any other
+    tensor.
+    """
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    if name in (EMBEDDING, HEAD):
+        return config["vocab_size"], width
+    place = split_layer_name(name)
+    if place is None or not place[1].endswith("_proj.weight"):
+        return None
+    heads = config["num_attention_heads"]
+    # Qwen3's configuration class defaults to 128, the others to an equal share of the width.
+    head = config.get("head_dim") or (128 if config["model_type"] == "qwen3" else width // heads)
+    queries, keys = heads * head, (config.get("num_key_value_heads") or heads) * head
+    shapes = {"q": (queries, width), "k": (keys, width), "v": (keys, width), "o": (width, queries)}
+    shapes |= {"gate": (inner, width), "up": (inner, width), "down": (width, inner)}
+    return shapes[place[1].split(".")[-2].removesuffix("_proj")]
+
+
+def computing_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of config.json that change the computation, in one spelling whichever transformers wrote
+    them.
+    """
+    kept = {
+        key: value
+        for key, value in config.items()
+        if value is not None and not key.startswith("_") and key not in _SILENT_CONFIG_KEYS
+    }
+    if "torch_dtype" in kept:
+        kept.setdefault("dtype", kept["torch_dtype"])
+        del kept["torch_dtype"]
+    theta, scaling = kept.pop("rope_theta", None), kept.pop("rope_scaling", None)
+    if "rope_parameters" not in kept and (theta is not None or scaling is not None):
+        parameters = {
+            "rope_type": "default",
+            **({} if theta is None else {"rope_theta": theta}),
+            **(scaling or {}),
+        }
+        parameters["rope_type"] = parameters.pop("type", parameters["rope_type"])
+        kept["rope_parameters"] = parameters
+    return kept
+
+
+def config_after_removal(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+    """config.json of the model that keeps only the blocks `kept` (ascending, 0-based, of the original).
+
+    `layer_types` is trimmed with the blocks (newer Qwen2 and Qwen3 configurations validate its length) and
+    written out where it was implied by `max_window_layers`, since the position of a block no longer implies
+    its window.
+    """
+    total = config["num_hidden_layers"]
+    result = dict(config)
+    if list(kept) == list(range(total)):
+        return result
+    result["num_hidden_layers"] = len(kept)
+    types = config.get("layer_types")
+    window_start = config.get("max_window_layers")
+    if types is None and config.get("use_sliding_window") and config.get("sliding_window") is not None:
+        start = total if window_start is None else window_start
+        types = ["sliding_attention" if i >= start else "full_attention" for i in range(total)]
+    if types is not None:
+        result["layer_types"] = [types[i] for i in kept]
+    if isinstance(window_start, int):
+        result["max_window_layers"] = sum(i < window_start for i in kept)
+    return result

@@ -1,0 +1,91 @@
+"""One decoder block at a time: transformers' own layer classes, materialised, run and released.
+
+The model is built on the meta device, so that it costs no memory; a block borrows real tensors for the time
+of a `with` statement. Rotary embeddings and attention masks (full, sliding, per `layer_types`) are made by
+transformers' own functions, so a block computes what it computes inside the whole model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.masking_utils import create_masks_for_generate
+
+BATCH_TOKENS: Final = 8192
+"""Tokens per forward: large enough to keep a GPU busy, small enough that an MLP's intermediates stay under 1
+GB.
+"""
+
+
+class Blocks:
+    """The decoder blocks of one configuration, computing in one dtype on one device."""
+
+    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype, device: str) -> None:
+        self.dtype = dtype
+        self.device = torch.device(device)
+        settings = {key: value for key, value in config.items() if key not in ("torch_dtype", "dtype")}
+        self._config = AutoConfig.for_model(**settings)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self._config, dtype=dtype, attn_implementation="sdpa")
+        model.eval()
+        model.requires_grad_(False)
+        self._layers: nn.ModuleList = model.model.layers
+        self._norm: nn.Module = model.model.norm
+        # Built again off the meta device: its buffers are computed, not loaded, and stay float32.
+        self._rotary: nn.Module = type(model.model.rotary_emb)(config=self._config).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def tensor_names(self, index: int) -> list[str]:
+        """The tensors that block `index` needs, without their layer prefix."""
+        return list(self._layers[index].state_dict())
+
+    @contextmanager
+    def resident(self, index: int, tensors: Mapping[str, torch.Tensor]) -> Iterator[nn.Module]:
+        """Block `index` holding `tensors` (keys without the layer prefix), cast to the computing dtype."""
+        block = self._layers[index]
+        wanted = block.state_dict()
+        block.load_state_dict({name: tensors[name].to(self.device, self.dtype) for name in wanted}, assign=True)
+        block.requires_grad_(False)
+        try:
+            yield block
+        finally:
+            block.to("meta")
+
+    def final_norm(self, weight: torch.Tensor) -> nn.Module:
+        """The norm before the head, holding `weight`."""
+        self._norm.load_state_dict({"weight": weight.to(self.device, self.dtype)}, assign=True)
+        return self._norm
+
+    def forward(self, block: nn.Module, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states [batch, tokens, width] through a resident block; positions start at 0, nothing is
+        padded.
+        """
+        positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
+        masks = create_masks_for_generate(
+            config=self._config,
+            inputs_embeds=hidden,
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=positions,
+        )
+        mask = masks[self._config.layer_types[index]] if isinstance(masks, dict) else masks
+        output: torch.Tensor = block(
+            hidden,
+            attention_mask=mask,
+            position_ids=positions,
+            position_embeddings=self._rotary(hidden, positions),
+        )
+        return output
+
+
+def batches(windows: int, tokens: int) -> list[slice]:
+    """Slices of the window axis that hold about BATCH_TOKENS tokens each."""
+    step = max(1, BATCH_TOKENS // tokens)
+    return [slice(start, min(start + step, windows)) for start in range(0, windows, step)]

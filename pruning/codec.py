@@ -1,0 +1,73 @@
+"""Keep bits <-> bytes: one bit per weight, Huffman-coded where that is smaller.
+
+At 20 % sparsity a keep bit carries 0.72 bits of information, at 10 % 0.47. Deflate restricted to Huffman
+coding, on bytes of eight keep bits, comes within about two percent of that and decodes at several GB/s of
+weights: the match search of ordinary deflate finds nothing in a mask and costs ten times the time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final, Literal
+
+import numpy as np
+
+Encoding = Literal["bits", "huffman"]
+ENCODINGS: Final[tuple[Encoding, ...]] = ("bits", "huffman")
+_RAW_DEFLATE: Final = -15
+
+
+def encode(keep: np.ndarray) -> tuple[Encoding, bytes]:
+    """Pack a bool array in row-major order, first entry in the highest bit; the shorter of the two
+    encodings.
+    """
+    packed = np.packbits(keep.reshape(-1)).tobytes()
+    coder = zlib.compressobj(level=1, wbits=_RAW_DEFLATE, memLevel=9, strategy=zlib.Z_HUFFMAN_ONLY)
+    coded = coder.compress(packed) + coder.flush()
+    return ("huffman", coded) if len(coded) < len(packed) else ("bits", packed)
+
+
+def decode(encoding: Encoding, content: bytes | memoryview, count: int) -> np.ndarray:
+    """The packed bits of `count` weights, uint8 [ceil(count / 8)]. Raises ValueError if the content cannot be them."""
+    size = (count + 7) // 8
+    packed: bytes | memoryview = content
+    if encoding == "huffman":
+        coder = zlib.decompressobj(wbits=_RAW_DEFLATE)
+        try:
+            packed = coder.decompress(content, size + 1)
+        except zlib.error as error:
+            raise ValueError(f"the coded keep bits are damaged ({error})") from None
+        if not coder.eof or coder.unused_data:
+            raise ValueError("the coded keep bits do not end where they should")
+    if len(packed) != size:
+        raise ValueError(f"{len(packed)} bytes of keep bits for {count} weights, expected {size}")
+    return np.frombuffer(packed, np.uint8)
+
+
+def unpack(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Packed bits as a bool array of `shape`."""
+    return np.unpackbits(packed, count=int(np.prod(shape))).view(np.bool_).reshape(shape)
+
+
+def clear_dropped(bits: np.ndarray, packed: np.ndarray) -> None:
+    """Zero, in place, every entry of the flat unsigned-integer array `bits` whose keep bit is 0.
+
+    A table turns each byte of keep bits into eight all-ones or all-zeros words at once, which is several times faster
+    than unpacking to booleans and leaves +0, never -0, behind. A slice at a time, so that the words stay in cache.
+    """
+    table = _WORDS[bits.dtype.itemsize]
+    whole = len(bits) // 8
+    eights = bits[: whole * 8].reshape(whole, 8)
+    for start in range(0, whole, _SLICE):
+        here = slice(start, min(start + _SLICE, whole))
+        eights[here] &= table.take(packed[here], axis=0)
+    rest = len(bits) - whole * 8
+    if rest:
+        bits[-rest:] &= table[packed[-1]][:rest]
+
+
+_SLICE: Final = 1 << 14
+_WORDS: Final = {
+    width: np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) == 1, ~kind(0), kind(0))
+    for width, kind in ((2, np.uint16), (4, np.uint32))
+}

@@ -1,0 +1,43 @@
+"""LayerIF scores as a value and as an artifact: computed once per (weights, data), reused for every
+sparsity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pruning.files import cache_folder, write_atomically
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class InfluenceScores:
+    """`parts[part][layer][sample]`: + <mean validation gradient, gradient of the sample> in TracIn's sign."""
+
+    parts: dict[str, list[list[float]]]
+
+
+def load_scores(identity: Mapping[str, Any]) -> InfluenceScores | None:
+    """The remembered scores of this identity (weights, windows, estimator), or None; a damaged entry is
+    ignored.
+    """
+    try:
+        value = json.loads(_entry(identity).read_text("utf-8"))
+        return InfluenceScores(value["parts"]) if value["identity"] == dict(identity) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_scores(identity: Mapping[str, Any], scores: InfluenceScores) -> None:
+    write_atomically(_entry(identity), json.dumps({"identity": dict(identity), **asdict(scores)}).encode())
+
+
+def _entry(identity: Mapping[str, Any]) -> Path:
+    name = hashlib.sha256(json.dumps([VERSION, dict(identity)], sort_keys=True).encode()).hexdigest()[:32]
+    return cache_folder() / "influence" / f"{name}.json"

@@ -1,0 +1,119 @@
+"""What a patch folder says about itself: `manifest.json`, typed, self-checking, read without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pruning.spec import PruneSpec, from_json, to_json
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One kept block, numbered as in the base. Sparsities are fractions of zeros over its linears, weighted
+    by size.
+    """
+
+    index: int
+    requested: float
+    realised: float
+    requested_parts: dict[str, float]
+    modules: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Canary:
+    """log p(token_i | token_<i) in nats of the resulting weights, for i >= 1: one fewer than the tokens."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that is known of a patch. `payload` is the caller's identity payload, kept verbatim.
+
+    `base` is the digest of the checkpoint that the patch belongs to; `tensors` the digest of every tensor of
+    base + patch, named as an export names it; `evidence` the layer statistics that an allocator or shortgpt
+    decided by; `calibration` the digest of the exact token windows, where any were used.
+    """
+
+    payload: dict[str, Any]
+    base: str
+    spec: PruneSpec
+    kept_layers: tuple[int, ...]
+    layers: tuple[LayerRecord, ...]
+    requested: float
+    realised: float
+    tensors: dict[str, str]
+    canary: Canary
+    calibration: dict[str, str]
+    evidence: dict[str, list[float]]
+    files: dict[str, FileRecord]
+    seconds: float
+    peak_memory_bytes: int
+    format: int = FORMAT
+
+    @property
+    def bytes(self) -> int:
+        """Size of the patch on disk, without the manifest."""
+        return sum(file.bytes for file in self.files.values())
+
+    @property
+    def weights_digest(self) -> str:
+        """sha256 hex over the sorted tensor digests: one name for the resulting weights."""
+        return hashlib.sha256(json.dumps(sorted(self.tensors.items())).encode()).hexdigest()
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The content of manifest.json; its last field is the sha256 of the rest."""
+    value = asdict(replace(manifest)) | {"spec": to_json(manifest.spec), "bytes": manifest.bytes}
+    return json.dumps(value | {"sha256": _seal(value)}, indent=1).encode()
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """The manifest of a patch folder. Raises ValueError naming the file if it is missing, damaged or of
+    another format.
+    """
+    file = Path(folder) / MANIFEST
+    try:
+        value = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{file}: missing; the folder is not a patch.") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged ({error}); prune again.") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        found = value.get("format") if isinstance(value, dict) else None
+        raise ValueError(f"{file}: format {found!r}, this version reads {FORMAT}; prune again.")
+    seal = value.pop("sha256", None)
+    if seal != _seal(value):
+        raise ValueError(f"{file}: damaged (its checksum does not hold); prune again.")
+    value.pop("bytes")
+    canary = value["canary"]
+    return Manifest(
+        **value
+        | {
+            "spec": from_json(value["spec"]),
+            "kept_layers": tuple(value["kept_layers"]),
+            "layers": tuple(LayerRecord(**record) for record in value["layers"]),
+            "canary": Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
+            "files": {name: FileRecord(**record) for name, record in value["files"].items()},
+        }
+    )
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

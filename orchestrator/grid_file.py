@@ -130,17 +130,16 @@ def _axis_type(kind: Any) -> Any:
 _NESTED = ("calibration", "influence_train", "influence_validation")
 _HINTS = get_type_hints(PruneSpec)
 
-VariantEntry: type[Strict] = create_model(
+_AXES: dict[str, Any] = {
+    field.name: (_axis_type(_HINTS[field.name]), None) for field in fields(PruneSpec) if field.name not in _NESTED
+}
+_AXES |= {"method": (Annotated[list[str], Axis], ...)} | dict.fromkeys(_NESTED, (CalibrationEntry | None, None))
+
+VariantEntry: Any = create_model(
     "VariantEntry",
     __base__=Strict,
     __doc__="One product of lists: every combination is a variant. The knobs are explained in docs/pruning.md.",
-    method=(Annotated[list[str], Axis], ...),
-    **{
-        field.name: (_axis_type(_HINTS[field.name]), None)
-        for field in fields(PruneSpec)
-        if field.name != "method" and field.name not in _NESTED
-    },
-    **dict.fromkeys(_NESTED, (CalibrationEntry | None, None)),
+    **_AXES,
 )
 
 
@@ -152,7 +151,7 @@ class GridFile(Strict):
     )
     store: str = Field(min_length=1, description="A local path, a shared mount, or s3://bucket/prefix.")
     models: list[ModelAxis] = Field(min_length=1)
-    variants: list[VariantEntry] = Field(min_length=1)  # type: ignore[valid-type]
+    variants: list[VariantEntry] = Field(min_length=1)
     token_limits: list[int] = Field(min_length=1, description="Thinking tokens; one trace serves all of them.")
     benchmarks: list[str] = Field(min_length=1, description="Built-in names, or JSONL, Parquet or CSV files.")
     calibration: CalibrationEntry | None = None

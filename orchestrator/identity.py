@@ -42,7 +42,7 @@ ROLES: dict[str, dict[str, Role]] = {
         answer_after_eos=_I, single_tokens=_R, reopens=_R,
     ),
     "CalibrationSpec": dict(data=_R, samples=_I, tokens=_I, seed=_I, windows=_I, compute=_I),
-    "ModelEntry": dict(path=_R, revision=_R, format=_I, dtype=_I),
+    "ModelEntry": dict(path=_R, format=_I, dtype=_I),
     "Runtime": dict(
         engines=_R, slots=_R, max_sequences=_R, in_flight=_R, commit_seconds=_R, tensor_parallel=_R,
         cpu_cache_mib=_R, gpu_memory_utilization=_R, attempts=_R, start_seconds=_R, silence_seconds=_R,
@@ -140,7 +140,9 @@ def context_payload(
 def answer_payload(budget: BudgetSpec, style: ThinkingFormat | None, tags: Tags | None) -> dict[str, Any]:
     """What the answers of a variant have in common, beside the trace and the cut."""
     payload: dict[str, Any] = {"version": VERSION, "what": "answer", "mode": budget.mode}
-    if style is None or tags is None or budget.mode == "none":
+    if budget.mode == "none":
+        return payload | ({"end": style.end} if style is not None else {})  # the answer is what follows it
+    if style is None or tags is None:
         return payload
     return payload | {
         "answer_tokens": budget.answer_tokens,

@@ -81,6 +81,20 @@ def status_line(core: Core, seconds: float) -> str:
     return " · ".join(part for part in parts if part)
 
 
+def closing_line(core: Core) -> str:
+    """What a run of a sweep did, in one line."""
+    tally = core.state.tally
+    parts = [
+        f"{tally.committed} draws committed",
+        f"{tally.failed} given up" if tally.failed else "",
+        f"{tally.trace_tokens:,} thinking and {tally.answer_tokens:,} answer tokens",
+        f"{tally.cached_tokens / max(1, tally.prompt_tokens):.0%} of prompt tokens were cached",
+        f"{tally.engines_started} engines started, {tally.swaps} swaps in {tally.swap_seconds:.1f} s",
+        f"{tally.workers_lost} workers lost" if tally.workers_lost else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
 def _left(done: int, owed: int, seconds: float) -> str:
     if not done or done >= owed:
         return f"{seconds:.0f} s"

@@ -4,6 +4,7 @@ Ray's own retries and restarts are off: they are used up within seconds of a nod
 every loss anyway. An actor runs one task in one thread and listens in another, so that it can be asked to stop.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,13 @@ class Host:
         self._worker.ask_to_stop()
 
 
+def _passed_on() -> dict[str, str]:
+    """PASSED_ON, less what the submitted job's own runtime environment carries: Ray refuses to be told twice."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    carried = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ and name not in carried}
+
+
 def _own_log() -> str:
     """The file that Ray writes this process's standard error to."""
     context = ray.get_runtime_context()
@@ -75,7 +83,7 @@ class RayBackend:
     @classmethod
     def connect(cls) -> "RayBackend":
         """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine."""
-        passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        passed = _passed_on()
         address = os.environ.get("RAY_ADDRESS")
         ray.init(
             address=address or "local",

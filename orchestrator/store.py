@@ -151,7 +151,7 @@ class Store:
                 if not is_current(file.schema_arrow, schema):
                     self.reported.add(f"{path}: not a table of this version; ignored")
                     return None
-                return file.read(columns=columns).replace_schema_metadata(None)
+                return file.read(columns=[_leaf(schema, name) for name in columns]).replace_schema_metadata(None)
         except (pa.ArrowInvalid, OSError) as error:
             self.reported.add(f"{path}: {str(error).splitlines()[0]}; ignored")
             return None
@@ -226,6 +226,12 @@ class Store:
 
     def _exists(self, name: str) -> bool:
         return bool(self.filesystem.get_file_info(f"{self.root}/{name}").type != fs.FileType.NotFound)
+
+
+def _leaf(schema: pa.Schema, column: str) -> str:
+    """`answers.cut` as Parquet spells it: the elements of a list are two levels further down."""
+    head, _, field_name = column.partition(".")
+    return f"{head}.list.element.{field_name}" if field_name and pa.types.is_list(schema.field(head).type) else column
 
 
 def load_draws(store: str | Store, columns: Iterable[str] | None = None) -> pa.Table:

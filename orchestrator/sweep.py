@@ -12,7 +12,7 @@ from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, swee
 from orchestrator.grid import Grid, read_grid
 from orchestrator.holdings import read_holdings
 from orchestrator.plan import Plan, make_plan
-from orchestrator.progress import say, show_progress
+from orchestrator.progress import closing_line, say, show_progress
 from orchestrator.results import read_results
 from orchestrator.store import Store
 from orchestrator.survey import Survey, survey
@@ -74,7 +74,9 @@ def drive(plan: Plan, store: Store) -> str:
             TrackingThread(store, plan.survey, say) as tracking,
             show_progress() as progress,
         ):
-            return Driver(core, backend, store, grid.runtime, Path(scratch), [progress, tracking]).run()
+            reason = Driver(core, backend, store, grid.runtime, Path(scratch), [progress, tracking]).run()
+        say(f"{grid.name}: {closing_line(core)}")
+        return reason
     finally:
         backend.close()
 

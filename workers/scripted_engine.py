@@ -1,11 +1,12 @@
-"""A deterministic stand-in for an engine, for tests of everything around it: no device, no weights, faults on request.
+"""A deterministic stand-in for an engine, for tests of everything around it: no device, no weights.
 
-What it writes is a pure function of the variant (the patch folder's name), the prompt, the seed and the stops; a larger
-`max_tokens` only cuts later. So shared and independent decoding agree token for token, and a sweep that was disturbed
-can be compared with one that was not. Lengths have a heavy tail, as reasoning traces have; an answer is a digit in a box.
+What it writes is a pure function of the variant (the patch folder's name), the prompt, the seed and the
+stops; a larger `max_tokens` only cuts later. So shared and independent decoding agree token for token, and a
+sweep that was disturbed can be compared with one that was not. Lengths have a heavy tail, as those of
+reasoning have; an answer is a digit in a box.
 
-Time is virtual unless `Latency.real` says otherwise. What was generated, and which faults have struck, is kept in files
-of the `ledger` folder, so that it can be counted over all engines of a sweep, whatever process they lived in.
+Time is virtual unless `Latency.real` says otherwise. What was generated, and which faults have struck, is
+kept in files of the `ledger` folder, to be counted over all engines of a sweep, whatever their process.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
@@ -40,35 +42,34 @@ class Latency:
 
 @dataclass(frozen=True)
 class Die:
-    """The engine is lost at its `at_ask`-th ask (counted from 1), or at any ask whose prompt begins with `prompt`."""
+    """The engine is lost at its `at_ask`-th ask (from 1), or at any ask whose prompt begins with `prompt`."""
 
     at_ask: int | None = None
     prompt: tuple[int, ...] = ()
     times: int | None = None
     """How often in the whole sweep, over all engines; None is always."""
 
-
-@dataclass(frozen=True)
-class RefuseVariant:
-    """The weights of `patch` turn out to be no good, as if they gave NaN."""
-
-    patch: str
+    def is_due(self, asks: int, ask: Ask) -> bool:
+        """Whether the `asks`-th ask of an engine, `ask`, meets this fault."""
+        begins = bool(self.prompt) and ask.prompt_ids[: len(self.prompt)] == self.prompt
+        return begins or self.at_ask == asks
 
 
 @dataclass(frozen=True)
-class CorruptProof:
-    """A swap to `patch` cannot be proved."""
+class SpoilSwap:
+    """A swap to `patch` fails: its weights are no good ("nan"), or what came out cannot be proved ("proof")."""
 
     patch: str
+    kind: Literal["nan", "proof"]
     times: int | None = None
 
 
-Fault = Die | RefuseVariant | CorruptProof
+Fault = Die | SpoilSwap
 
 
 @dataclass(frozen=True)
 class Generated:
-    """One completion that some engine has made."""
+    """A completion that an engine has made."""
 
     variant: str
     ask: str
@@ -79,14 +80,14 @@ class Generated:
 
 @dataclass(frozen=True)
 class ScriptedEngines:
-    """Starts scripted engines; it pickles, and stands where `start_vllm` does (`EngineRecipe.start_engine`)."""
+    """Starts scripted engines; it pickles, and stands where `start_vllm` does."""
 
     ledger: str
     """A folder of this sweep's own; see the module's docstring."""
     faults: tuple[Fault, ...] = ()
     latency: Latency = Latency()
     typical_length: int = 12
-    """Half of the traces end by themselves within this many tokens."""
+    """About half of the traces end by themselves within this many tokens."""
     tail: float = 1.2
     """The exponent of the lengths' Pareto tail: smaller is heavier."""
 
@@ -95,16 +96,15 @@ class ScriptedEngines:
 
     def generated(self) -> list[Generated]:
         """Everything that engines of this ledger have generated so far, in no particular order."""
-        lines = [line for file in Path(self.ledger).glob("*.jsonl") for line in file.read_text().splitlines()]
-        return [Generated(**(kept | {"prompt_ids": tuple(kept["prompt_ids"])})) for kept in map(json.loads, lines)]
+        lines = [line for file in Path(self.ledger).glob("*.jsonl") for line in file.open()]
+        return [Generated(**(one | {"prompt_ids": tuple(one["prompt_ids"])})) for one in map(json.loads, lines)]
 
     def strikes(self, fault: Fault) -> bool:
         """Whether a fault whose moment has come still has a time left; takes that time."""
-        times = getattr(fault, "times", None)
-        if times is None:
+        if fault.times is None:
             return True
         name = hashlib.sha256(repr(fault).encode()).hexdigest()[:16]
-        return any(_created(Path(self.ledger, f"{name}-{number}.struck")) for number in range(times))
+        return any(_created(Path(self.ledger, f"{name}-{number}.struck")) for number in range(fault.times))
 
 
 class ScriptedEngine:
@@ -116,7 +116,7 @@ class ScriptedEngine:
         self._thoughts = [self._codec.encode(character)[0] for character in THOUGHTS]
         self._variant = ""
         self._active: dict[str, tuple[Ask, Completion, int]] = {}
-        """Name -> ask, what will be its completion, and the steps that are left until it is out."""
+        """Name -> ask, its completion to be, and the steps until that is out."""
         self._doom: Failure | None = None
         self._asks = 0
         self.seconds = 0.0
@@ -129,27 +129,25 @@ class ScriptedEngine:
         assert not self._active, "weights were to be swapped while asks were in flight"
         self._spend(self._script.latency.swap)
         for fault in self._script.faults:
-            if isinstance(fault, RefuseVariant) and fault.patch == patch.name:
-                raise VariantFault(Failure("nan", f"the weights of {patch.name} give NaN, as scripted"))
-            if isinstance(fault, CorruptProof) and fault.patch == patch.name and self._script.strikes(fault):
-                raise EngineFault(Failure("proof", f"swap to {patch.name}: digests differ, as scripted"))
+            if isinstance(fault, SpoilSwap) and fault.patch == patch.name and self._script.strikes(fault):
+                failure = Failure(fault.kind, f"the swap to {patch.name} fails, as scripted")
+                raise VariantFault(failure) if fault.kind == "nan" else EngineFault(failure)
         self._variant = patch.name
         return Proof(hashlib.sha256(patch.name.encode()).hexdigest(), 1, 0.0)
 
     def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
         """Begin one ask; a fault that it provokes shows in the next step."""
         assert name not in self._active, f"ask {name} is in flight already"
-        if len(ask.prompt_ids) >= self._settings.context_length:
-            raise ValueError(
-                f"a prompt of {len(ask.prompt_ids)} tokens fills the context of {self._settings.context_length}"
-            )
+        if len(ask.prompt_ids) >= (context := self._settings.context_length):
+            raise ValueError(f"a prompt of {len(ask.prompt_ids)} tokens fills the context of {context}")
         self._asks += 1
         for fault in self._script.faults:
-            if isinstance(fault, Die) and self._is_due(fault, ask) and self._script.strikes(fault):
+            if isinstance(fault, Die) and fault.is_due(self._asks, ask) and self._script.strikes(fault):
                 self._doom = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
         seed = ask.seed if sampling.temperature > 0 else 0
         completion = self._complete(ask, seed)
-        self._active[name] = (ask, completion, math.ceil(len(completion.token_ids) / self._pace))
+        steps = math.ceil(len(completion.token_ids) / self._script.latency.tokens_per_step)
+        self._active[name] = (ask, completion, steps)
 
     def step(self) -> Sequence[Finished]:
         """Every ask in flight gets `tokens_per_step` further; those that are complete come out, shortest first."""
@@ -157,10 +155,10 @@ class ScriptedEngine:
         if self._doom is not None:
             raise EngineFault(self._doom)
         self._active = {name: (ask, made, left - 1) for name, (ask, made, left) in self._active.items()}
-        done = [name for name, (_, _, left) in self._active.items() if left <= 0]
-        out = [(name, *self._active.pop(name)) for name in done]
-        self._note((ask, made) for _, ask, made, _ in out)
-        return [Finished(name, made, len(ask.prompt_ids), 0) for name, ask, made, _ in out]
+        out = {name: (ask, made) for name, (ask, made, left) in self._active.items() if left <= 0}
+        self.cancel(list(out))
+        self._note(out.values())
+        return [Finished(name, made, len(ask.prompt_ids), 0) for name, (ask, made) in out.items()]
 
     def cancel(self, names: Sequence[str]) -> None:
         for name in names:
@@ -172,22 +170,15 @@ class ScriptedEngine:
     def close(self) -> None:
         self._active.clear()
 
-    @property
-    def _pace(self) -> int:
-        return self._script.latency.tokens_per_step
-
-    def _is_due(self, fault: Die, ask: Ask) -> bool:
-        on_prompt = bool(fault.prompt) and ask.prompt_ids[: len(fault.prompt)] == fault.prompt
-        return on_prompt or fault.at_ask == self._asks
-
     def _complete(self, ask: Ask, seed: int) -> Completion:
         """Thoughts and the end that was asked for; where only an end of sequence is, a box with a digit before it."""
+        tail = self._script.tail
         random = Random(repr((self._variant, ask.prompt_ids, seed)))
         tags = [token for token in ask.stop_token_ids if token not in self._codec.eos_ids]
         end = tags[:1] or (self._codec.encode(ask.stop_texts[0]) if ask.stop_texts else [])
         natural = ask.min_tokens + random.randrange(3)
         if end:
-            natural += int(self._script.typical_length * (random.paretovariate(self._script.tail) - 0.5))
+            natural += int(self._script.typical_length * random.paretovariate(tail) / 2 ** (1 / tail))
         else:
             end = [*self._codec.encode(f"\\boxed{{{random.randrange(10)}}}"), min(self._codec.eos_ids)]
         room = min(ask.max_tokens, self._settings.context_length - len(ask.prompt_ids))
@@ -197,10 +188,9 @@ class ScriptedEngine:
 
     def _note(self, made: Iterable[tuple[Ask, Completion]]) -> None:
         with self._file.open("a") as file:
-            for ask, completion in made:
-                tokens = len(completion.token_ids)
-                line = Generated(self._variant, ask.name, ask.prompt_ids, ask.seed, tokens)
-                file.write(json.dumps(asdict(line)) + "\n")
+            for ask, done in made:
+                one = Generated(self._variant, ask.name, ask.prompt_ids, ask.seed, len(done.token_ids))
+                file.write(json.dumps(asdict(one)) + "\n")
 
     def _spend(self, seconds: float) -> None:
         self.seconds += seconds
@@ -211,7 +201,7 @@ class ScriptedEngine:
 def _created(file: Path) -> bool:
     """Whether this call created `file`: of several processes that try, one succeeds."""
     try:
-        file.open("x").close()
+        file.touch(exist_ok=False)
     except FileExistsError:
         return False
     return True

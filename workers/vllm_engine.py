@@ -37,9 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-warnings.filterwarnings("ignore", category=FutureWarning)  # vLLM's own, at every start
-
 import vllm
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 from vllm.config import set_current_vllm_config
@@ -75,6 +72,7 @@ class VllmEngine:
 
     def __init__(self, base: Path, patch: Path | None, settings: EngineSettings) -> None:
         """Start an engine of the shape of `base`, or of `base` + `patch`, without weights: call `load` next."""
+        warnings.filterwarnings("ignore", category=FutureWarning)  # vLLM's own, at every start
         self._started = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
         checkpoint = Checkpoint.open(base)

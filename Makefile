@@ -32,7 +32,7 @@ demo: $(READY) ## run the example sweep end to end and draw its curves
 	$(BIN)/python -m orchestrator report $(GRID)
 
 test: $(READY) ## run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## check style, types, and that generated files are fresh
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ the moment its last draw was committed, so that writing twice changes nothing. O
 incomplete one says what is missing. One writer, through the client API with explicit run ids.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from orchestrator.survey import PlannedVariant, Survey
 from pruning.spec import to_json
 
 ID_TAG = "prunesweep.id"
+
+for chatty in ("mlflow", "alembic"):  # they tell of every table of a new database, amid a sweep's own lines
+    logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def tracking_uri(survey: Survey, store: Store) -> str:

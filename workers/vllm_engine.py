@@ -260,6 +260,7 @@ def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
             **common,
             enforce_eager=True,
             kv_cache_memory_bytes=settings.cpu_cache_mib << 20,
+            block_size=32,  # the smallest there is here: forced answers find more of their trace cached
             # A seeded request whose prefill is cut into chunks crashes the CPU sampler.
             enable_chunked_prefill=False,
             max_num_batched_tokens=max(settings.context_length, 4096),

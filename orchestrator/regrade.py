@@ -1,0 +1,151 @@
+"""`python -m orchestrator regrade GRID.yaml [--grader NAME]`: grade the texts that the store holds, without an engine.
+
+The same worker that grades during a sweep, in this process. The work is what the store lacks, so a second run grades
+nothing and a killed one goes on: grades are committed context by context. Nothing is overwritten: a grade is a row of
+its own, keyed by the grader and its version. Which grader the results use is the grid's `runtime.grader`; another one
+is graded beside it. An answer on which a grader failed stays missing data (promise failure-is-not-zero).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.grading import GRADER_FAILURES, check_grader
+from orchestrator.grid import Grid
+from orchestrator.grid_errors import At
+from orchestrator.grid_file import Runtime
+from orchestrator.progress import say
+from orchestrator.store import Store, StoreError
+from orchestrator.survey import Survey
+from orchestrator.yaml_source import GridError
+from workers.grade_worker import GradeWorker, grader_id, ungraded
+from workers.messages import Gold, Graded, GradeTask
+from workers.worker import TaskFault
+
+Verdicts = Mapping[tuple[str, str, int, int, str], tuple[str, str]]
+"""(context id, prompt id, seed, cut, gold id) -> (verdict, cause)."""
+
+
+@dataclass(frozen=True)
+class Regraded:
+    """What one run of `regrade` did, and how its grader stands to the one that the results use."""
+
+    grader: str
+    reference: str
+    """The grid's own grader."""
+    graded: int
+    """Answers that were graded by this run."""
+    held: int
+    """Answers that have this grader's grade now."""
+    failed: Mapping[str, int]
+    """Why the grader failed -> how many of the `held` answers it failed on; they are missing data."""
+    compared: int
+    """Answers on which both graders have a verdict; 0 when they are one and the same."""
+    disagree: int
+
+    def lines(self) -> list[str]:
+        """The summary for a person."""
+        lines = [f"{self.grader}: {self.graded} answers graded, {self.held} held"]
+        if self.failed:
+            causes = ", ".join(f"{cause} {count}" for cause, count in sorted(self.failed.items()))
+            lines.append(
+                f"{self.grader}: failed on {sum(self.failed.values())} ({causes}): missing data, not scored as wrong"
+            )
+        if self.compared:
+            lines.append(f"{self.grader} and {self.reference} disagree on {self.disagree} of {self.compared} answers")
+        return lines
+
+
+def choose_grader(grid: Grid, name: str | None) -> str:
+    """The grader called `name`, or the grid's own. Raises GridError with the nearest name if there is none such."""
+    with At(grid.source, ("runtime", "grader")):
+        check_grader(grid.runtime.grader)
+    try:
+        check_grader(name or grid.runtime.grader)
+    except ValueError as error:
+        raise GridError(f"--grader: {error}") from None
+    return name or grid.runtime.grader
+
+
+def regrade(store: Store, survey: Survey, grader: str) -> Regraded:
+    """Grade what `store` holds of `survey`'s answers and `grader` has not judged.
+
+    Raises StoreError if the store holds no answer of the grid at all, or cannot be written.
+    """
+    reference = survey.grid.runtime.grader
+    tasks = _tasks(store, survey)
+    if not tasks:
+        raise StoreError(
+            f"store {store.uri} holds no answers of {survey.grid.source.name}, so there is nothing to grade; "
+            f"run `python -m orchestrator.sweep {survey.grid.source.name}` first, or name another --store"
+        )
+    owed = [task for task in tasks if ungraded(store, task, grader_id(grader))]
+    graded = _grade(store, owed, grader, survey.grid.runtime) if owed else 0
+    verdicts = _verdicts(store, tasks, grader)
+    others = _verdicts(store, tasks, reference) if reference != grader else {}
+    both = [
+        (verdicts[answer][0], others[answer][0])
+        for answer in verdicts.keys() & others.keys()
+        if not _failed(verdicts[answer]) and not _failed(others[answer])
+    ]
+    return Regraded(
+        grader,
+        reference,
+        graded,
+        len(verdicts),
+        Counter(_cause(verdict) for verdict in verdicts.values() if _failed(verdict)),
+        len(both),
+        sum(one != other for one, other in both),
+    )
+
+
+def _tasks(store: Store, survey: Survey) -> list[GradeTask]:
+    """One per context that the store has draws of. Variants of two entries that share a context share its task."""
+    present = store.contexts("draws")
+    golds: dict[tuple[str, str], dict[Gold, None]] = {}
+    for variant in survey.variants:
+        for decoding in variant.decodings:
+            context = decoding.context
+            if context.context_id in present:
+                wanted = golds.setdefault((context.context_id, context.answer_context_id), {})
+                wanted |= dict.fromkeys(question.gold for question in variant.questions)
+    return [GradeTask(f"regrade-{context}", context, answers, tuple(g)) for (context, answers), g in golds.items()]
+
+
+def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runtime) -> int:
+    worker = GradeWorker("regrade", store, grader, runtime.grader_processes, runtime.grader_seconds)
+    graded = 0
+    try:
+        for number, task in enumerate(tasks, 1):
+            for report in worker.run(task):
+                assert isinstance(report, Graded)
+                graded += report.answers
+                say(f"{grader}: {report.answers} answers of context {number} of {len(tasks)} graded and committed")
+    except TaskFault as fault:
+        raise StoreError(f"{fault.failure.cause}; the grades of the contexts before it are committed") from fault
+    finally:
+        worker.close()
+    return graded
+
+
+def _verdicts(store: Store, tasks: Sequence[GradeTask], grader: str) -> Verdicts:
+    """The verdicts of one grader on the answers of `tasks`, against the golds that the benchmarks hold today."""
+    columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader", "verdict", "cause"]
+    found = {}
+    for task in tasks:
+        golds = {gold.gold_id for gold in task.golds}
+        for row in store.read("grades", task.context_id, columns).to_pylist():
+            ours = row["grader"] == grader_id(grader) and row["answer_context_id"] == task.answer_context_id
+            if ours and row["gold_id"] in golds:
+                answer = (task.context_id, row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
+                found[answer] = (row["verdict"], row["cause"])
+    return found
+
+
+def _cause(verdict: tuple[str, str]) -> str:
+    return verdict[1].split(":")[0]
+
+
+def _failed(verdict: tuple[str, str]) -> bool:
+    """Whether the grader, not the model, is to blame: such an answer has no verdict (see eval/grading.py)."""
+    return _cause(verdict) in GRADER_FAILURES

@@ -165,6 +165,15 @@ class _ShardRun:
         self._started = 0
 
     def reports(self) -> Iterator[Report]:
+        """Drive the shard to its end. When the engine fails, the draws that were finished are committed first."""
+        try:
+            yield from self._drive()
+        except EngineFault:
+            if self._rows:
+                yield self._commit()
+            raise
+
+    def _drive(self) -> Iterator[Report]:
         pace, last_commit, last_beat = self._worker.pace, time.monotonic(), time.monotonic()
         while (self._waiting and not self._worker.stopping) or self._active:
             while self._waiting and len(self._active) < pace.in_flight and not self._worker.stopping:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from pruning.manifest import read_manifest
 from pruning.walk import prune
 from workers.messages import Facts, Failure, PatchMade, PruneTask, Report, Task
 from workers.worker import Sink, TaskFault
@@ -30,6 +31,10 @@ class PruneWorker:
         """Make one patch. Raises `TaskFault`: bad input is final, a store or memory fault may deserve another try."""
         assert isinstance(task, PruneTask)
         began = time.monotonic()
+        if task.patch_id in self._store.patch_ids():  # published by a worker that died before it could say so
+            made = read_manifest(self._store.fetch_patch(task.patch_id, self._scratch))
+            yield PatchMade(task.task_id, task.patch_id, made.realised, time.monotonic() - began)
+            return
         folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
         self._scratch.mkdir(parents=True, exist_ok=True)
         try:

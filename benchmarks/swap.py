@@ -1,0 +1,84 @@
+"""A swap of weights, proof included, against a cold start and against a plain read of the checkpoint.
+
+    python -m benchmarks.swap [--parameters 300]
+
+First at the size of the demo, then with a random Qwen3 of about `--parameters` million parameters. The cold start is a
+second engine in a warm process: imports are not counted, which favours the cold start.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from pruning.spec import PruneSpec
+from pruning.walk import prune
+from workers.engine import EngineSettings
+from workers.vllm_engine import VllmEngine
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "examples" / "tiny" / "model"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+
+
+def checkpoint(folder: Path, millions: int) -> Path:
+    """A random Qwen3 checkpoint with the tiny reasoner's tokenizer."""
+    hidden, layers = 1024, max(2, round(millions / 15.7))
+    config = Qwen3Config(
+        vocab_size=1024, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
+        num_attention_heads=16, num_key_value_heads=8, head_dim=128, max_position_embeddings=512,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    for name in TOKENIZER:
+        if (TINY / name).exists():
+            (folder / name).write_bytes((TINY / name).read_bytes())
+    return folder
+
+
+def measure(label: str, base: Path, scratch: Path) -> None:
+    dense, pruned = scratch / "dense", scratch / "pruned"
+    prune(base, PruneSpec("dense"), dense, payload={})
+    prune(base, PruneSpec("magnitude", sparsity=0.2), pruned, payload={})
+    settings = EngineSettings(dtype="bfloat16", context_length=512, cpu_cache_mib=128)
+    VllmEngine(base, None, settings).close()  # whatever only the first engine of a process pays
+    began = time.monotonic()
+    engine = VllmEngine(base, None, settings)
+    engine.load(base, dense)
+    cold = time.monotonic() - began
+    swaps = []
+    for patch in (pruned, dense) * 2:
+        began = time.monotonic()
+        engine.load(base, patch)
+        swaps.append(time.monotonic() - began)
+    engine.close()
+    files = list(base.glob("*.safetensors"))
+    began = time.monotonic()
+    size = sum(len(file.read_bytes()) for file in files)
+    read = time.monotonic() - began
+    swap = min(swaps)
+    print(
+        f"{label}: {size / 1e9:.3f} GB; cold start {cold:.2f} s, swap with proof {swap:.3f} s (1/{cold / swap:.0f}); "
+        f"swap {size / swap / 1e9:.2f} GB/s, plain read {size / read / 1e9:.2f} GB/s ({read / swap:.2f} of it)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parameters", type=int, default=300, help="millions")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "small").mkdir()
+        measure("the demo's model", TINY, Path(scratch, "small"))
+        Path(scratch, "large").mkdir()
+        measure("random weights", checkpoint(Path(scratch, "model"), options.parameters), Path(scratch, "large"))
+
+
+if __name__ == "__main__":
+    main()

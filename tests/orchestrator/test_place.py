@@ -1,0 +1,89 @@
+"""Where work goes: every shard has a sensible length, engines keep their weights, shapes are respected."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.place import Demand, Idle, choose, shape_to_start, shard_length
+from tests.orchestrator.builders import SHORTENED, WHOLE
+from workers.messages import Shape
+
+SHAPES = st.sampled_from([WHOLE, SHORTENED, Shape("other", 4, "bfloat16")])
+ENGINES = st.integers(0, 5)
+
+
+@st.composite
+def demands(draw: st.DrawFn) -> list[Demand]:
+    count = draw(st.integers(0, 6))
+    waiting = st.one_of(st.just(0), st.integers(1, 10_000))
+    return [Demand(f"p{n}", draw(SHAPES), draw(waiting), draw(ENGINES), n) for n in range(count)]
+
+
+idle_engines = st.builds(Idle, st.just("engine-1"), SHAPES, st.one_of(st.none(), st.integers(0, 6).map("p{}".format)))
+
+
+@given(st.integers(1, 10**6), st.integers(0, 1000), st.integers(1, 64), st.integers(64, 4096))
+def test_shard_is_within_its_bounds_and_never_more_than_waits(
+    waiting: int, engines: int, smallest: int, largest: int
+) -> None:
+    length = shard_length(waiting, engines, smallest, largest)
+    assert 1 <= length <= min(waiting, largest)
+    assert length >= min(waiting, smallest)
+
+
+@given(st.integers(1, 10**5), st.integers(1, 100), st.integers(1, 64), st.integers(64, 4096))
+def test_shards_use_up_what_waits_and_never_grow(waiting: int, engines: int, smallest: int, largest: int) -> None:
+    lengths = []
+    while waiting:
+        lengths.append(shard_length(waiting, engines, smallest, largest))
+        waiting -= lengths[-1]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+@given(idle_engines, demands())
+def test_choice_fits_the_shape_and_has_work_and_is_made_whenever_there_is_one(
+    engine: Idle, offered: list[Demand]
+) -> None:
+    chosen = choose(engine, offered)
+    fitting = [demand for demand in offered if demand.shape == engine.shape and demand.waiting > 0]
+    assert (chosen in fitting) if fitting else (chosen is None)
+
+
+@given(demands(), st.integers(0, 5))
+def test_engine_keeps_its_weights_while_there_is_work_for_them(offered: list[Demand], which: int) -> None:
+    held = Demand("held", WHOLE, 1, 3, 9)
+    offered.insert(which, held)
+    assert choose(Idle("engine-1", WHOLE, "held"), offered) == held
+
+
+@given(idle_engines, demands())
+def test_engine_without_work_takes_the_most_remaining_work_per_engine(engine: Idle, offered: list[Demand]) -> None:
+    chosen = choose(engine, offered)
+    if chosen is None or chosen.patch_id == engine.patch_id:
+        return
+
+    def worth(demand: Demand) -> float:
+        return demand.waiting / (demand.engines + 1)
+
+    rivals = [d for d in offered if d.shape == engine.shape and d.waiting > 0]
+    assert all(worth(chosen) >= worth(rival) for rival in rivals)
+    assert all(chosen.order <= rival.order for rival in rivals if worth(rival) == worth(chosen))
+
+
+def test_choice_depends_on_engines_at_work_not_on_work_alone() -> None:
+    busy = Demand("busy", WHOLE, 900, 8, 0)
+    free = Demand("free", WHOLE, 200, 0, 1)
+    chosen = choose(Idle("engine-1", WHOLE, None), [busy, free])
+    assert chosen == free
+
+
+@given(demands(), st.lists(SHAPES, max_size=5))
+def test_shape_to_start_is_one_that_has_work(offered: list[Demand], starting: list[Shape]) -> None:
+    shape = shape_to_start(offered, starting)
+    with_work = {demand.shape for demand in offered if demand.waiting > 0}
+    assert (shape in with_work) if with_work else (shape is None)
+
+
+def test_shape_to_start_counts_the_engines_that_are_coming_up() -> None:
+    offered = [Demand("a", WHOLE, 300, 0, 0), Demand("b", SHORTENED, 200, 0, 1)]
+    assert shape_to_start(offered, []) == WHOLE
+    assert shape_to_start(offered, [WHOLE]) == SHORTENED

@@ -3,8 +3,8 @@
     python -m benchmarks.sweep [--limits 8,128]
 
 One run on this machine. The loop's time counts from each process's start to its end, and the export of its checkpoints
-(their pruning is given to it for nothing); ours is the whole command `python -m orchestrator.sweep`, pruning, Ray, MLflow
-and table included. `--limits` runs the loop on fewer limits and scales nothing: it is for trying the script.
+(their pruning is given to it for nothing); ours is the whole command `python -m orchestrator.sweep`, pruning, Ray,
+MLflow and table included. `--limits` runs the loop on fewer limits and scales nothing: it is for trying the script.
 """
 
 import argparse

@@ -174,6 +174,7 @@ class RayBackend:
             ray.kill(actor.handle)
             self._lose(worker, fault.failure)
         except RayActorError as error:
+            ray.kill(actor.handle)  # an actor that is only out of reach must not keep its device
             self._lose(worker, Failure("worker-lost", _line(error), actor.log))
         except (RayTaskError, RayError) as error:
             # A fault of ours or of a library: the process lives, but nobody knows in which state.

@@ -67,6 +67,10 @@ def drive(plan: Plan, store: Store) -> str:
     backend = RayBackend.connect()
     try:
         devices = backend.devices()
+        if devices.nodes > 1 and store.local:
+            say(
+                f"{devices.nodes} nodes: all of them must see {store.root}, or workers elsewhere fail; share it, or use s3://"
+            )
         core = make_core(plan, store, grid.runtime, devices)
         say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} nodes")
         with (

@@ -19,7 +19,7 @@ def final_table(results: Results) -> str:
     """The sweep's accuracies for a terminal or a log."""
     grid = results.survey.grid
     table = Table(title=f"{grid.name}: accuracy by thinking-token limit", title_justify="left", pad_edge=False)
-    table.add_column("benchmark")
+    table.add_column("benchmark", no_wrap=True)
     table.add_column("variant", no_wrap=True)
     for limit in grid.token_limits:
         table.add_column(str(limit), justify="right", no_wrap=True)
@@ -33,7 +33,8 @@ def final_table(results: Results) -> str:
             table.add_row(benchmark.name if variant is results.survey.variants[0] else "", label, *row)
         table.add_section()
     text = StringIO()
-    console = Console(file=text, width=60 + 16 * len(grid.token_limits), force_terminal=False)
+    # As wide as it needs to be: a log has no width, and a cut name could be either of two.
+    console = Console(file=text, width=1000, force_terminal=False)
     console.print(table)
     console.print(FOOTNOTE, width=100)
     return text.getvalue().rstrip()

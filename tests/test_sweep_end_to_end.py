@@ -37,8 +37,6 @@ runtime: {{in_flight: 8, commit_seconds: 0.2, slots: 2}}
 """
 DRAWS = 200
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
     """One of our commands, as a process group of its own."""

@@ -1,0 +1,75 @@
+"""Workers that do as they are told, for tests of what hosts them. Ray's worker processes import this module.
+
+A task is a `GradeTask` whose `task_id` names one of the deeds below.
+"""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.messages import Facts, Failure, Graded, GradeTask, Heartbeat, Report, Task
+from workers.worker import TaskFault, Worker, WorkerFault
+
+COUNT, WAIT, STUMBLE, BETRAY, BREAK = "count", "wait", "stumble", "betray", "break"
+REPORTS = 3
+
+
+def deed(name: str) -> GradeTask:
+    """The task that has a `DeedWorker` do `name`."""
+    return GradeTask(name, "context", "answers", ())
+
+
+class DeedWorker:
+    """Reports three heartbeats, and then ends as the task says."""
+
+    def __init__(self, name: str, log: str, closed: str) -> None:
+        self._name, self._log, self._closed = name, log, closed
+        self._asked = threading.Event()
+        print(f"{name} was built", file=sys.stderr, flush=True)
+
+    def facts(self) -> Facts:
+        return Facts(self._name, socket.gethostname(), os.getpid(), self._log)
+
+    def run(self, task: Task) -> Iterator[Report]:
+        for count in range(REPORTS):
+            yield Heartbeat(task.task_id, count)
+        match task.task_id:
+            case "wait":
+                self._asked.wait()
+                yield Graded(task.task_id, "asked to stop", 0)
+            case "stumble":
+                raise TaskFault(Failure("bad-input", "the task is at fault", self._log))
+            case "betray":
+                raise WorkerFault(Failure("proof", "the worker is at fault", self._log))
+            case "break":
+                raise RuntimeError("a fault\nthat nobody foresaw")
+
+    def ask_to_stop(self) -> None:
+        self._asked.set()
+
+    def close(self) -> None:
+        Path(self._closed).write_text(self._name)
+
+
+@dataclass(frozen=True)
+class DeedRecipe:
+    """How to build a `DeedWorker`. `closed` is a file that it writes when it is closed in order."""
+
+    closed: str
+
+    def build(self, name: str, log: str) -> Worker:
+        return DeedWorker(name, log, self.closed)
+
+
+@dataclass(frozen=True)
+class FailingRecipe:
+    """A worker that cannot be built, as an engine without memory cannot."""
+
+    cause: str
+
+    def build(self, name: str, log: str) -> Worker:
+        raise MemoryError(self.cause)

@@ -1,6 +1,6 @@
 """`python -m orchestrator VERB GRID.yaml`: everything beside running a sweep. Each verb reads the store anew.
 
-Verbs: plan, status, report, sync. `sweep` runs (orchestrator/sweep.py).
+Verbs: plan, status, report, regrade, export, sync. `sweep` runs (orchestrator/sweep.py).
 """
 
 import argparse
@@ -28,6 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
         if name == "report":
             one.add_argument("--output", default=None, help="folder for the report; <store>/reports/<name> if left out")
+        if name == "regrade":
+            one.add_argument("--grader", help="grade with this one; the grid's runtime.grader if left out")
+        if name == "export":
+            one.add_argument("--output", required=True, type=Path, metavar="FILE.jsonl", help="the file to write")
+            one.add_argument("--variant", default="dense", help="whose traces: a label of the table; dense if left out")
+            one.add_argument("--limit", type=int, metavar="TOKENS", help="cut traces to so many thinking tokens")
     options = parser.parse_args(arguments)
     verb: Callable[[argparse.Namespace], int] = options.verb
     return run_command(lambda: verb(options))
@@ -86,11 +92,33 @@ def write_tracking(options: argparse.Namespace) -> int:
     return COMPLETE
 
 
+def grade_again(options: argparse.Namespace) -> int:
+    """Grade what the store holds and the grader has not judged."""
+    from orchestrator.regrade import choose_grader, regrade
+
+    grid = read_grid(Path(options.grid))
+    grader = choose_grader(grid, options.grader)
+    done = regrade(open_store(grid, options.store), survey(grid), grader)
+    print("\n".join(done.lines()))
+    return COMPLETE
+
+
+def export_traces(options: argparse.Namespace) -> int:
+    """Write a variant's own traces as calibration data."""
+    from orchestrator.export import write_traces
+
+    count = write_traces(*_look(options), options.variant, options.limit, options.output)
+    say(f"wrote {count} traces to {options.output}")
+    return COMPLETE
+
+
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "sweep": (run_sweep, "run a sweep, or resume it"),
     "plan": (show_plan, "print what is held and what is owed, without starting anything"),
     "status": (show_status, "print the table of what the store holds now"),
     "report": (write_report, "draw the curves and write every cell as a row"),
+    "regrade": (grade_again, "grade the stored answers that a grader has not judged, without an engine"),
+    "export": (export_traces, "write a variant's own traces as calibration data"),
     "sync": (write_tracking, "write everything the store holds into MLflow"),
 }
 

@@ -8,7 +8,7 @@ written once.
 
 import json
 import os
-import uuid
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from eval.draws import DrawJob, PriorTrace
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules
 from orchestrator.grid_errors import nearest
-from orchestrator.holdings import COLUMNS, Joined, join_rows
 from orchestrator.store import Store, StoreError
 from orchestrator.survey import PlannedVariant, Question, Survey
 from orchestrator.yaml_source import GridError
+from workers.joining import COLUMNS, Joined, join_rows
 
 
 def write_traces(store: Store, survey: Survey, variant: str, limit: int | None, output: Path) -> int:
@@ -39,15 +39,14 @@ def write_traces(store: Store, survey: Survey, variant: str, limit: int | None, 
             f"store {store.uri} holds no traces of {_full_name(chosen)!r} of {survey.grid.source.name}; run "
             f"`python -m orchestrator.sweep {survey.grid.source.name}` first, or name another --store"
         )
-    scratch = output.with_name(f".{output.name}-{uuid.uuid4().hex}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text("".join(lines), encoding="utf-8")
-        os.replace(scratch, output)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+            whole = Path(scratch, output.name)
+            whole.write_text("".join(lines), encoding="utf-8")
+            os.replace(whole, output)
     except OSError as error:
         raise GridError(f"--output {output}: cannot be written ({error}); give a file in a folder that can") from error
-    finally:
-        scratch.unlink(missing_ok=True)
     return len(lines)
 
 
@@ -77,8 +76,10 @@ def traces(store: Store, survey: Survey, variant: PlannedVariant, limit: int | N
     rules = make_rules(context.budget, tokenizer, tokenizer.eos_ids, context.context_length, context.format)
     rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
     draws = join_rows(rows, context.answer_context_id)
-    questions = {question.gold.prompt_id: question for question in reversed(variant.questions)}
-    for prompt_id, question in reversed(questions.items()):
+    questions: dict[str, Question] = {}
+    for question in variant.questions:
+        questions.setdefault(question.gold.prompt_id, question)
+    for prompt_id, question in questions.items():
         for seed in survey.grid.sampling.seeds:
             if (draw := draws.get((prompt_id, seed))) is not None:
                 token_ids = _own_tokens(rules, question, seed, draw, limit or len(draw.trace.token_ids))
@@ -97,10 +98,9 @@ def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit
         prior = PriorTrace(trace, draw.trace.ended, draw.trace.limit, draw.trace.waits)
         job = DrawJob(question.problem_id, question.prompt_ids, seed, (len(trace),), prior)
         # The ask tells what the model read before its answer: s1's budget puts text of its own in the end tag's place.
-        for ask in start(rules, job).asks:
-            return ask.prompt_ids + tuple(answer["token_ids"])
-    thinks = rules.tags is not None and rules.budget.mode != "none"
-    opening = rules.tags.opening if thinks and rules.tags is not None else ()
+        if asks := start(rules, job).asks:
+            return asks[0].prompt_ids + tuple(answer["token_ids"])
+    opening = rules.tags.opening if rules.tags is not None and rules.budget.mode != "none" else ()
     return question.prompt_ids + opening + trace[:limit]
 
 

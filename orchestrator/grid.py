@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from eval.formats import ThinkingFormat, named_format
+from eval.grading import check_grader
 from eval.spec import (
     BudgetSpec,
     PromptSpec,
@@ -89,6 +90,8 @@ def parse_grid(source: Source) -> Grid:
         check_budget(budget)
     with At(source, ("prompt",)):
         check_prompt(prompt)
+    with At(source, ("runtime", "grader")):
+        check_grader(file.runtime.grader)
     _refuse_repeats(source, "benchmarks", file.benchmarks)
     _refuse_repeats(source, "models", [model.path for model in file.models])
     return Grid(

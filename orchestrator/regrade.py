@@ -60,11 +60,13 @@ def choose_grader(grid: Grid, name: str | None) -> str:
     """The grader called `name`, or the grid's own. Raises GridError with the nearest name if there is none such."""
     with At(grid.source, ("runtime", "grader")):
         check_grader(grid.runtime.grader)
+    if name is None:
+        return grid.runtime.grader
     try:
-        check_grader(name or grid.runtime.grader)
+        check_grader(name)
     except ValueError as error:
         raise GridError(f"--grader: {error}") from None
-    return name or grid.runtime.grader
+    return name
 
 
 def regrade(store: Store, survey: Survey, grader: str) -> Regraded:
@@ -133,10 +135,10 @@ def _verdicts(store: Store, tasks: Sequence[GradeTask], grader: str) -> Verdicts
     columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader", "verdict", "cause"]
     found = {}
     for task in tasks:
-        golds = {gold.gold_id for gold in task.golds}
+        golds = {(gold.prompt_id, gold.gold_id) for gold in task.golds}
         for row in store.read("grades", task.context_id, columns).to_pylist():
             ours = row["grader"] == grader_id(grader) and row["answer_context_id"] == task.answer_context_id
-            if ours and row["gold_id"] in golds:
+            if ours and (row["prompt_id"], row["gold_id"]) in golds:
                 answer = (task.context_id, row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
                 found[answer] = (row["verdict"], row["cause"])
     return found

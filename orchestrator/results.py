@@ -12,10 +12,10 @@ from eval.draws import answer_for
 from eval.grading import Grade
 from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
-from orchestrator.holdings import COLUMNS, Joined, join_rows
 from orchestrator.store import Store
 from orchestrator.survey import PlannedVariant, Question, Survey
 from workers.grade_worker import grader_id
+from workers.joining import COLUMNS, Joined, join_rows
 
 GradeKey = tuple[str, int, int, str]
 """(prompt id, seed, cut, gold id) within a context and answer context."""

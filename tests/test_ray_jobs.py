@@ -41,8 +41,6 @@ runtime: {{engines: 1, slots: 2}}
 PROBLEMS = 12
 MIB = 1 << 20
 
-on_ray = pytest.mark.xdist_group("ray")
-
 
 @dataclass(frozen=True)
 class Head:
@@ -167,7 +165,6 @@ def table(log: str) -> list[str]:
     return [line for line in log.splitlines() if line.startswith(("│", "┃"))]
 
 
-@on_ray
 def test_job_succeeds_and_its_log_ends_with_the_table(swept: Job) -> None:
     assert swept.status == 0, swept.log
     assert swept.state == "SUCCEEDED"
@@ -178,7 +175,6 @@ def test_job_succeeds_and_its_log_ends_with_the_table(swept: Job) -> None:
     assert row.count("±") == 2, "both limits have a score"
 
 
-@on_ray
 def test_relative_store_of_a_job_is_in_the_home_folder_and_the_log_says_so(
     head: Head, folder: Path, swept: Job
 ) -> None:
@@ -189,7 +185,6 @@ def test_relative_store_of_a_job_is_in_the_home_folder_and_the_log_says_so(
     assert not (folder / "store").exists()
 
 
-@on_ray
 def test_next_job_finds_the_draws_at_their_absolute_path_although_its_folder_is_another_copy(
     head: Head, folder: Path, swept: Job
 ) -> None:
@@ -203,7 +198,6 @@ def test_next_job_finds_the_draws_at_their_absolute_path_although_its_folder_is_
     assert "starting Ray" not in again.log
 
 
-@on_ray
 def test_job_with_a_bad_grid_fails_with_one_line(head: Head, folder: Path) -> None:
     bad = submit(head, folder, "bad", GRID.format(store="./store").replace("token_limits", "token_limit"))
     assert bad.status == 1, "Ray's own: the script's status 2 stands in the job's message"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem
+from workers.joining import COLUMNS, join_rows
 from workers.messages import Facts, Failure, Gold, Graded, GradeRow, GradeTask, Report, Task
 from workers.worker import Sink, TaskFault
 
@@ -73,21 +74,20 @@ class GradeWorker:
 
 def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
     """(answer, its gold, its text) for every answer of the context that `grader` has not judged against that gold."""
-    golds: dict[str, list[Gold]] = {}
+    golds: dict[str, set[Gold]] = {}
     for gold in task.golds:
-        golds.setdefault(gold.prompt_id, []).append(gold)
+        golds.setdefault(gold.prompt_id, set()).add(gold)
     columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader"]
     graded = {
         (row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
         for row in store.read("grades", task.context_id, columns).to_pylist()
         if row["grader"] == grader and row["answer_context_id"] == task.answer_context_id
     }
-    draws = store.read("draws", task.context_id, ["answer_context_id", "prompt_id", "seed", "answers"])
+    draws = join_rows(store.read("draws", task.context_id, COLUMNS).to_pylist(), task.answer_context_id)
     return [
-        ((row["prompt_id"], row["seed"], answer["cut"]), gold, answer["text"])
-        for row in draws.to_pylist()
-        if row["answer_context_id"] == task.answer_context_id
-        for answer in row["answers"]
-        for gold in golds.get(row["prompt_id"], ())
-        if (row["prompt_id"], row["seed"], answer["cut"], gold.gold_id) not in graded
+        ((prompt_id, seed, cut), gold, answer["text"])
+        for (prompt_id, seed), draw in draws.items()
+        for cut, answer in draw.answers.items()
+        for gold in sorted(golds.get(prompt_id, ()), key=lambda gold: gold.gold_id)
+        if (prompt_id, seed, cut, gold.gold_id) not in graded
     ]

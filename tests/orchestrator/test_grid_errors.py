@@ -82,6 +82,7 @@ BAD = {
         edited(("engines: 1", "engines: 0")),
         r":\d+: runtime.engines: .*greater than or equal to 1, not 0",
     ),
+    "unknown grader": (edited(("engines: 1", "grader: standart")), r":\d+: runtime.grader: .*standart.*standard"),
     "not YAML": ("name: [tiny\n", r":\d+: not valid YAML"),
     "a list": ("- name\n", r":1: a grid is a mapping"),
 }

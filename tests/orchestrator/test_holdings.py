@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.draws import PriorTrace
-from orchestrator.holdings import Joined, join_rows, read_draws, still_owed
+from orchestrator.holdings import read_draws, still_owed
 from orchestrator.schemas import DRAWS, to_table
 from orchestrator.store import Store
 from tests.orchestrator.builders import TinySweep, make_context, make_item, make_row
+from workers.joining import Joined, join_rows
 from workers.messages import DrawRow, Shard
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")

@@ -17,13 +17,13 @@ from eval.draws import Answer, DrawJob, PriorTrace, answer_for
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules, natural_end, trace_stops
 from orchestrator.grid import parse_grid
-from orchestrator.holdings import COLUMNS, Joined, join_rows
-from orchestrator.plan import Holdings, make_plan
+from orchestrator.plan import Holdings, Plan, make_plan
 from orchestrator.store import Store
 from orchestrator.survey import survey
 from orchestrator.yaml_source import Source
 from tests.workers.conftest import MakePatch, OneEngine
 from workers.eval_worker import EvalWorker, Pace
+from workers.joining import COLUMNS, Joined, join_rows
 from workers.messages import Shard
 
 PROBLEMS = 24
@@ -31,7 +31,7 @@ REFERENCED = 6
 """Problems whose traces transformers generates too."""
 LIMITS = (8, 16, 32, 64)
 NEAR_TIE = 0.25
-"""Logits. The engine computes in bfloat16, whose steps are 0.06 to 0.125 at the size of these logits (8 to 32)."""
+"""Logits. The engine computes in bfloat16, whose steps are 0.03 to 0.125 at the size of these logits (5 to 25)."""
 MODES = {
     "native-strict": {"mode": "native-strict", "answer_tokens": 16},
     # Uncapped, an answer that never ends fills the context; the cap keeps the test short.
@@ -83,9 +83,8 @@ class Decoder:
         plan = self._plan(mode, independent)
         store = Store.open(str(self._folder / f"{mode}-{independent}"))
         store.publish_patch(self._patch, plan.survey.variants[0].patch_id)
-        worker = EvalWorker(
-            "engine", lambda base, patch: self._engine(base), store, self._tiny, None, self._folder, Pace()
-        )
+        started = self._engine(self._tiny)
+        worker = EvalWorker("engine", lambda base, patch: started, store, self._tiny, None, self._folder, Pace())
         draws: dict[Tokens, dict[int, Joined]] = {}
         tokens = 0
         for owed in plan.contexts:
@@ -93,24 +92,18 @@ class Decoder:
             list(worker.run(Shard(context.context_id, context, owed.items)))
             rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
             joined = join_rows(rows, context.answer_context_id)
-            assert len(joined) == PROBLEMS
             tokens += sum(len(draw.trace.token_ids) for draw in joined.values())
             for item in owed.items:
                 serves = dict.fromkeys(owed.decoding.limits, joined[(item.prompt_id, 0)])
                 draws.setdefault(item.job.prompt_ids, {}).update(serves)
         return Decoded(draws, tokens)
 
-    def _plan(self, mode: str, independent: bool):
-        value = {
-            "name": "shared",
-            "store": str(self._folder),
-            "models": [str(self._tiny)],
-            "variants": [{"method": "dense"}],
-            "token_limits": list(LIMITS),
-            "benchmarks": [str(self._benchmark)],
-            "sampling": {"temperature": 0.0},
-            "budget": MODES[mode] | {"independent_limits": independent},
-        }
+    def _plan(self, mode: str, independent: bool) -> Plan:
+        value = dict(
+            name="shared", store=str(self._folder), models=[str(self._tiny)], variants=[{"method": "dense"}],
+            token_limits=list(LIMITS), benchmarks=[str(self._benchmark)], sampling={"temperature": 0.0},
+            budget=MODES[mode] | {"independent_limits": independent},
+        )  # fmt: skip
         return make_plan(survey(parse_grid(Source("shared decoding", value, {}))), Holdings())
 
 
@@ -130,13 +123,9 @@ class Reference:
         """What follows `read`: at most `count` tokens, through the first of `stops`."""
         ids = torch.tensor([read])
         made = self._model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=count,
-            do_sample=False,
-            eos_token_id=list(stops),
-            pad_token_id=stops[0],
-        )
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False,
+            eos_token_id=list(stops), pad_token_id=stops[0],
+        )  # fmt: skip
         return tuple(made[0, len(read) :].tolist())
 
     def flip(self, read: Tokens, one: Tokens, other: Tokens) -> float | None:
@@ -170,8 +159,8 @@ def test_shared_and_independent_decoding_answer_alike_at_every_limit(
         for limit in LIMITS:
             answers = shared.answer(prompt, limit), independent.answer(prompt, limit)
             forced += answers[0].forced
-            phases = zip(shared.spoken(rules, prompt, limit), independent.spoken(rules, prompt, limit), strict=False)
-            for (read, one), (_, other) in phases:
+            phases = shared.spoken(rules, prompt, limit), independent.spoken(rules, prompt, limit)
+            for (read, one), (_, other) in zip(*phases, strict=False):
                 if (shortfall := reference.flip(read, one, other)) is not None:
                     flips[(prompt, limit)] = shortfall
                     break  # what follows a flip may differ as it likes
@@ -183,19 +172,17 @@ def test_shared_and_independent_decoding_answer_alike_at_every_limit(
     assert len(flips) <= cases // 20, "near-ties are rare; so many differences have another cause"
     assert forced > PROBLEMS, "most answers must follow a cut, or this test shows nothing"
     assert independent.trace_tokens > 1.5 * shared.trace_tokens
-    assert {limit for prompt in shared.draws for limit in shared.draws[prompt]} == set(LIMITS)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_traces_are_what_transformers_generates(mode: str, decoder: Decoder, reference: Reference) -> None:
     rules = decoder.rules(mode)
     shared = decoder.decode(mode, False)
-    stops, _ = trace_stops(rules)
     flips = []
     for prompt in list(shared.draws)[:REFERENCED]:
         (read, trace), *_ = shared.spoken(rules, prompt, max(LIMITS))
         # A tag of several tokens is no stop for `generate`: what comes behind it is dropped here.
-        generated = reference.greedy(read, max(LIMITS), stops)
+        generated = reference.greedy(read, max(LIMITS), trace_stops(rules)[0])
         if (end := natural_end(rules, generated)) is not None:
             generated = generated[: end[1]]
         if (shortfall := reference.flip(read, trace, generated)) is not None:
@@ -203,3 +190,11 @@ def test_traces_are_what_transformers_generates(mode: str, decoder: Decoder, ref
     print(f"{mode}: {len(flips)} of {REFERENCED} traces differ from transformers', shortfalls {flips}")
     assert max(flips, default=0.0) <= NEAR_TIE
     assert len(flips) < REFERENCED, "no trace agrees"
+
+
+def test_wrong_token_is_no_near_tie(decoder: Decoder, reference: Reference) -> None:
+    shared = decoder.decode("native-strict", False)
+    prompt = next(iter(shared.draws))
+    (read, trace), *_ = shared.spoken(decoder.rules("native-strict"), prompt, max(LIMITS))
+    for at, token in enumerate(trace):
+        assert (reference.flip(read, trace, (*trace[:at], token ^ 1, *trace[at + 1 :])) or 0.0) > 4 * NEAR_TIE

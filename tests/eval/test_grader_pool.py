@@ -54,15 +54,16 @@ def test_an_answer_that_exceeds_the_memory_limit_costs_itself_alone():
 
 
 def test_a_grader_killed_at_work_costs_one_answer_and_killed_idle_none():
+    others = children_of(os.getpid())  # of other tests in this process
     with GraderPool(workers=1, time_limit=60) as pool:
-        before = children_of(os.getpid())
+        before = children_of(os.getpid()) - others
         assert pool.grade_many([FINE])[0].verdict == "CORRECT"
         (child,) = before
         os.kill(child, signal.SIGKILL)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         assert pool.grade_many([GradeItem("\\boxed{7}", "7")])[0].verdict == "CORRECT"
 
-        (child,) = children_of(os.getpid())
+        (child,) = children_of(os.getpid()) - others
         results: list[Grade] = []
         worker = threading.Thread(target=lambda: results.extend(pool.grade_many([HANGS, FINE])))
         worker.start()

@@ -110,9 +110,9 @@ def served(store: Store, context: Context, items: Sequence[Item]) -> dict[Answer
     for item in items:
         draw = draws[(item.prompt_id, item.job.seed)]
         for limit in item.job.limits:
-            answer = answer_for(limit, len(draw.trace.token_ids), draw.trace.ended, draw.answers)  # type: ignore[arg-type]
+            answer = answer_for(limit, len(draw.trace.token_ids), draw.trace.ended, draw.answers)
             assert answer is not None, f"{item.job.problem_id} has no answer at limit {limit}"
-            found[(item.prompt_id, item.job.seed, limit)] = tuple(answer["token_ids"])  # type: ignore[index]
+            found[(item.prompt_id, item.job.seed, limit)] = tuple(answer["token_ids"])
     return found
 
 

@@ -7,9 +7,11 @@ trace).
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 Finish = Literal["stop", "length"]
+AnswerT = TypeVar("AnswerT")
+"""An answer, as a value or as a stored row."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Draw:
     waits: int = 0
 
 
-def answer_for(limit: int, trace_len: int, ended: bool, answers_by_cut: Mapping[int, Answer]) -> Answer | None:
+def answer_for(limit: int, trace_len: int, ended: bool, answers_by_cut: Mapping[int, AnswerT]) -> AnswerT | None:
     """The stored answer that serves ``limit``: the one at cut min(limit, trace_len). None if it is still
     owed.
     """

@@ -1,6 +1,7 @@
 """The report of a sweep: curves as a picture, every cell as a row. A view of the store, made as often as you like."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,6 +11,8 @@ mpl.use("Agg")  # a report is drawn on machines without a display
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from eval.comparison import compare_curves
+from eval.metrics import Outcome
 from orchestrator.results import Cell, Results
 from orchestrator.survey import PlannedVariant
 
@@ -17,11 +20,12 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write `curves.png` and `cells.csv` into `folder`. Returns the files."""
+    """Write `curves.png`, `cells.csv` and `against_dense.csv` into `folder`. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / "curves.png", folder / "cells.csv"]
+    files = [folder / "curves.png", folder / "cells.csv", folder / "against_dense.csv"]
     _draw(results, files[0])
-    _write_cells(results, files[1])
+    _write_rows([_row(results, cell) for cell in results.cells], files[1])
+    _write_rows(list(_curve_rows(results)), files[2])
     return files
 
 
@@ -84,12 +88,53 @@ def _panel(axis: Axes, cells: list[Cell], title: str, limits: tuple[int, ...]) -
     axis.grid(alpha=0.25, linewidth=0.6)
 
 
-def _write_cells(results: Results, file: Path) -> None:
+def _write_rows(rows: list[dict[str, object]], file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as sink:
-        rows = [_row(results, cell) for cell in results.cells]
-        writer = csv.DictWriter(sink, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(sink, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
+    """Whole curves against dense, a row per variant, benchmark and limit.
+
+    The points of a curve share traces, so they are no independent tests: the band covers the whole curve of differences
+    at once, and `mean_*` is one test for all of it.
+    """
+    for variant in results.survey.variants:
+        dense = results.survey.dense_of(variant)
+        if dense is None or variant.dense:
+            continue
+        for benchmark in results.survey.benchmarks:
+            try:
+                curve = compare_curves(
+                    _outcomes(results, variant, benchmark.name), _outcomes(results, dense, benchmark.name)
+                )
+            except ValueError:  # no question is complete at every limit yet: there is no curve to compare
+                continue
+            for limit, difference, band in zip(curve.limits, curve.differences, curve.band, strict=True):
+                yield {
+                    "model": variant.model_label,
+                    "variant": variant.label,
+                    "benchmark": benchmark.name,
+                    "token_limit": limit,
+                    "minus_dense": difference,
+                    "band_low": band.low,
+                    "band_high": band.high,
+                    "questions": curve.mean.questions,
+                    "mean_minus_dense": curve.mean.difference,
+                    "mean_low": curve.mean.interval.low,
+                    "mean_high": curve.mean.interval.high,
+                    "mean_p_permutation": curve.mean.p_permutation,
+                }
+
+
+def _outcomes(results: Results, variant: PlannedVariant, benchmark: str) -> dict[int, tuple[Outcome, ...]]:
+    return {
+        cell.limit: cell.outcomes
+        for cell in results.cells
+        if cell.variant.patch_id == variant.patch_id and cell.benchmark == benchmark
+    }
 
 
 def _row(results: Results, cell: Cell) -> dict[str, object]:
@@ -115,6 +160,8 @@ def _row(results: Results, cell: Cell) -> dict[str, object]:
         "missing": metrics.missing,
         "ungraded": metrics.ungraded,
         "thinking_tokens_mean": metrics.thinking_tokens.mean if metrics.thinking_tokens else None,
+        "thinking_tokens_median": metrics.thinking_tokens.median if metrics.thinking_tokens else None,
+        "thinking_tokens_p90": metrics.thinking_tokens.p90 if metrics.thinking_tokens else None,
         "answer_tokens_mean": metrics.answer_tokens.mean if metrics.answer_tokens else None,
         "forced_rate": metrics.forced_rate,
         "cap_hit_rate": metrics.cap_hit_rate,

@@ -5,7 +5,6 @@ Nothing here is kept: the table, the report and MLflow are views of what this mo
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from eval.comparison import Adjusted, Comparison, adjust, compare
 from eval.draws import answer_for
@@ -111,7 +110,7 @@ def _outcomes(
             if draw is None:
                 continue
             trace = draw.trace
-            answer: Any = answer_for(limit, len(trace.token_ids), trace.ended, draw.answers)  # type: ignore[arg-type]
+            answer = answer_for(limit, len(trace.token_ids), trace.ended, draw.answers)
             if answer is None:
                 continue
             cut = answer["cut"]

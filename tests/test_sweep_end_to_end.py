@@ -186,6 +186,11 @@ def test_report_draws_curves_and_lists_every_cell(repeated: tuple[Ran, float], t
     (worst,) = [row for row in rows if row["method"] == "wanda" and row["token_limit"] == "64"]
     assert float(worst["minus_dense"]) < 0
     assert float(worst["p_holm"]) < 0.05
+    with (tmp_path / "against_dense.csv").open(encoding="utf-8") as file:
+        curve = list(csv.DictReader(file))
+    assert [row["token_limit"] for row in curve] == ["16", "64"]
+    assert float(curve[1]["minus_dense"]) == pytest.approx(float(worst["minus_dense"]))
+    assert float(curve[1]["band_high"]) < 0
 
 
 def test_status_reads_the_store_alone(repeated: tuple[Ran, float]) -> None:

@@ -61,7 +61,7 @@ class Decoded:
 
     def answer(self, prompt: Tokens, limit: int) -> Answer:
         draw = self.draws[prompt][limit]
-        fields = answer_for(limit, len(draw.trace.token_ids), draw.trace.ended, draw.answers)  # type: ignore[arg-type]
+        fields = answer_for(limit, len(draw.trace.token_ids), draw.trace.ended, draw.answers)
         assert fields is not None, "the store owes this answer"
         return Answer(**fields)  # type: ignore[arg-type]
 

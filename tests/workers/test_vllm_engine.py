@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
 from safetensors.torch import load_file, save_file
+from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 
 from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
@@ -91,6 +92,36 @@ def test_engine_of_fewer_blocks_answers_as_the_exported_checkpoint(
     fresh = engine(tmp_path / "exported", fresh=True)
     fresh.load(tmp_path / "exported", make_patch(tmp_path / "exported"))
     assert complete(fresh, asks) == got
+
+
+@pytest.mark.parametrize(("method", "axes"), [("wanda", {"sparsity": 0.5}), ("shortgpt", {"blocks": 1})])
+def test_exported_checkpoint_loads_in_vllm_unchanged_and_answers_alike(
+    method: str, axes: dict[str, object], tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    """vLLM's own loader on the exported folder, none of our swap: what a user of the export gets."""
+    if method == "shortgpt":
+        axes = axes | {"calibration": _calibration(tiny)}
+    patch = make_patch(tiny, method, **axes)
+    asks = long_prompts(tiny, count=3)
+    ours = engine(tiny, patch if method == "shortgpt" else None)
+    ours.load(tiny, patch)
+    expected = complete(ours, asks)
+    engine.close()
+    export(tiny, patch, tmp_path / "exported")
+    plain = LLMEngine.from_engine_args(
+        EngineArgs(
+            model=str(tmp_path / "exported"), enforce_eager=True, kv_cache_memory_bytes=64 << 20, max_model_len=512,
+            enable_chunked_prefill=False, max_num_batched_tokens=4096, generation_config="vllm", dtype="bfloat16",
+        )
+    )  # fmt: skip
+    for number, one in enumerate(asks):
+        params = SamplingParams(temperature=0.0, max_tokens=one.max_tokens, ignore_eos=True)
+        plain.add_request(str(number), TokensPrompt(prompt_token_ids=list(one.prompt_ids)), params)
+    got: dict[str, tuple[int, ...]] = {}
+    while plain.has_unfinished_requests():
+        got |= {done.request_id: tuple(done.outputs[0].token_ids) for done in plain.step() if done.finished}
+    plain.engine_core.shutdown()
+    assert [got[str(number)] for number in range(len(asks))] == expected
 
 
 def test_sampled_tokens_repeat_with_their_seed_and_differ_without(

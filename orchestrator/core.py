@@ -52,6 +52,9 @@ from workers.messages import (
 FINAL_KINDS = frozenset({"nan", "bad-input"})
 """Failures of the variant or its input: it would fail everywhere, so it is not tried again."""
 
+UNPROVED = "proof"
+"""The kind of failure of an engine that does not hold the weights it should. It comes before any sample."""
+
 
 class Core:
     """One sweep on its way. See the module's docstring for what it promises."""
@@ -199,7 +202,9 @@ class Core:
         work.ungraded = work.ungraded or len(left) < len(piece.items)
         if not left:
             return
-        if failure.kind in FINAL_KINDS:
+        if failure.kind == UNPROVED:
+            yield from self._refused(work, Piece(left, piece.losses), failure, now)
+        elif failure.kind in FINAL_KINDS:
             yield self._give_up(work, left, failure, piece.losses + 1, now)
         elif self.state.stopping is not None:
             work.add(Piece(left, piece.losses))
@@ -207,6 +212,16 @@ class Core:
             yield from self._requeue(work, Piece(left, piece.losses), failure, now)
 
     # --- retry policy -------------------------------------------------------------------------------------------------
+
+    def _refused(self, work: ContextWork, piece: Piece, failure: Failure, now: float) -> Iterator[Command]:
+        """An engine could not prove a swap: no draw is to blame. After a few engines, the patch is given up."""
+        patch = self.state.patches[work.context.patch_id]
+        patch.refusals += 1
+        work.add(piece)
+        if patch.refusals >= self.state.policy.attempts:
+            for other in self.state.by_patch[work.context.patch_id]:
+                if other.draws:
+                    yield self._give_up(other, other.drain(), failure, patch.refusals, now)
 
     def _requeue(self, work: ContextWork, piece: Piece, failure: Failure, now: float) -> Iterator[Command]:
         losses = piece.losses + 1

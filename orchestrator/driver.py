@@ -55,6 +55,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         attempts=runtime.attempts,
         start_seconds=runtime.start_seconds,
         silence_seconds=runtime.silence_seconds,
+        prune_seconds=runtime.prune_seconds,
         smallest_shard=16,
         largest_shard=max(16, 4 * runtime.in_flight),
     )

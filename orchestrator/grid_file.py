@@ -111,12 +111,13 @@ class Runtime(Strict):
     attempts: int = Field(3, ge=1, description="Losses of a lone draw, or of a patch, before it is given up.")
     start_seconds: float = Field(900.0, gt=0, description="Patience with a worker that starts.")
     silence_seconds: float = Field(300.0, gt=0, description="Patience with a worker that says nothing.")
+    prune_seconds: float = Field(7200.0, gt=0, description="Patience with the making of one patch.")
     grader: str = Field("standard", description="Which grader's verdicts the results use.")
     grader_processes: int = Field(1, ge=1)
     grader_seconds: float = Field(10.0, gt=0, description="Time limit per answer.")
     tracking_uri: str | None = Field(
         None,
-        description="MLflow's: sqlite:///file.db or http://...; mlflow.db in the working folder if left out.",
+        description="MLflow's: sqlite:///file.db or http://...; mlflow.db in the store if left out.",
     )
     experiment: str = Field("prunesweep", min_length=1)
 

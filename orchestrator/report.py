@@ -11,7 +11,7 @@ mpl.use("Agg")  # a report is drawn on machines without a display
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from eval.comparison import compare_curves
+from eval.comparison import adjust, compare_curves
 from eval.metrics import Outcome
 from orchestrator.results import Cell, Results
 from orchestrator.survey import PlannedVariant
@@ -25,7 +25,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     files = [folder / "curves.png", folder / "cells.csv", folder / "against_dense.csv"]
     _draw(results, files[0])
     _write_rows([_row(results, cell) for cell in results.cells], files[1])
-    _write_rows(list(_curve_rows(results)), files[2])
+    _write_rows(_corrected(list(_curve_rows(results))), files[2])
     return files
 
 
@@ -93,6 +93,13 @@ def _write_rows(rows: list[dict[str, object]], file: Path) -> None:
         writer = csv.DictWriter(sink, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _corrected(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Add the Holm correction of each curve's one test over all curves of the grid."""
+    tests = {(r["model"], r["variant"], r["benchmark"]): float(str(r["mean_p_permutation"])) for r in rows}
+    corrected = dict(zip(tests, adjust(list(tests.values())), strict=True))
+    return [r | {"mean_p_holm": corrected[(r["model"], r["variant"], r["benchmark"])].holm} for r in rows]
 
 
 def _curve_rows(results: Results) -> Iterator[dict[str, object]]:

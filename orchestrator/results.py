@@ -86,13 +86,14 @@ def read_cells(store: Store, survey: Survey, variant: PlannedVariant) -> list[Ce
 
 
 def _grades(store: Store, context_id: str, answer_context_id: str, grader: str) -> dict[GradeKey, Grade]:
-    return {
-        (row["prompt_id"], row["seed"], row["cut"], row["gold_id"]): Grade(
-            row["verdict"], row["extracted"] or None, row["cause"] or None
-        )
-        for row in store.read("grades", context_id).to_pylist()
-        if row["grader"] == grader and row["answer_context_id"] == answer_context_id
-    }
+    found: dict[GradeKey, Grade] = {}
+    for row in store.read("grades", context_id).to_pylist():
+        if row["grader"] == grader and row["answer_context_id"] == answer_context_id:
+            grade = Grade(row["verdict"], row["extracted"] or None, row["cause"] or None)
+            name = (row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
+            if name not in found or found[name].grader_failed:  # a later try that came to a verdict stands
+                found[name] = grade
+    return found
 
 
 def _outcomes(
@@ -133,6 +134,10 @@ def _outcomes(
             )
 
 
+def _judged(cell: Cell) -> set[tuple[str, int]]:
+    return {(outcome.problem_id, outcome.seed) for outcome in cell.outcomes if outcome.correct is not None}
+
+
 def _against_dense(survey: Survey, cells: tuple[Cell, ...]) -> dict[tuple[str, str, int], Against]:
     by_name = {(cell.variant.patch_id, cell.benchmark, cell.limit): cell for cell in cells}
     found: dict[tuple[str, str, int], Comparison] = {}
@@ -141,7 +146,7 @@ def _against_dense(survey: Survey, cells: tuple[Cell, ...]) -> dict[tuple[str, s
         if dense is None or cell.variant.dense:
             continue
         base = by_name[(dense.patch_id, cell.benchmark, cell.limit)]
-        if {(o.problem_id, o.seed) for o in cell.outcomes} & {(o.problem_id, o.seed) for o in base.outcomes}:
+        if _judged(cell) & _judged(base):
             found[name] = compare(cell.outcomes, base.outcomes)
     adjusted = adjust([comparison.p_permutation for comparison in found.values()])
     return {name: Against(*pair) for name, pair in zip(found, zip(found.values(), adjusted, strict=True), strict=True)}

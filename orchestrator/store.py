@@ -5,7 +5,6 @@
     <store>/grades/<context id>/<part>.parquet
     <store>/failures/<context id>/<part>.parquet
     <store>/payloads/<id>.json             what an id was computed from, for `explain`
-    <store>/sweeps/<name>/...              the grid as it was run, and who drives it
 
 Promise committed-is-forever: a part is written whole under a temporary name, flushed, and renamed; a part is never
 rewritten, and has one writer. Readers ignore temporary names, and report files that are torn, empty or foreign instead
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -147,7 +145,12 @@ class Store:
 
     def _read_part(self, path: str, schema: pa.Schema, columns: list[str]) -> pa.Table | None:
         try:
-            with pq.ParquetFile(path, filesystem=self.filesystem) as file:
+            with self.filesystem.open_input_file(path) as source:
+                content = source.read_buffer()
+        except OSError as error:  # not the part's fault: taking it for absent would make its draws again
+            raise StoreError(f"store {self.uri}: {path} cannot be read: {error}; try again when it can") from error
+        try:
+            with pq.ParquetFile(pa.BufferReader(content)) as file:
                 if not is_current(file.schema_arrow, schema):
                     self.reported.add(f"{path}: not a table of this version; ignored")
                     return None
@@ -177,14 +180,6 @@ class Store:
         """What an id was computed from, or None."""
         return self.get_document(f"payloads/{name}.json")
 
-    def payload_names(self) -> list[str]:
-        """Every id whose payload is kept."""
-        return sorted(path.rsplit("/", 1)[-1].removesuffix(".json") for path in self._list("payloads"))
-
-    def put_document(self, path: str, content: bytes) -> None:
-        """Write or replace a small file that is not part of any result, such as a heartbeat."""
-        self._publish(path, content)
-
     def get_document(self, path: str) -> dict[str, Any] | None:
         """A JSON document, or None if it is absent or damaged."""
         try:
@@ -193,11 +188,6 @@ class Store:
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None
-
-    def remove_document(self, path: str) -> None:
-        """Remove a small file, if it is there."""
-        if self._exists(path):
-            self.filesystem.delete_file(f"{self.root}/{path}")
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -245,8 +235,3 @@ def load_draws(store: str | Store, columns: Iterable[str] | None = None) -> pa.T
 def _each_context(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
     for context_id in sorted(store.contexts("draws")):
         yield store.read("draws", context_id, columns)
-
-
-def latest_failures(table: pa.Table) -> pa.Table:
-    """Failure rows, newest first."""
-    return table.take(pc.sort_indices(table, sort_keys=[("created_at", "descending")]))

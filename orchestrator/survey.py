@@ -87,6 +87,7 @@ def survey(grid: Grid) -> Survey:
         model = variant.model
         if model.path not in models:
             models[model.path] = _look_at(grid, model, benchmarks)
+            _refuse_same_weights(grid, model, models)
         planned.append(_plan_variant(grid, variant, models[model.path], payloads))
     return Survey(grid, tuple(planned), benchmarks, payloads)
 
@@ -239,6 +240,14 @@ def _refuse_same_names(grid: Grid, benchmarks: tuple[Benchmark, ...]) -> None:
                 "rename one of the files"
             )
         seen[benchmark.name] = index
+
+
+def _refuse_same_weights(grid: Grid, model: Model, models: dict[str, _Surveyed]) -> None:
+    digest = models[model.path].checkpoint.digest()
+    for path, other in models.items():
+        if path != model.path and other.checkpoint.digest() == digest:
+            place = grid.source.where(_place_of(grid, "models", model.path))
+            raise GridError(f"{place}: {model.path} has the same weights as {path}; list a model once in a grid")
 
 
 def _place_of(grid: Grid, key: str, path: str) -> Place:

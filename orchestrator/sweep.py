@@ -41,6 +41,16 @@ def sweep(grid_path: Path, store_uri: str | None = None) -> int:
     print(final_table(results))
     if reason != "done":
         say(f"{grid.name}: not finished: {reason}. Run the same command again to go on")
+    elif not results.complete:
+        missing = sum(cell.metrics.missing for cell in results.cells)
+        ungraded = sum(cell.metrics.ungraded for cell in results.cells)
+        say(
+            f"{grid.name}: incomplete: {missing} answers are missing, and the grader failed on {ungraded}; the causes "
+            f"are in {store.uri}/failures and {store.uri}/grades. The same command tries them again, with a larger "
+            "runtime.grader_seconds if the grader was too slow"
+        )
+    for line in sorted(store.reported):
+        say(line)
     return COMPLETE if results.complete else INCOMPLETE
 
 
@@ -66,6 +76,8 @@ def drive(plan: Plan, store: Store) -> str:
     )
     backend = RayBackend.connect()
     try:
+        # Once more: an engine that outlived a killed driver may have committed while Ray started.
+        plan = make_plan(plan.survey, read_holdings(store, plan.survey))
         devices = backend.devices()
         if devices.nodes > 1 and store.local:
             say(
@@ -87,12 +99,12 @@ def drive(plan: Plan, store: Store) -> str:
 
 def track_to_the_end(store: Store, surveyed: Survey) -> None:
     """Bring MLflow up to date once more. The sweep is done either way: an unreachable server is only said."""
-    from orchestrator.tracking import MlflowException, sync
+    from orchestrator.tracking import sync
 
     try:
         uri = sync(store, surveyed)
-    except (MlflowException, OSError) as error:
-        say(f"MLflow is not up to date ({str(error).splitlines()[0]}); `orchestrator sync` writes it later")
+    except Exception as error:  # a view: whatever its database throws (sqlalchemy's own, too), the sweep is done
+        say(f"MLflow is not up to date ({type(error).__name__}: {str(error)[:200]}); `sync` writes it later")
     else:
         say(f"MLflow: mlflow ui --backend-store-uri {uri}")
 

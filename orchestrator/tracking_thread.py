@@ -43,7 +43,7 @@ class TrackingThread:
             self._queue.put(self._by_context[event.report.context_id])
 
     def _write(self) -> None:
-        from orchestrator.tracking import MlflowException, Tracker
+        from orchestrator.tracking import Tracker
 
         tracker: Tracker | None = None
         ended = False
@@ -64,7 +64,7 @@ class TrackingThread:
                     tracker.begin()
                 for variant in wanted.values():
                     tracker.write_variant(variant)
-            except (MlflowException, OSError) as error:
+            except Exception as error:  # a view: whatever its database throws, the sweep goes on
                 if self.failed is None:
-                    self._say(f"MLflow cannot be written ({str(error).splitlines()[0]}); the sweep goes on without it")
+                    self._say(f"MLflow cannot be written ({str(error)[:200]}); the sweep goes on without it")
                 self.failed = str(error)

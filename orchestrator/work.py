@@ -64,6 +64,8 @@ class PatchWork:
     state: Patched
     attempts: int = 0
     not_before: float = 0.0
+    refusals: int = 0
+    """Engines that were lost because they could not prove that they hold it."""
 
 
 @dataclass

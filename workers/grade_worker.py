@@ -18,6 +18,10 @@ AnswerKey = tuple[str, int, int]
 """(prompt id, seed, cut) within one context and answer context."""
 
 
+CHUNK = 200
+"""Answers graded and committed together: seconds of work, so that a slow grader is heard of and loses little."""
+
+
 def grader_id(grader: str) -> str:
     """The name under which a grader's verdicts are stored: the grader and its version."""
     return f"{grader}@{GRADERS[grader]}"
@@ -37,17 +41,17 @@ class GradeWorker:
         """Grade what the store holds of the task's context and has no grade for. Reports `Graded`."""
         assert isinstance(task, GradeTask)
         try:
-            yield Graded(task.task_id, task.context_id, self._bring_up_to_date(task))
+            owed = ungraded(self._store, task, grader_id(self._grader))
+            for start in range(0, len(owed), CHUNK):
+                yield Graded(task.task_id, task.context_id, self._grade(task, owed[start : start + CHUNK]))
         except OSError as error:
             raise TaskFault(Failure("store", f"grading {task.context_id}: {error}", self._log)) from error
 
-    def _bring_up_to_date(self, task: GradeTask) -> int:
-        owed = ungraded(self._store, task, grader_id(self._grader))
+    def _grade(self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]) -> int:
         items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
         grades = self._pool.grade_many(items, self._grader)
         rows = [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=True)]
-        if rows:
-            self._store.commit_grades(rows)
+        self._store.commit_grades(rows)
         return len(rows)
 
     def _row(self, task: GradeTask, key: AnswerKey, gold: Gold, grade: Grade) -> GradeRow:
@@ -77,11 +81,14 @@ def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey,
     golds: dict[str, set[Gold]] = {}
     for gold in task.golds:
         golds.setdefault(gold.prompt_id, set()).add(gold)
-    columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader"]
+    columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader", "verdict", "cause"]
     graded = {
         (row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
         for row in store.read("grades", task.context_id, columns).to_pylist()
-        if row["grader"] == grader and row["answer_context_id"] == task.answer_context_id
+        if row["grader"] == grader
+        and row["answer_context_id"] == task.answer_context_id
+        # A grader that was killed (a busy machine, say) has not judged: the answer is owed again.
+        and not Grade(row["verdict"], None, row["cause"] or None).grader_failed
     }
     draws = join_rows(store.read("draws", task.context_id, COLUMNS).to_pylist(), task.answer_context_id)
     return [

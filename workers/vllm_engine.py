@@ -90,7 +90,7 @@ class VllmEngine:
             raise EngineFault(Failure("engine-error", "weights were to be swapped while requests were in flight"))
         try:
             made = Patch.open(patch)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             cause = f"{error} Delete the folder {patch} and run the sweep again"
             raise VariantFault(Failure("bad-input", cause)) from error
         try:
@@ -166,7 +166,7 @@ class VllmEngine:
         try:
             return self._engine.step()
         except Exception as error:  # vLLM's own types must not leave this process: unpickling them imports vllm
-            kind = "nan" if "NaNs detected" in str(error) else "engine-error"
+            kind = "nan-logits" if "NaNs detected" in str(error) else "engine-error"
             raise EngineFault(Failure(kind, _line(error))) from error
 
     def cancel(self, names: Sequence[str]) -> None:

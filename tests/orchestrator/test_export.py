@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from eval.draws import Answer
 from eval.prompts import ChatTokenizer
@@ -143,13 +145,16 @@ def test_bad_input_is_refused_and_writes_nothing(
 def test_label_that_two_models_have_must_name_its_model(done: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     done.survey()
     other = done.folder / "other"
-    other.symlink_to(TINY / "model")
+    shutil.copytree(TINY / "model", other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     file, output = done.folder / "grid.yaml", done.folder / "traces.jsonl"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"models": [str(TINY / "model"), str(other)]}))
     command = ["export", str(file), "--output", str(output)]
     assert main(command) == 2
     assert f"several models have it, and their token ids do not mix; name one of '{TINY}" in capsys.readouterr().err
-    assert main([*command, "--variant", f"{other}: dense"]) == 0
+    assert main([*command, "--variant", f"{TINY / 'model'}: dense"]) == 0
     assert len(output.read_text().splitlines()) == 8
 
 

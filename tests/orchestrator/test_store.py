@@ -221,15 +221,3 @@ def test_payload_is_kept_as_first_written(store: Store) -> None:
     store.put_payload("id", {"a": 2})
     assert store.payload("id") == {"a": 1}
     assert store.payload("other") is None
-    assert store.payload_names() == ["id"]
-
-
-def test_document_is_replaced_and_a_damaged_one_reads_as_none(store: Store) -> None:
-    store.put_document("sweeps/s/driver.json", b'{"pid": 1}')
-    store.put_document("sweeps/s/driver.json", b'{"pid": 2}')
-    assert store.get_document("sweeps/s/driver.json") == {"pid": 2}
-    store.put_document("sweeps/s/driver.json", b'{"pid": ')
-    assert store.get_document("sweeps/s/driver.json") is None
-    store.remove_document("sweeps/s/driver.json")
-    store.remove_document("sweeps/s/driver.json")
-    assert store.get_document("sweeps/s/driver.json") is None

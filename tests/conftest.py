@@ -10,6 +10,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
+from hypothesis import settings
+
+# A busy machine must not fail a property: none is about time.
+settings.register_profile("prunesweep", deadline=None)
+settings.load_profile("prunesweep")
 
 ROOT = Path(__file__).parent.parent
 

@@ -125,6 +125,7 @@ class Runtime(Strict):
 def _axis_type(kind: Any) -> Any:
     """`float | None` in a PruneSpec is a list of floats here, or one."""
     kinds = [k for k in get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
+    # A type made at run time, for pydantic: no checker can follow it.
     return Annotated[list[kinds[0]] | None, Axis]  # type: ignore[valid-type]
 
 

@@ -28,7 +28,7 @@ def plain(row: object) -> dict:
             return {key: listed(item) for key, item in value.items()}
         return [listed(item) for item in value] if isinstance(value, list | tuple) else value
 
-    return listed(asdict(row))  # type: ignore[call-overload,return-value]
+    return listed(asdict(row))
 
 
 def parts(store: Store) -> list[Path]:

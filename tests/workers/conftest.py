@@ -26,7 +26,7 @@ def make_patch(tmp_path_factory: pytest.TempPathFactory) -> MakePatch:
         if method == "wanda":
             calibration = base.parent / "calibration.jsonl"
             axes["calibration"] = CalibrationSpec(str(calibration), samples=8, tokens=64)
-        spec = PruneSpec(method, **axes)  # type: ignore[arg-type]
+        spec = PruneSpec(method, **axes)
         if (base, spec) not in made:
             target = folder / f"{len(made)}-{method}"
             prune(base, spec, target, payload={})

@@ -63,7 +63,7 @@ class Decoded:
         draw = self.draws[prompt][limit]
         fields = answer_for(limit, len(draw.trace.token_ids), draw.trace.ended, draw.answers)
         assert fields is not None, "the store owes this answer"
-        return Answer(**fields)  # type: ignore[arg-type]
+        return Answer(**fields)
 
 
 class Decoder:

@@ -187,7 +187,7 @@ def test_swap_while_a_request_is_in_flight_is_refused(tiny: Path, engine: OneEng
 def test_stale_prefix_cache_is_caught(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
     one = engine(tiny, fresh=True)
     one.load(tiny, make_patch(tiny))
-    one._engine.reset_prefix_cache = lambda: True  # type: ignore[method-assign,assignment]
+    one._engine.reset_prefix_cache = lambda: True
     with pytest.raises(EngineFault, match="canary tokens were still cached"):
         one.load(tiny, make_patch(tiny, "magnitude", sparsity=0.5))
     engine.close()
@@ -214,7 +214,7 @@ def test_stale_packed_matrix_is_caught(
     model = one._engine.apply_model(lambda model: model)[0]
     head = model.lm_head if hasattr(model.lm_head, "cpu_linear") else model.model.embed_tokens
     old = head.cpu_linear
-    type(head).cpu_linear = property(lambda self: old, lambda self, value: None)  # type: ignore[attr-defined]
+    type(head).cpu_linear = property(lambda self: old, lambda self, value: None)
     del head.__dict__["cpu_linear"]
     try:
         with pytest.raises(EngineFault, match="canary log-probabilities differ"):

@@ -1,14 +1,18 @@
-"""The Arrow schemas of the store's tables, and rows to and from them. A new shape gets a new version, never an edit."""
+"""The Arrow schemas of the store's tables, and rows to and from them. A new shape gets a new version, never an edit.
+
+Promise committed-is-forever: a part of an earlier version is read for ever. `upgrade` computes what it lacks.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from workers.messages import DrawRow, FailureRow, GradeRow
 
-VERSION = 1
+DRAWS_VERSION, GRADES_VERSION, FAILURES_VERSION = 2, 1, 1
 
 ANSWER = pa.struct(
     [
@@ -35,6 +39,7 @@ DRAWS = pa.schema(
         ("start", pa.int32()),
         ("limit", pa.int32()),
         ("trace_ids", pa.list_(pa.int32())),
+        ("trace_tokens", pa.int32()),
         ("trace_text", pa.string()),
         ("ended", pa.bool_()),
         ("derived_seed", pa.bool_()),
@@ -45,7 +50,7 @@ DRAWS = pa.schema(
         ("worker", pa.string()),
         ("created_at", pa.float64()),
     ],
-    metadata={"prunesweep.table": "draws", "prunesweep.version": str(VERSION)},
+    metadata={"prunesweep.table": "draws", "prunesweep.version": str(DRAWS_VERSION)},
 )
 
 GRADES = pa.schema(
@@ -61,7 +66,7 @@ GRADES = pa.schema(
         ("extracted", pa.string()),
         ("cause", pa.string()),
     ],
-    metadata={"prunesweep.table": "grades", "prunesweep.version": str(VERSION)},
+    metadata={"prunesweep.table": "grades", "prunesweep.version": str(GRADES_VERSION)},
 )
 
 FAILURES = pa.schema(
@@ -77,8 +82,11 @@ FAILURES = pa.schema(
         ("log", pa.string()),
         ("created_at", pa.float64()),
     ],
-    metadata={"prunesweep.table": "failures", "prunesweep.version": str(VERSION)},
+    metadata={"prunesweep.table": "failures", "prunesweep.version": str(FAILURES_VERSION)},
 )
+
+DRAWS_1 = pa.schema([field for field in DRAWS if field.name != "trace_tokens"])
+"""Version 1 had no `trace_tokens`, the number of `trace_ids`."""
 
 TABLES: dict[str, pa.Schema] = {"draws": DRAWS, "grades": GRADES, "failures": FAILURES}
 
@@ -88,19 +96,47 @@ def to_table(rows: Sequence[DrawRow] | Sequence[GradeRow] | Sequence[FailureRow]
     return pa.Table.from_pylist([_plain(row) for row in rows], schema=schema)
 
 
-def is_current(found: pa.Schema, expected: pa.Schema) -> bool:
-    """Whether a file that was read has the shape this version writes."""
-    return bool(found.remove_metadata().equals(expected.remove_metadata()))
-
-
 def _plain(row: DrawRow | GradeRow | FailureRow) -> dict[str, Any]:
-    return asdict(row)
+    plain = asdict(row)
+    return plain | {"trace_tokens": len(row.trace_ids)} if isinstance(row, DrawRow) else plain
+
+
+def is_readable(found: pa.Schema, expected: pa.Schema) -> bool:
+    """Whether a file has the shape that this version writes, or one that an earlier version wrote."""
+    return _same(found, expected) or (expected is DRAWS and _same(found, DRAWS_1))
+
+
+def stored_columns(found: pa.Schema, wanted: Sequence[str]) -> list[str]:
+    """Which columns to read from a file of a readable shape, so that `upgrade` can give `wanted`."""
+    return list(dict.fromkeys(name if _there(found, name) else "trace_ids" for name in wanted))
+
+
+def upgrade(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
+    """A table read by `stored_columns` as the table of the columns `wanted`."""
+    tops = list(dict.fromkeys(name.split(".")[0] for name in wanted))
+    if "trace_tokens" in tops and "trace_tokens" not in table.column_names:
+        table = table.append_column("trace_tokens", pc.list_value_length(table["trace_ids"]).cast(pa.int32()))
+    return table.select(tops)
 
 
 def column_names(schema: pa.Schema, wanted: Iterable[str] | None) -> list[str]:
     """`wanted` if every one is a column, else ValueError naming the one that is not."""
     names = list(schema.names) if wanted is None else list(wanted)
     for name in names:
-        if name.split(".")[0] not in schema.names:
+        if not _there(schema, name):
             raise ValueError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}")
     return names
+
+
+def leaf(schema: pa.Schema, column: str) -> str:
+    """`answers.cut` as Parquet spells it: the elements of a list are two levels further down."""
+    head, _, field = column.partition(".")
+    return f"{head}.list.element.{field}" if field and pa.types.is_list(schema.field(head).type) else column
+
+
+def _same(found: pa.Schema, expected: pa.Schema) -> bool:
+    return bool(found.remove_metadata().equals(expected.remove_metadata()))
+
+
+def _there(schema: pa.Schema, column: str) -> bool:
+    return column.split(".")[0] in schema.names

@@ -5,82 +5,75 @@
     <store>/grades/<context id>/<part>.parquet
     <store>/failures/<context id>/<part>.parquet
     <store>/payloads/<id>.json             what an id was computed from, for `explain`
+    <store>/drivers/<id>.json              which process drives which sweep now (orchestrator/lease.py)
 
-Promise committed-is-forever: a part is written whole under a temporary name, flushed, and renamed; a part is never
-rewritten, and has one writer. Readers ignore temporary names, and report files that are torn, empty or foreign instead
-of failing on them. No file locks: they do nothing on many shared file systems. On object storage, where an upload
-appears whole or not at all, the part is uploaded under its own name.
+Promise committed-is-forever: a part appears whole or not at all, is never rewritten, and has one writer. Readers report
+files that are torn, empty or foreign instead of failing on them. Every method raises `StoreUnavailable` if the file
+system refuses.
 """
 
 import json
-import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import fs
 
-from orchestrator.schemas import TABLES, column_names, is_current, to_table
+from orchestrator.files import PATIENCE, Files, Found
+from orchestrator.parts import Part, distinct, encode, read_part
+from orchestrator.schemas import TABLES, column_names, to_table
 from workers.messages import DrawKey, DrawRow, FailureRow, GradeRow
+from workers.store_errors import StoreError, StoreUnavailable, Trouble
+
+__all__ = ["MANIFEST", "Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
 
 MANIFEST = "manifest.json"
-Warn = Callable[[str], None]
-
-
-class StoreError(Exception):
-    """The store cannot be written or read; the message names the place, the cause and the remedy."""
+PROBE = b"prunesweep"
+READERS = 8
+"""Files read at a time: on object storage each is a wait."""
 
 
 @dataclass
 class Store:
     """One store. Construct it with `Store.open`; it pickles, and opens its file system anew where it is unpickled."""
 
-    uri: str
-    root: str
-    local: bool
-    _filesystem: Any = field(default=None, repr=False, compare=False)
+    files: Files
     reported: set[str] = field(default_factory=set, repr=False, compare=False)
+    """What was found that does not belong here, a line each."""
 
     @classmethod
     def open(cls, uri: str) -> "Store":
-        """A store at a local path, or at `s3://bucket/prefix` and whatever else pyarrow understands."""
-        if "://" not in uri:
-            return cls(uri, str(Path(uri).absolute()), local=True)
-        try:
-            _, root = fs.FileSystem.from_uri(uri)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise StoreError(f"store {uri}: {error}; use a local path or s3://bucket/prefix") from error
-        return cls(uri, root, local=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_filesystem": None}
+        """A store at a local path, or at `s3://bucket/prefix` (see orchestrator/object_storage.py)."""
+        return cls(Files.open(uri))
 
     @property
-    def filesystem(self) -> Any:
-        if self._filesystem is None:
-            self._filesystem = fs.LocalFileSystem() if self.local else fs.FileSystem.from_uri(self.uri)[0]
-        return self._filesystem
+    def uri(self) -> str:
+        return self.files.uri
+
+    @property
+    def root(self) -> str:
+        return self.files.root
+
+    @property
+    def local(self) -> bool:
+        return self.files.local
 
     def check_writable(self) -> None:
-        """Prove by writing. Raises `StoreError` before anything has been spent."""
+        """Prove by writing. Raises `StoreUnavailable` before anything has been spent."""
         name = f".probe-{uuid.uuid4().hex}"
-        try:
-            self._publish(name, b"prunesweep")
-            self.filesystem.delete_file(f"{self.root}/{name}")
-        except OSError as error:
-            raise StoreError(f"store {self.uri} cannot be written: {error}; give a folder that can") from error
+        self.files.publish(name, PROBE)
+        self.files.remove(name)
 
     # --- patches ------------------------------------------------------------------------------------------------------
 
     def patch_ids(self) -> frozenset[str]:
         """Patches that are complete."""
-        found = self._list("patches", recursive=True)
-        return frozenset(path.split("/")[-2] for path in found if path.endswith(f"/{MANIFEST}"))
+        return frozenset(file.folder for file in self.files.listing("patches") if file.name == MANIFEST)
 
     def publish_patch(self, folder: Path, patch_id: str) -> None:
         """Copy a finished patch folder into the store, its manifest last. A patch that is there already is kept."""
@@ -88,7 +81,7 @@ class Store:
             return
         files = sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST)
         for file in files:
-            self._publish(f"patches/{patch_id}/{file.name}", file.read_bytes())
+            self.files.publish(f"patches/{patch_id}/{file.name}", file.read_bytes())
 
     def fetch_patch(self, patch_id: str, cache: Path) -> Path:
         """A local folder that holds the patch: the store's own where it is local, else a copy under `cache`."""
@@ -98,9 +91,8 @@ class Store:
         if not (target / MANIFEST).exists():
             scratch = cache / f".{patch_id}-{uuid.uuid4().hex}"
             scratch.mkdir(parents=True)
-            for path in self._list(f"patches/{patch_id}"):
-                with self.filesystem.open_input_stream(path) as source:
-                    (scratch / path.rsplit("/", 1)[-1]).write_bytes(source.read())
+            for file in self.files.listing(f"patches/{patch_id}"):
+                (scratch / file.name).write_bytes(self.files.read(file.path) or b"")
             try:
                 scratch.rename(target)
             except OSError:  # another process of this machine was faster; its copy is as good
@@ -126,42 +118,56 @@ class Store:
             self._commit("failures", context_id, group)
 
     def _commit(self, table: str, context_id: str, rows: Sequence[Any]) -> str:
-        sink = pa.BufferOutputStream()
-        pq.write_table(to_table(rows, TABLES[table]), sink, compression="zstd")
         part = f"{table}/{context_id}/{uuid.uuid4().hex}.parquet"
-        self._publish(part, sink.getvalue())
+        self.files.publish(part, encode(to_table(rows, TABLES[table])))
         return part
 
     def read(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> pa.Table:
         """All committed rows of one context, or the given columns of them (`answers.cut` reads a nested one)."""
-        schema = TABLES[table]
-        wanted = column_names(schema, columns)
-        parts = [self._read_part(path, schema, wanted) for path in self._list(f"{table}/{context_id}")]
-        good = [part for part in parts if part is not None]
-        if not good:
-            empty = schema.empty_table()
-            return empty.select(list(dict.fromkeys(name.split(".")[0] for name in wanted)))
-        return pa.concat_tables(good)
+        wanted = column_names(TABLES[table], columns)
+        return _rows(self.parts(table, context_id, wanted), table, wanted)
 
-    def _read_part(self, path: str, schema: pa.Schema, columns: list[str]) -> pa.Table | None:
-        try:
-            with self.filesystem.open_input_file(path) as source:
-                content = source.read_buffer()
-        except OSError as error:  # not the part's fault: taking it for absent would make its draws again
-            raise StoreError(f"store {self.uri}: {path} cannot be read: {error}; try again when it can") from error
-        try:
-            with pq.ParquetFile(pa.BufferReader(content)) as file:
-                if not is_current(file.schema_arrow, schema):
-                    self.reported.add(f"{path}: not a table of this version; ignored")
-                    return None
-                return file.read(columns=[_leaf(schema, name) for name in columns]).replace_schema_metadata(None)
-        except (pa.ArrowInvalid, OSError) as error:
-            self.reported.add(f"{path}: {str(error).splitlines()[0]}; ignored")
-            return None
+    def read_all(self, table: str, columns: Iterable[str] | None = None) -> pa.Table:
+        """All committed rows of every context, context by context. One listing, many files at a time."""
+        wanted = column_names(TABLES[table], columns)
+        contexts: dict[str, list[Found]] = defaultdict(list)
+        for file in self._files_of(table):
+            contexts[file.folder].append(file)
+
+        def read(context_id: str) -> pa.Table:
+            try:
+                parts = [self._read_file(table, file, wanted) for file in contexts[context_id]]
+            except FileNotFoundError:  # compacted since the listing
+                parts = list(self.parts(table, context_id, wanted))
+            return _rows(parts, table, wanted)
+
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = list(pool.map(read, contexts))
+        return pa.concat_tables(tables or [_rows([], table, wanted)])
+
+    def parts(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> list[Part]:
+        """What the files of one context hold: of every file that can be read, the given columns."""
+        wanted = column_names(TABLES[table], columns)
+        for _ in range(PATIENCE):
+            files = self._files_of(table, context_id)
+            try:
+                with ThreadPoolExecutor(1 if self.local else READERS) as pool:
+                    read = pool.map(lambda file: self._read_file(table, file, wanted), files)
+                    return [part for part in read if part is not None]
+            except FileNotFoundError:  # compaction has put another in its place: the next listing shows it
+                continue
+        raise StoreError(f"store {self.uri}: {table}/{context_id} changes faster than it can be read; try again later")
+
+    def _read_file(self, table: str, file: Found, columns: Sequence[str]) -> Part | None:
+        return read_part(self.files, file, TABLES[table], columns, self.reported.add)
+
+    def _files_of(self, table: str, context_id: str = "") -> list[Found]:
+        folder = f"{table}/{context_id}" if context_id else table
+        return [file for file in self.files.listing(folder) if file.path.count("/") == 2]
 
     def contexts(self, table: str = "draws") -> frozenset[str]:
         """Contexts that have rows in `table`."""
-        return frozenset(path.split("/")[-2] for path in self._list(table, recursive=True))
+        return frozenset(file.folder for file in self._files_of(table))
 
     def held_keys(self, context_id: str) -> frozenset[DrawKey]:
         """The draws of one context that have a committed row."""
@@ -173,8 +179,8 @@ class Store:
 
     def put_payload(self, name: str, payload: Mapping[str, Any]) -> None:
         """Keep what an id was computed from. The id fixes the content, so a second write changes nothing."""
-        if not self._exists(f"payloads/{name}.json"):
-            self._publish(f"payloads/{name}.json", json.dumps(payload, indent=1, sort_keys=True).encode())
+        if not self.files.exists(f"payloads/{name}.json"):
+            self.put_document(f"payloads/{name}.json", payload)
 
     def payload(self, name: str) -> dict[str, Any] | None:
         """What an id was computed from, or None."""
@@ -183,55 +189,25 @@ class Store:
     def get_document(self, path: str) -> dict[str, Any] | None:
         """A JSON document, or None if it is absent or damaged."""
         try:
-            with self.filesystem.open_input_stream(f"{self.root}/{path}") as source:
-                value = json.loads(source.read())
-        except (OSError, ValueError):
+            value = json.loads(self.files.read(path) or b"")
+        except ValueError:
             return None
         return value if isinstance(value, dict) else None
 
-    # --- files --------------------------------------------------------------------------------------------------------
-
-    def _publish(self, name: str, content: bytes | pa.Buffer) -> None:
-        target = f"{self.root}/{name}"
-        if not self.local:
-            with self.filesystem.open_output_stream(target) as sink:
-                sink.write(content)
-            return
-        folder = Path(target).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f".{uuid.uuid4().hex}.tmp"
-        try:
-            with scratch.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.rename(target)
-        finally:
-            scratch.unlink(missing_ok=True)
-
-    def _list(self, folder: str, recursive: bool = False) -> list[str]:
-        selector = fs.FileSelector(f"{self.root}/{folder}", recursive=recursive, allow_not_found=True)
-        paths = (info.path for info in self.filesystem.get_file_info(selector) if info.is_file)
-        return sorted(path for path in paths if not path.rsplit("/", 1)[-1].startswith("."))
-
-    def _exists(self, name: str) -> bool:
-        return bool(self.filesystem.get_file_info(f"{self.root}/{name}").type != fs.FileType.NotFound)
+    def put_document(self, path: str, document: Mapping[str, Any]) -> None:
+        """Write a JSON document, whole, in place of the one before."""
+        self.files.publish(path, json.dumps(document, indent=1, sort_keys=True).encode())
 
 
-def _leaf(schema: pa.Schema, column: str) -> str:
-    """`answers.cut` as Parquet spells it: the elements of a list are two levels further down."""
-    head, _, field_name = column.partition(".")
-    return f"{head}.list.element.{field_name}" if field_name and pa.types.is_list(schema.field(head).type) else column
+def _rows(parts: Iterable[Part | None], table: str, columns: Sequence[str]) -> pa.Table:
+    """The rows of one context's parts, each source once."""
+    schema = TABLES[table]
+    empty = schema.empty_table().select(list(dict.fromkeys(name.split(".")[0] for name in columns)))
+    tables = list(distinct([part for part in parts if part is not None]).values())
+    return pa.concat_tables(tables) if tables else empty
 
 
 def load_draws(store: str | Store, columns: Iterable[str] | None = None) -> pa.Table:
     """Every committed draw of a store as one Arrow table; see docs/store.md for DuckDB and pandas recipes."""
     opened = store if isinstance(store, Store) else Store.open(store)
-    names = list(columns) if columns is not None else None
-    tables = list(_each_context(opened, names))
-    return pa.concat_tables(tables) if tables else TABLES["draws"].empty_table()
-
-
-def _each_context(store: Store, columns: list[str] | None) -> Iterator[pa.Table]:
-    for context_id in sorted(store.contexts("draws")):
-        yield store.read("draws", context_id, columns)
+    return opened.read_all("draws", columns)

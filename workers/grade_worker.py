@@ -12,6 +12,7 @@ from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem
 from workers.joining import COLUMNS, join_rows
 from workers.messages import Facts, Failure, Gold, Graded, GradeRow, GradeTask, Report, Task
+from workers.store_errors import StoreError
 from workers.worker import Sink, TaskFault
 
 AnswerKey = tuple[str, int, int]
@@ -44,7 +45,7 @@ class GradeWorker:
             owed = ungraded(self._store, task, grader_id(self._grader))
             for start in range(0, len(owed), CHUNK):
                 yield Graded(task.task_id, task.context_id, self._grade(task, owed[start : start + CHUNK]))
-        except OSError as error:
+        except (StoreError, OSError) as error:
             raise TaskFault(Failure("store", f"grading {task.context_id}: {error}", self._log)) from error
 
     def _grade(self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]) -> int:

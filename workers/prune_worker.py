@@ -13,6 +13,7 @@ import torch
 from pruning.manifest import read_manifest
 from pruning.walk import prune
 from workers.messages import Facts, Failure, PatchMade, PruneTask, Report, Task
+from workers.store_errors import StoreError
 from workers.worker import Sink, TaskFault
 
 
@@ -31,17 +32,18 @@ class PruneWorker:
         """Make one patch. Raises `TaskFault`: bad input is final, a store or memory fault may deserve another try."""
         assert isinstance(task, PruneTask)
         began = time.monotonic()
-        if task.patch_id in self._store.patch_ids():  # published by a worker that died before it could say so
-            made = read_manifest(self._store.fetch_patch(task.patch_id, self._scratch))
-            yield PatchMade(task.task_id, task.patch_id, made.realised, time.monotonic() - began)
-            return
         folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
-        self._scratch.mkdir(parents=True, exist_ok=True)
         try:
-            made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
-            self._store.publish_patch(folder, task.patch_id)
+            if task.patch_id in self._store.patch_ids():  # published by a worker that died before it could say so
+                made = read_manifest(self._store.fetch_patch(task.patch_id, self._scratch))
+            else:
+                self._scratch.mkdir(parents=True, exist_ok=True)
+                made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
+                self._store.publish_patch(folder, task.patch_id)
         except ValueError as error:
             raise TaskFault(Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log)) from error
+        except StoreError as error:
+            raise TaskFault(Failure("store", f"pruning {task.patch_id}: {error}", self._log)) from error
         except (OSError, MemoryError, RuntimeError) as error:
             cause = f"pruning {task.patch_id}: {type(error).__name__}: {error}"
             raise TaskFault(Failure("prune", cause, self._log)) from error

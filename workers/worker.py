@@ -10,7 +10,10 @@ from workers.messages import DrawRow, Facts, Failure, GradeRow, Report, Task
 
 
 class Sink(Protocol):
-    """The part of the store that workers need. The driver hands one over, so that workers import no orchestrator."""
+    """The part of the store that workers need. The driver hands one over, so that workers import no orchestrator.
+
+    Every method raises `StoreUnavailable` if the store's file system refuses.
+    """
 
     def commit_draws(self, rows: Sequence[DrawRow]) -> str: ...
     def commit_grades(self, rows: Sequence[GradeRow]) -> str: ...

@@ -1,0 +1,70 @@
+"""What can be wrong with a store, as values that callers can tell apart. Pure.
+
+`StoreError` is anything that a person must hear of. `StoreUnavailable` is the file system's part of it, and says which
+of three kinds it is, because each wants something else: room, rights, or patience. Both pickle.
+"""
+
+import errno
+from enum import StrEnum
+
+
+class Trouble(StrEnum):
+    """Why the store's file system refused. Closed: whoever handles one handles all."""
+
+    FULL = "full"
+    """No room: the disk, a quota, or the largest file it takes. Trying again is useless until somebody makes room."""
+    REFUSED = "refused"
+    """Read-only, no permission, or no place where the store could be. Trying again is useless."""
+    UNREACHABLE = "unreachable"
+    """An input/output error, the network, or a service that was still overloaded after retries. May pass by itself."""
+
+
+REMEDIES = {
+    Trouble.FULL: "make room there, or give another store, and run the same command again",
+    Trouble.REFUSED: "give a folder that can be written and read, or the rights to this one",
+    Trouble.UNREACHABLE: "run the same command again when it can be reached: what was committed is kept",
+}
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.EINVAL,
+}  # fmt: skip
+# Object storage has no errno: pyarrow gives the service's answer as words.
+_REFUSING_ANSWERS = (
+    "ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "UNRECOGNIZED_CLIENT",
+    "MISSING_AUTHENTICATION_TOKEN", "INVALID_SIGNATURE",
+)  # fmt: skip
+
+
+class StoreError(Exception):
+    """The store cannot be used as asked; the message names the place, the cause and the remedy."""
+
+
+class StoreUnavailable(StoreError):
+    """The store's file system refused. What was committed before stands; what was being written is not there."""
+
+    def __init__(self, message: str, trouble: Trouble) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+    def __reduce__(self) -> tuple[type["StoreUnavailable"], tuple[str, Trouble]]:
+        return (StoreUnavailable, (str(self), self.trouble))
+
+
+def trouble_of(error: OSError) -> Trouble:
+    """Which kind an operating system's or object storage's error is. What is not known may pass: UNREACHABLE."""
+    if error.errno in _FULL:
+        return Trouble.FULL
+    if error.errno in _REFUSED:
+        return Trouble.REFUSED
+    if error.errno is None and any(answer in str(error) for answer in _REFUSING_ANSWERS):
+        return Trouble.REFUSED
+    return Trouble.UNREACHABLE
+
+
+def unavailable(store: str, what: str, error: OSError) -> StoreUnavailable:
+    """The error to raise for `error`. `what` completes the store's name: "draws/c cannot be read"."""
+    trouble = trouble_of(error)
+    cause = " ".join(str(error).split())[:300]
+    return StoreUnavailable(f"store {store}: {what} ({trouble}): {cause}; {REMEDIES[trouble]}", trouble)

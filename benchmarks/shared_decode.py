@@ -27,7 +27,9 @@ from orchestrator.store import Store
 from orchestrator.survey import PlannedVariant, survey
 from pruning.walk import prune
 from workers.engine import Engine, EngineSettings, Finished, Proof
-from workers.eval_worker import EvalWorker, Pace
+from workers.eval_worker import EvalWorker
+from workers.evaluation import Pace
+from workers.inbox import Inbox
 from workers.joining import COLUMNS, join_rows
 from workers.messages import Context, Item, Shard
 from workers.recipes import start_vllm
@@ -97,8 +99,8 @@ def decode(engine: Engine, plan: Plan, variant: PlannedVariant, patches: Store, 
         for owed in plan.contexts:
             if owed.variant.patch_id != variant.patch_id:
                 continue
-            context, items = owed.decoding.context, owed.items[:most]
-            list(worker.run(Shard(context.context_id, context, items)))
+            context, items = owed.decoding.context, owed.items(owed.numbers[:most])
+            list(worker.run(Shard(context.context_id, context, items), Inbox()))
             answers |= served(store, context, items)
     return Cost(meter.tokens, meter.seconds, answers)
 

@@ -114,10 +114,12 @@ def owed_limits(trace: PriorTrace | None, cuts: Set[int], limits: tuple[int, ...
     """The ``limits`` that the stored ``trace`` and the answers at ``cuts`` do not serve yet, in the given
     order.
     """
-    if trace is None:
-        return limits
-    length = len(trace.token_ids)
-    return tuple(limit for limit in limits if (not trace.ended and length < limit) or min(limit, length) not in cuts)
+    return limits if trace is None else unserved_limits(len(trace.token_ids), trace.ended, cuts, limits)
+
+
+def unserved_limits(length: int, ended: bool, cuts: Set[int], limits: tuple[int, ...]) -> tuple[int, ...]:
+    """The ``limits`` that a trace of ``length`` tokens with answers at ``cuts`` does not serve yet."""
+    return tuple(limit for limit in limits if (not ended and length < limit) or min(limit, length) not in cuts)
 
 
 def independent_jobs(job: DrawJob) -> tuple[DrawJob, ...]:

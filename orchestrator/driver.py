@@ -12,6 +12,7 @@ from typing import Protocol
 
 from orchestrator.backend import Backend, Devices
 from orchestrator.core import Core
+from orchestrator.errands import Errands
 from orchestrator.events import (
     Assign,
     Command,
@@ -20,20 +21,21 @@ from orchestrator.events import (
     Finish,
     RecordFailures,
     Recount,
-    Recounted,
     Retire,
     Role,
+    Slice,
     StartWorker,
     StopAsked,
     Tick,
 )
+from orchestrator.expectation import Lengths
 from orchestrator.grid_file import Runtime
-from orchestrator.holdings import still_owed
 from orchestrator.plan import Plan
+from orchestrator.progress import say
 from orchestrator.store import Store
-from orchestrator.work import ContextWork, Patched, PatchWork, Piece, Policy
+from orchestrator.work import ContextWork, Patched, PatchWork, Policy
 from workers.engine import EngineSettings
-from workers.messages import PruneTask
+from workers.messages import Gold, GradeTask, PruneTask, Shard
 from workers.recipes import EngineRecipe, GradeRecipe, PruneRecipe, Recipe, StartEngine, start_vllm
 
 POLL_SECONDS = 1.0
@@ -55,6 +57,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         attempts=runtime.attempts,
         start_seconds=runtime.start_seconds,
         silence_seconds=runtime.silence_seconds,
+        stall_seconds=runtime.stall_seconds,
         prune_seconds=runtime.prune_seconds,
         smallest_shard=16,
         largest_shard=max(16, 4 * runtime.in_flight),
@@ -62,8 +65,9 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
     held = store.patch_ids()
     patches: dict[str, PatchWork] = {}
     contexts: list[ContextWork] = []
+    models: dict[str, tuple[Lengths, tuple[Gold, ...]]] = {}
     for owed in plan.contexts:
-        variant, context = owed.variant, owed.decoding.context
+        variant = owed.variant
         if variant.patch_id not in patches:
             task = PruneTask(
                 f"prune-{variant.patch_id}",
@@ -74,11 +78,27 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
             )
             state = Patched.HELD if variant.patch_id in held else Patched.OWED
             patches[variant.patch_id] = PatchWork(task, state)
-        work = ContextWork(context, tuple(q.gold for q in variant.questions), owed.order)
-        if owed.items:
-            work.add(Piece(owed.items))
-        work.ungraded = owed.ungraded > 0
-        contexts.append(work)
+        if variant.model_path not in models:
+            benchmarks = [question.benchmark for question in variant.distinct]
+            models[variant.model_path] = (Lengths(benchmarks), tuple(q.gold for q in variant.questions))
+        lengths, golds = models[variant.model_path]
+        if owed.held is not None:
+            for number, tokens in enumerate(owed.held.lengths):
+                if tokens >= 0:
+                    lengths.observe(number // len(owed.seeds), tokens)
+        contexts.append(
+            ContextWork(
+                owed.decoding.context,
+                golds,
+                owed.order,
+                lengths,
+                len(owed.seeds),
+                owed.limit,
+                owed.held_tokens(),
+                ungraded=owed.ungraded > 0,
+                fresh=owed.numbers,
+            )
+        )
     return Core(policy, patches.values(), contexts)
 
 
@@ -88,23 +108,25 @@ class Driver:
     def __init__(
         self,
         core: Core,
+        plan: Plan,
         backend: Backend,
         store: Store,
-        runtime: Runtime,
         scratch: Path,
         observers: Sequence[Observer] = (),
         start_engine: StartEngine = start_vllm,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._core, self._backend, self._store, self._runtime = core, backend, store, runtime
-        self._scratch, self._observers, self._start_engine, self._clock = (
-            scratch,
-            observers,
-            start_engine,
-            clock,
-        )
+        self._core, self._backend, self._store = core, backend, store
+        self._runtime = plan.survey.grid.runtime
+        self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
+        self._scratch, self._observers, self._start_engine, self._clock = scratch, observers, start_engine, clock
         self._asked: list[Event] = []
         self._gpus = backend.devices().gpus
+        self._errands = Errands(store, self._contexts, self._runtime.store_seconds, say)
+
+    def ask_to_stop(self, reason: str) -> None:
+        """From any thread: end the sweep in order."""
+        self._asked.append(StopAsked(reason))
 
     def run(self) -> str:
         """Drive to the end; returns why it ended: "done", a stop's reason, or what keeps it from going on."""
@@ -115,24 +137,28 @@ class Driver:
                     now = self._clock()
                     commands = self._core.handle(event, now)
                     for command in commands:
-                        self._perform(command)
+                        self._perform(command, now)
                     for observer in self._observers:
                         observer.observe(self._core, event, commands, now)
                 asked, self._asked = self._asked, []
-                pending = [*asked, *self._backend.poll(0 if asked else POLL_SECONDS)] or [Tick()]
+                done = self._errands.run(self._clock())
+                pending = [*asked, *done, *self._backend.poll(0 if asked or done else POLL_SECONDS)] or [Tick()]
         return self._core.finished
 
-    def _perform(self, command: Command) -> None:
+    def _perform(self, command: Command, now: float) -> None:
         match command:
             case StartWorker(worker, role):
                 gpus = 0 if role is Role.GRADE or not self._gpus else self._gpus_for(role)
                 self._backend.start(worker, self._recipe(command), gpus)
-            case Assign(worker, task):
+            case Assign(worker, Slice(task_id, context_id, numbers)):
+                owed = self._contexts[context_id]
+                self._backend.assign(worker, Shard(task_id, owed.decoding.context, owed.items(numbers)))
+            case Assign(worker, PruneTask() | GradeTask() as task):
                 self._backend.assign(worker, task)
-            case Recount(shard):
-                self._asked.append(Recounted(shard.task_id, still_owed(self._store, shard)))
-            case RecordFailures(rows):
-                self._store.commit_failures(rows)
+            case Recount(wanted):
+                self._errands.recount(wanted)
+            case RecordFailures():
+                self._errands.record(command, now)
             case Retire(worker):
                 self._backend.retire(worker)
             case Discard(worker, failure):
@@ -168,6 +194,7 @@ class Driver:
             settings,
             runtime.in_flight,
             runtime.commit_seconds,
+            runtime.store_seconds,
             self._start_engine,
         )
 

@@ -44,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> int:
         backend = LocalBackend()
         core = make_core(plan, store, grid.runtime, backend.devices())
         with tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch, show_progress() as progress:
-            Driver(core, backend, store, grid.runtime, Path(scratch), [progress]).run()
+            Driver(core, plan, backend, store, Path(scratch), [progress]).run()
         backend.close()
     results = read_results(store, surveyed)
     print(json.dumps(summary(results)) if options.json else final_table(results))

@@ -1,9 +1,14 @@
-"""What the core hears and what it orders: plain values, so that a run can be logged, replayed and tested."""
+"""What the core hears and what it orders: plain values, so that a run can be logged, replayed and tested.
 
+The core knows draws by their number within a context (see plan.py), and so stays small however many draws there are and
+however long their prompts; the driver turns numbers into the items that workers need.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from workers.messages import DrawKey, Facts, Failure, FailureRow, Report, Shape, Shard, Task
+from workers.messages import Facts, Failure, GradeTask, PruneTask, Report, Shape
 
 
 class Role(StrEnum):
@@ -12,6 +17,18 @@ class Role(StrEnum):
     ENGINE = "engine"
     PRUNE = "prune"
     GRADE = "grade"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Draws of one context, by number: what will be a `Shard` when a worker gets it."""
+
+    task_id: str
+    context_id: str
+    numbers: Sequence[int]
+
+
+Order = PruneTask | Slice | GradeTask
 
 
 @dataclass(frozen=True)
@@ -35,26 +52,19 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class TaskEnded:
-    worker: str
-    task_id: str
-
-
-@dataclass(frozen=True)
-class TaskFailed:
-    """The task failed and its worker is well."""
-
-    worker: str
-    task_id: str
-    failure: Failure
-
-
-@dataclass(frozen=True)
 class Recounted:
-    """The answer to `Recount`: which of the shard's draws the store does not hold."""
+    """The answer to `Recount`: which of the slice's draws the store does not hold."""
 
     task_id: str
-    missing: frozenset[DrawKey]
+    missing: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """The machines of these workers will be taken away soon (a spot instance's notice, say)."""
+
+    workers: tuple[str, ...]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class StopAsked:
     reason: str
 
 
-Event = WorkerReady | WorkerLost | Reported | TaskEnded | TaskFailed | Recounted | Tick | StopAsked
+Event = WorkerReady | WorkerLost | Reported | Recounted | Leaving | Tick | StopAsked
 
 
 @dataclass(frozen=True)
@@ -82,19 +92,24 @@ class StartWorker:
 @dataclass(frozen=True)
 class Assign:
     worker: str
-    task: Task
+    task: Order
 
 
 @dataclass(frozen=True)
 class Recount:
-    """Find out which draws of a lost worker's shard had reached the store."""
+    """Find out which draws of a lost worker's slice had reached the store."""
 
-    shard: Shard
+    slice: Slice
 
 
 @dataclass(frozen=True)
 class RecordFailures:
-    rows: tuple[FailureRow, ...]
+    """Write down draws that are given up."""
+
+    context_id: str
+    numbers: tuple[int, ...]
+    failure: Failure
+    attempts: int
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,8 @@ class Runtime(Strict):
     attempts: int = Field(3, ge=1, description="Losses of a lone draw, or of a patch, before it is given up.")
     start_seconds: float = Field(900.0, gt=0, description="Patience with a worker that starts.")
     silence_seconds: float = Field(300.0, gt=0, description="Patience with a worker that says nothing.")
+    stall_seconds: float = Field(900.0, gt=0, description="Patience with an engine that talks and generates nothing.")
+    store_seconds: float = Field(600.0, gt=0, description="Patience with a store that refuses, such as a full disk.")
     prune_seconds: float = Field(7200.0, gt=0, description="Patience with the making of one patch.")
     grader: str = Field("standard", description="Which grader's verdicts the results use.")
     grader_processes: int = Field(1, ge=1)

@@ -1,49 +1,66 @@
-"""Reads from the store what a plan needs to know."""
+"""Reads from the store what a plan needs: how long traces are and which cuts are answered, never their tokens."""
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 
-from eval.draws import owed_limits
-from orchestrator.plan import DrawName, Held, Holdings
+from eval.draws import unserved_limits
+from orchestrator.plan import HeldContext, Holdings
 from orchestrator.store import Store
-from orchestrator.survey import Survey
+from orchestrator.survey import Limits, PlannedVariant, Survey
 from workers.grade_worker import grader_id, ungraded
-from workers.joining import COLUMNS, join_rows
-from workers.messages import DrawKey, GradeTask, Shard
+from workers.joining import METADATA, Measured, measure_rows
+from workers.messages import GradeTask, Item
+
+DrawName = tuple[str, int]
+"""(prompt id, seed) within a context."""
 
 
 def read_holdings(store: Store, survey: Survey) -> Holdings:
     """What `store` holds of `survey`'s patches, draws and grades. Contexts without a folder cost nothing."""
     present = store.contexts("draws")
-    draws: dict[str, Mapping[DrawName, Held]] = {}
+    contexts: dict[str, HeldContext] = {}
     lacking: dict[str, int] = {}
     grader = grader_id(survey.grid.runtime.grader)
     for variant in survey.variants:
         for decoding in variant.decodings:
             context = decoding.context
-            if context.context_id not in present or context.context_id in draws:
+            if context.context_id not in present or context.context_id in contexts:
                 continue
-            draws[context.context_id] = read_draws(store, context.context_id, context.answer_context_id)
+            contexts[context.context_id] = _held(store, survey.grid.sampling.seeds, variant, decoding)
             golds = tuple(question.gold for question in variant.questions)
             task = GradeTask("", context.context_id, context.answer_context_id, golds)
             lacking[context.context_id] = len(ungraded(store, task, grader))
-    return Holdings(store.patch_ids(), draws, lacking)
+    return Holdings(store.patch_ids(), contexts, lacking)
 
 
-def read_draws(store: Store, context_id: str, answer_context_id: str) -> dict[DrawName, Held]:
-    """The draws of one context, whole: traces joined in order, and the cuts that have an answer."""
-    rows = store.read("draws", context_id, COLUMNS).to_pylist()
-    return {
-        name: Held(draw.trace, frozenset(draw.answers)) for name, draw in join_rows(rows, answer_context_id).items()
-    }
+def _held(store: Store, seeds: Sequence[int], variant: PlannedVariant, decoding: Limits) -> HeldContext:
+    context = decoding.context
+    draws = read_draws(store, context.context_id, context.answer_context_id)
+    lengths = array("i", [-1]) * (len(variant.distinct) * len(seeds))
+    partial: dict[int, tuple[int, ...]] = {}
+    number = 0
+    for question in variant.distinct:
+        for seed in seeds:
+            have = draws.get((question.gold.prompt_id, seed))
+            if have is not None:
+                lengths[number] = have.length
+                if owed := unserved_limits(have.length, have.ended, have.cuts, decoding.limits):
+                    partial[number] = owed
+            number += 1
+    return HeldContext(lengths, partial)
 
 
-def still_owed(store: Store, shard: Shard) -> frozenset[DrawKey]:
-    """Which draws of a shard the store does not fully hold: those that must be made again after a worker was lost."""
-    context = shard.context
-    held = read_draws(store, context.context_id, context.answer_context_id)
+def read_draws(store: Store, context_id: str, answer_context_id: str) -> Mapping[DrawName, Measured]:
+    """The draws of one context: how long their traces are, and the cuts that have an answer."""
+    return measure_rows(store.read("draws", context_id, METADATA).to_pylist(), answer_context_id)
+
+
+def still_owed(store: Store, context_id: str, answer_context_id: str, items: Sequence[Item]) -> frozenset[int]:
+    """Which of `items` the store does not fully hold, by number: what must be made again after a worker was lost."""
+    held = read_draws(store, context_id, answer_context_id)
     missing = set()
-    for item in shard.items:
+    for item in items:
         have = held.get((item.prompt_id, item.job.seed))
-        if have is None or owed_limits(have.trace, have.cuts, item.job.limits):
-            missing.add((context.context_id, item.prompt_id, item.job.seed))
+        if have is None or unserved_limits(have.length, have.ended, have.cuts, item.job.limits):
+            missing.add(item.number)
     return frozenset(missing)

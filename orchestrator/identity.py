@@ -46,7 +46,7 @@ ROLES: dict[str, dict[str, Role]] = {
     "Runtime": dict(
         engines=_R, slots=_R, max_sequences=_R, in_flight=_R, commit_seconds=_R, tensor_parallel=_R,
         cpu_cache_mib=_R, gpu_memory_utilization=_R, attempts=_R, start_seconds=_R, silence_seconds=_R,
-        prune_seconds=_R,
+        stall_seconds=_R, store_seconds=_R, prune_seconds=_R,
         grader=_R, grader_processes=_R, grader_seconds=_R, tracking_uri=_R, experiment=_R,
     ),
     # What pruning.spec.resolve leaves set changes the result; that is its contract.

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.backend import Devices
-from orchestrator.events import Event, Reported, TaskEnded, TaskFailed, WorkerLost, WorkerReady
+from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
+from workers.inbox import Inbox
 from workers.messages import Failure, Task
 from workers.recipes import Recipe
-from workers.worker import TaskFault, Worker, WorkerFault
+from workers.worker import WorkerFault, serve
 
 
 @dataclass
 class _Hosted:
-    inbox: "queue.SimpleQueue[Task | None]" = field(default_factory=queue.SimpleQueue)
-    worker: Worker | None = None
+    inbox: Inbox = field(default_factory=Inbox)
     gone: bool = False
 
 
@@ -41,26 +41,17 @@ class LocalBackend:
 
     def _host(self, name: str, recipe: Recipe, hosted: _Hosted) -> None:
         try:
-            hosted.worker = recipe.build(name, "")
-            self._emit(hosted, WorkerReady(name, hosted.worker.facts()))
-            while (task := hosted.inbox.get()) is not None:
-                self._run(name, hosted, hosted.worker, task)
-            hosted.worker.close()
+            worker = recipe.build(name, "")
+            self._emit(hosted, WorkerReady(name, worker.facts()))
+            for report in serve(worker, hosted.inbox):
+                if hosted.gone:
+                    return
+                self._emit(hosted, Reported(name, report))
             self._emit(hosted, WorkerLost(name, Failure("retired", "closed as asked")))
         except WorkerFault as fault:
             self._emit(hosted, WorkerLost(name, fault.failure))
         except Exception as error:  # a thread that dies must be heard of, as a process would be
             self._emit(hosted, WorkerLost(name, Failure("worker-error", f"{type(error).__name__}: {error}")))
-
-    def _run(self, name: str, hosted: _Hosted, worker: Worker, task: Task) -> None:
-        try:
-            for report in worker.run(task):
-                if hosted.gone:
-                    return
-                self._emit(hosted, Reported(name, report))
-            self._emit(hosted, TaskEnded(name, task.task_id))
-        except TaskFault as fault:
-            self._emit(hosted, TaskFailed(name, task.task_id, fault.failure))
 
     def _emit(self, hosted: _Hosted, event: Event) -> None:
         self._events.put((hosted, event))
@@ -69,10 +60,7 @@ class LocalBackend:
         self._hosted[worker].inbox.put(task)
 
     def retire(self, worker: str) -> None:
-        hosted = self._hosted[worker]
-        if hosted.worker is not None:
-            hosted.worker.ask_to_stop()
-        hosted.inbox.put(None)
+        self._hosted[worker].inbox.close()
 
     def discard(self, worker: str, failure: Failure) -> None:
         hosted = self._hosted.get(worker)

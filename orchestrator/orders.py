@@ -1,45 +1,52 @@
 """What to do next, given the core's state: watch the workers, hand out work, start and retire workers, end.
 
 The order is by urgency. Patches are made in grid order, just ahead of the engines; an engine of the model's whole shape
-starts at once, while the first patches are being made.
+starts at once, while the first patches are being made. Every question asked on every event is answered by an index of
+the state; those about who should be started are asked only when something happened that could change the answer.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.events import Assign, Command, Discard, Finish, Retire, Role, StartWorker
-from orchestrator.place import Demand, Idle, choose, shape_to_start, shard_length
-from orchestrator.work import ContextWork, Life, Patched, PatchWork, State, WorkerState
-from workers.messages import Failure, GradeTask, PruneTask, Shape, Shard
+from orchestrator.events import Assign, Command, Discard, Finish, Order, Retire, Role, Slice, StartWorker
+from orchestrator.fleet import Life, WorkerState
+from orchestrator.place import Demand, Idle, allot, choose, pruners_wanted, shard_length
+from orchestrator.work import ContextWork, Patched, PatchWork, Running, State
+from workers.messages import Failure, GradeTask, PruneTask, Shape
 
 WATCH_SECONDS = 1.0
 
 
 def next_orders(state: State, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    """Commands for the moment, each noted in `state` as it is given. `tasks` learns what shards and gradings serve."""
+    """Commands for the moment, each noted in `state` as it is given. `tasks` learns what slices and gradings serve."""
     if now - state.watched >= WATCH_SECONDS:
-        state.watched = now
+        state.watched, state.staffed = now, False
         yield from _watch(state, now)
     if state.stopping is None:
         yield from _assign_patches(state, now)
-        yield from _assign_shards(state, now, tasks)
+        yield from _assign_slices(state, now, tasks)
         yield from _assign_grading(state, now, tasks)
-        yield from _start_pruner(state, now)
-        yield from _start_engines(state, now)
-        yield from _start_grader(state, now)
+        if not state.staffed:
+            state.staffed = True
+            yield from _start_pruners(state, now)
+            yield from _start_engines(state, now)
+            yield from _start_grader(state, now)
     yield from _wind_up(state, now)
 
 
 def _watch(state: State, now: float) -> Iterator[Command]:
-    """Discard workers that do not come up, or have fallen silent at work."""
-    for known in list(state.workers.values()):
+    """Discard workers that do not come up, have fallen silent at work, or talk and get nowhere."""
+    for known in state.fleet:
         patience = _patience(state, known)
         if patience is not None and now - known.since > patience:
             known.since = now
             yield Discard(
-                known.worker,
-                Failure("hang", f"{known.worker} was {known.life} and silent for {patience:.0f} s"),
+                known.worker, Failure("hang", f"{known.worker} was {known.life} and silent for {patience:.0f} s")
             )
+        elif _engaged(known) and now - known.progressed > state.policy.stall_seconds:
+            known.progressed = now
+            cause = f"{known.worker} is alive and has generated nothing for {state.policy.stall_seconds:.0f} s"
+            yield Discard(known.worker, Failure("hang", cause))
 
 
 def _patience(state: State, known: WorkerState) -> float | None:
@@ -47,25 +54,37 @@ def _patience(state: State, known: WorkerState) -> float | None:
         return None
     if known.life is Life.STARTING:
         return state.policy.start_seconds
-    return state.policy.prune_seconds if isinstance(known.task, PruneTask) else state.policy.silence_seconds
+    prunes = any(isinstance(task, PruneTask) for task in known.tasks.values())
+    return state.policy.prune_seconds if prunes else state.policy.silence_seconds
 
 
-def _give(known: WorkerState, task: Shard | GradeTask | PruneTask, now: float) -> Assign:
-    known.life, known.task, known.since = Life.BUSY, task, now
+def _engaged(known: WorkerState) -> bool:
+    return known.role is Role.ENGINE and known.life is Life.BUSY
+
+
+def _give(state: State, known: WorkerState, task: Order, now: float) -> Assign:
+    if known.life is Life.IDLE:
+        state.fleet.become(known, Life.BUSY)
+        known.since = known.progressed = now
+    known.tasks[task.task_id] = task
     return Assign(known.worker, task)
 
 
 def _start(
     state: State, role: Role, now: float, shape: Shape | None = None, patch_id: str | None = None
 ) -> StartWorker:
-    worker = state.name(role)
-    state.workers[worker] = WorkerState(worker, role, now, shape)
+    known = WorkerState(state.name(role), role, now, shape)
+    state.fleet.add(known)
     state.tally.engines_started += role is Role.ENGINE
-    return StartWorker(worker, role, shape, patch_id)
+    return StartWorker(known.worker, role, shape, patch_id)
 
 
-def _retire(known: WorkerState, now: float) -> Retire:
-    known.life, known.since = Life.CLOSING, now
+def retire(state: State, known: WorkerState, now: float) -> Retire:
+    """Ask a worker to hand in what it has and close; it gets nothing more."""
+    if known.hungry:
+        state.feed_on(known, False)
+    state.fleet.become(known, Life.CLOSING)
+    known.since = now
     return Retire(known.worker)
 
 
@@ -73,107 +92,163 @@ def _retire(known: WorkerState, now: float) -> Retire:
 
 
 def _assign_patches(state: State, now: float) -> Iterator[Command]:
-    for known in state.idle(Role.PRUNE):
-        patch = next((p for p in _owed_patches(state) if p.not_before <= now), None)
+    for known in state.fleet.idle(Role.PRUNE):
+        owed = owed_patches(state)
+        patch = next((patch for patch in owed if patch.not_before <= now), None)
         if patch is not None:
             patch.state = Patched.MAKING
             # Each attempt is a task of its own, so that the end of an earlier one cannot be taken for its end.
-            yield _give(known, replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}"), now)
-        elif not any(True for _ in _owed_patches(state)):
-            yield _retire(known, now)
+            yield _give(state, known, replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}"), now)
+        elif not owed:
+            yield retire(state, known, now)
 
 
-def _owed_patches(state: State) -> Iterator[PatchWork]:
-    """Patches to be made that draws wait for, in grid order."""
-    return (p for p in state.patches.values() if p.state is Patched.OWED and state.wanted(p))
+def owed_patches(state: State) -> list[PatchWork]:
+    """Patches to be made that draws wait for, in grid order; those first without which an engine cannot even start."""
+    owed = [patch for name in state.coming if (patch := state.patches[name]).state is Patched.OWED]
+    return sorted(owed, key=lambda patch: _urgency(state, patch))
 
 
-def _start_pruner(state: State, now: float) -> Iterator[Command]:
-    if state.dead(Role.PRUNE) or _count(state, Role.PRUNE) or next(_owed_patches(state), None) is None:
+def _urgency(state: State, patch: PatchWork) -> tuple[bool, int]:
+    work = state.by_patch[patch.task.patch_id][0]
+    return (work.context.shape.whole or state.policy.slots <= 2, work.order)
+
+
+def _start_pruners(state: State, now: float) -> Iterator[Command]:
+    if state.dead(Role.PRUNE) or not state.coming:
         return
-    if _count(state, Role.ENGINE) < state.policy.slots:
-        yield _start(state, Role.PRUNE, now)
-    elif not _demands(state) and (idle := state.idle(Role.ENGINE)):
-        yield _retire(idle[0], now)  # every slot holds an engine, and all of them wait for a patch
+    owed = len(owed_patches(state))
+    fleet, slots = state.fleet, state.policy.slots
+    idle = [] if any(state.ready.values()) else fleet.idle(Role.ENGINE)
+    free = slots - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
+    at_work = fleet.of(Role.PRUNE, Life.STARTING, Life.IDLE, Life.BUSY)
+    wanted = pruners_wanted(owed + sum(bool(known.tasks) for known in at_work), slots, free + len(idle)) - len(at_work)
+    for _ in range(max(0, wanted)):
+        if free > 0:
+            free -= 1
+            yield _start(state, Role.PRUNE, now)
+        elif idle and not at_work:
+            # Every slot holds an engine, and all of them wait for a patch.
+            yield retire(state, idle.pop(), now)
+            return
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
-def _assign_shards(state: State, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    for known in state.idle(Role.ENGINE):
-        assert known.shape is not None
-        demand = choose(Idle(known.worker, known.shape, known.patch_id), _demands(state))
-        if demand is None:
-            continue
-        work = next(work for work in state.by_patch[demand.patch_id] if work.draws)
-        engines = demand.engines + (known.patch_id != demand.patch_id)
-        policy = state.policy
-        piece = work.take(shard_length(work.draws, engines, policy.smallest_shard, policy.largest_shard))
-        shard = Shard(state.name("shard"), work.context, piece.items)
-        work.running[shard.task_id] = piece
-        tasks[shard.task_id] = work
-        known.patch_id = demand.patch_id
-        yield _give(known, shard, now)
+def _assign_slices(state: State, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
+    for shape in [shape for shape, ready in state.ready.items() if ready]:
+        for patch_id in [name for name in state.ready[shape] if state.hungry.get(name)]:
+            for known in list(state.hungry[patch_id].values()):
+                work = next((work for work in state.by_patch[patch_id] if work.fresh), None)
+                if work is not None:
+                    yield _give_fresh(state, known, work, now, tasks)
+        for known in state.fleet.idle(Role.ENGINE):
+            if known.shape == shape:
+                demand = choose(Idle(known.worker, shape, known.patch_id), demands(state, shape))
+                if demand is None:
+                    break
+                if known.patch_id != demand.patch_id:
+                    state.fleet.take_weights(known, demand.patch_id)
+                works = state.by_patch[demand.patch_id]
+                work = next((work for work in works if work.fresh), None)
+                if work is not None:
+                    yield _give_fresh(state, known, work, now, tasks)
+                else:
+                    yield _give_lost(state, known, next(work for work in works if work.lost), now, tasks)
 
 
-def _demands(state: State) -> list[Demand]:
-    """What is ready to run, by patch."""
-    engines: dict[str | None, int] = {}
-    for known in state.workers.values():
-        if known.role is Role.ENGINE:
-            engines[known.patch_id] = engines.get(known.patch_id, 0) + 1
-    found = []
-    for patch_id, works in state.by_patch.items():
-        tokens = sum(work.tokens for work in works)
-        if any(work.draws for work in works) and state.patches[patch_id].state is Patched.HELD:
-            found.append(
-                Demand(patch_id, works[0].context.shape, max(tokens, 1), engines.get(patch_id, 0), works[0].order)
-            )
-    return found
+def _give_fresh(
+    state: State, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
+) -> Assign:
+    policy, engines = state.policy, state.fleet.engines_of[work.context.patch_id]
+    length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
+    return _give_slice(state, known, work, Running(work.take_fresh(length), set(), 0), now, tasks)
 
 
-def _prospects(state: State) -> list[Demand]:
-    """What is ready to run, or will be as soon as a patch is made that leaves the model's shape whole."""
-    ready = _demands(state)
-    if state.dead(Role.PRUNE):
-        return ready
-    coming = [
-        Demand(patch_id, works[0].context.shape, max(1, sum(work.tokens for work in works)), 0, works[0].order)
-        for patch_id, works in state.by_patch.items()
-        if works[0].context.shape.whole
-        and state.patches[patch_id].state in (Patched.OWED, Patched.MAKING)
-        and any(work.draws for work in works)
+def _give_lost(
+    state: State, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
+) -> Assign:
+    """A piece that was lost travels alone, so that no other is lost with it."""
+    piece = work.lost.popleft()
+    return _give_slice(state, known, work, Running(piece.numbers, set(), piece.losses), now, tasks)
+
+
+def _give_slice(
+    state: State, known: WorkerState, work: ContextWork, run: Running, now: float, tasks: dict[str, ContextWork]
+) -> Assign:
+    run.left.update(run.numbers)
+    one = Slice(state.name("shard"), work.context.context_id, run.numbers)
+    work.running[one.task_id], tasks[one.task_id] = run, work
+    state.feed_on(known, False)
+    state.note(work)
+    return _give(state, known, one, now)
+
+
+def demands(state: State, shape: Shape) -> list[Demand]:
+    """What is ready to run on engines of `shape`, by patch."""
+    return [
+        Demand(
+            patch_id,
+            shape,
+            _tokens(state, patch_id),
+            state.fleet.engines_of.get(patch_id, 0),
+            state.by_patch[patch_id][0].order,
+        )
+        for patch_id in state.ready.get(shape, ())
     ]
-    return ready + coming
+
+
+def _tokens(state: State, patch_id: str) -> float:
+    return max(1.0, sum(work.tokens for work in state.by_patch[patch_id] if work.fresh or work.lost))
 
 
 def _start_engines(state: State, now: float) -> Iterator[Command]:
     if state.dead(Role.ENGINE):
         return
-    engines, pruners = _count(state, Role.ENGINE), _count(state, Role.PRUNE)
-    room = min(state.policy.engines - engines, state.policy.slots - engines - pruners)
-    prospects = _prospects(state) if room > 0 or state.idle(Role.ENGINE) else []
-    here = [s.shape for s in state.workers.values() if s.role is Role.ENGINE and s.shape and s.life is not Life.CLOSING]
+    fleet, policy = state.fleet, state.policy
+    engines = fleet.count(Role.ENGINE)
+    room = min(policy.engines - engines, policy.slots - engines - fleet.count(Role.PRUNE))
+    idle = fleet.idle(Role.ENGINE)
+    if room <= 0 and not idle:
+        return
+    work = _work_by_shape(state)
+    shares = allot(work, min(policy.engines, policy.slots))
+    lacking = [s for s in sorted(shares, key=lambda s: -work[s]) if fleet.shapes.get(s, 0) < shares[s]]
+    startable = [shape for shape in lacking if shape.whole or state.ready.get(shape)]
     if room <= 0:
         # Every place is taken: an idle engine of a shape without work makes room for one that has some.
-        shapes = {demand.shape for demand in prospects}
-        useless = [s for s in state.idle(Role.ENGINE) if s.shape not in shapes]
-        if useless and shapes - set(here):
-            yield _retire(useless[0], now)
+        useless = [known for known in idle if known.shape is not None and not work.get(known.shape)]
+        for known, _ in zip(useless, startable, strict=False):
+            yield retire(state, known, now)
         return
-    for _ in range(room):
-        unserved = [demand for demand in prospects if demand.shape not in here]
-        waiting = sum(work.draws for work in state.contexts.values())
-        if not unserved and waiting <= len(here) * state.policy.smallest_shard:
-            return
-        shape = shape_to_start(unserved or prospects, here)
-        if shape is None:
-            return
-        here.append(shape)
-        # A whole engine is built from the model alone; any other needs a patch to show which blocks are gone.
-        patch = None if shape.whole else next(d.patch_id for d in prospects if d.shape == shape)
-        yield _start(state, Role.ENGINE, now, shape, patch)
+    for shape in startable:
+        for _ in range(shares[shape] - fleet.shapes.get(shape, 0)):
+            if room <= 0 or not _worth_an_engine(state, shape):
+                break
+            room -= 1
+            # A whole engine is built from the model alone; any other needs a patch to show which blocks are gone.
+            patch = None if shape.whole else next(iter(state.ready[shape]))
+            yield _start(state, Role.ENGINE, now, shape, patch)
+
+
+def _work_by_shape(state: State) -> dict[Shape, float]:
+    """Expected tokens that wait, by shape: what is ready, and what will be as soon as its patch is made."""
+    coming = () if state.dead(Role.PRUNE) else state.coming
+    names = [name for ready in state.ready.values() for name in ready] + list(coming)
+    work: dict[Shape, float] = {}
+    for name in names:
+        shape = state.by_patch[name][0].context.shape
+        work[shape] = work.get(shape, 0.0) + _tokens(state, name)
+    return work
+
+
+def _worth_an_engine(state: State, shape: Shape) -> bool:
+    """Whether more draws wait than the engines of this shape will soon have finished."""
+    here = state.fleet.shapes.get(shape, 0)
+    names = [*state.ready.get(shape, ()), *state.coming]
+    works = (work for name in names for work in state.by_patch[name] if work.context.shape == shape)
+    return sum(work.draws for work in works) > here * state.policy.smallest_shard
 
 
 # --- grading ----------------------------------------------------------------------------------------------------------
@@ -181,27 +256,26 @@ def _start_engines(state: State, now: float) -> Iterator[Command]:
 
 def _assign_grading(state: State, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
     """Grade what is quiet first: a context that still runs will have to be graded again."""
-    for known in state.idle(Role.GRADE):
-        dirty = (w for w in state.contexts.values() if w.ungraded and w.grading is None)
-        work = min(dirty, key=lambda w: (bool(w.running), w.order), default=None)
-        if work is None:
+    if not state.ungraded:
+        return
+    for known in state.fleet.idle(Role.GRADE):
+        dirty = [state.contexts[name] for name in state.ungraded]
+        if not dirty:
             return
+        work = min(dirty, key=lambda work: (bool(work.running), work.order))
         context = work.context
         task = GradeTask(state.name("grade"), context.context_id, context.answer_context_id, work.golds)
         work.ungraded, work.grading = False, task.task_id
         tasks[task.task_id] = work
-        yield _give(known, task, now)
+        state.note(work)
+        yield _give(state, known, task, now)
 
 
 def _start_grader(state: State, now: float) -> Iterator[Command]:
-    if state.dead(Role.GRADE) or _count(state, Role.GRADE):
+    if state.dead(Role.GRADE) or state.fleet.count(Role.GRADE):
         return
-    if any(not work.settled() for work in state.contexts.values()) and _reason_to_end(state) is None:
+    if state.unsettled and _reason_to_end(state) is None:
         yield _start(state, Role.GRADE, now)
-
-
-def _count(state: State, role: Role) -> int:
-    return sum(known.role is role for known in state.workers.values())
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
@@ -211,24 +285,26 @@ def _wind_up(state: State, now: float) -> Iterator[Command]:
     reason = _reason_to_end(state)
     if reason is None:
         return
-    for known in state.workers.values():
+    for known in state.fleet:
         if known.life is not Life.CLOSING:
-            yield _retire(known, now)
-    if not state.workers and not state.recounting:
+            yield retire(state, known, now)
+    if not len(state.fleet) and not state.recounting:
         yield Finish(reason)
 
 
 def _reason_to_end(state: State) -> str | None:
     if state.stopping is not None:
         return state.stopping
-    if state.recounting or any(s.life in (Life.BUSY, Life.STARTING) for s in state.workers.values()):
+    if state.recounting or state.fleet.at_work:
         return None
-    if all(work.settled() for work in state.contexts.values()):
+    if not state.unsettled:
         return "done"
     dead = [role for role in Role if state.dead(role)]
+    if not dead:
+        return None
     able = (
-        (not state.dead(Role.PRUNE) and next(_owed_patches(state), None) is not None)
-        or (not state.dead(Role.ENGINE) and bool(_demands(state)))
-        or (not state.dead(Role.GRADE) and any(work.ungraded for work in state.contexts.values()))
+        (not state.dead(Role.PRUNE) and bool(owed_patches(state)))
+        or (not state.dead(Role.ENGINE) and any(state.ready.values()))
+        or (not state.dead(Role.GRADE) and bool(state.ungraded))
     )
-    return f"no {' and no '.join(dead)} worker comes up" if dead and not able else None
+    return None if able else f"no {' and no '.join(dead)} worker comes up"

@@ -2,11 +2,12 @@
 
 The rules, in order: an engine keeps the weights it holds while there is work for them; else it takes the variant with
 the most remaining work per engine; shards shrink towards the end, so that no engine waits for another's last shard; the
-longest expected draws go first, so that none of them starts last.
+longest expected draws go first, so that none of them starts last. Engines are shared out among shapes in proportion to
+their work, because one that changes its shape has to start anew.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from workers.messages import Shape
@@ -14,6 +15,10 @@ from workers.messages import Shape
 SHARDS_PER_ENGINE = 3
 """A variant's remaining work is cut into about this many shards per engine on it: large enough to keep an engine's
 batch full, small enough that the last ones even out."""
+
+PRUNERS_SHARE = 8
+"""Of so many devices, one prunes while engines have work: a patch takes minutes, and its evaluation the better part of
+an hour, so patches stay ahead of need."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,20 @@ def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int
     return max(1, min(waiting, max(smallest, min(largest, fair))))
 
 
-def shape_to_start(demands: Sequence[Demand], starting: Sequence[Shape]) -> Shape | None:
-    """The shape that a new engine should have: the one with most work waiting per engine already coming up for it."""
-    waiting: dict[Shape, float] = {}
-    for demand in demands:
-        waiting[demand.shape] = waiting.get(demand.shape, 0.0) + demand.waiting
-    best = max(waiting, key=lambda shape: waiting[shape] / (1 + starting.count(shape)), default=None)
-    return best if best is not None and waiting[best] > 0 else None
+def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
+    """Share out `engines` among shapes in proportion to their work (D'Hondt: the next goes where most is per engine).
+
+    A shape may come away with none; it waits until another's engines run out of work.
+    """
+    shares = dict.fromkeys(work, 0)
+    for _ in range(engines):
+        best = max(work, key=lambda shape: work[shape] / (1 + shares[shape]), default=None)
+        if best is None or work[best] <= 0:
+            break
+        shares[best] += 1
+    return shares
+
+
+def pruners_wanted(patches: int, slots: int, idle_engines: int) -> int:
+    """How many devices should prune when `patches` are to be made: some, and every one that has nothing else to do."""
+    return min(patches, max(math.ceil(slots / PRUNERS_SHARE), idle_engines))

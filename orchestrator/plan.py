@@ -2,25 +2,28 @@
 
 Owed is decided answer by answer. A draw whose trace is stored owes only the answers at cuts that nobody asked for yet,
 or the extension of its trace; a limit above a trace's natural end owes nothing.
+
+Draws are numbered within their context: draw n is seed n % seeds of distinct question n // seeds, in grid order. What
+is owed is a range or an array of numbers, so a plan of ten million draws is as small as one of ten thousand.
 """
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from eval.draws import DrawJob, PriorTrace, owed_limits
+from eval.draws import DrawJob
 from orchestrator.survey import Limits, PlannedVariant, Survey
 from workers.messages import Item
 
-DrawName = tuple[str, int]
-"""(prompt id, seed) within a context."""
-
 
 @dataclass(frozen=True)
-class Held:
-    """What the store holds of one draw."""
+class HeldContext:
+    """What the store holds of one context, by draw number."""
 
-    trace: PriorTrace
-    cuts: frozenset[int]
+    lengths: Sequence[int]
+    """Tokens of each draw's trace; -1 where nothing is held."""
+    partial: Mapping[int, tuple[int, ...]]
+    """Draw -> limits that it owes still, for draws of which something is held. The others are complete."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ class Holdings:
     """What the store holds, as far as the plan asks."""
 
     patches: frozenset[str] = frozenset()
-    draws: Mapping[str, Mapping[DrawName, Held]] = field(default_factory=dict)
-    """Context id -> its draws, with the cuts answered in the answer context that was asked about."""
-    graded: Mapping[str, int] = field(default_factory=dict)
+    contexts: Mapping[str, HeldContext] = field(default_factory=dict)
+    """Context id -> its draws. A context that is not here holds nothing."""
+    ungraded: Mapping[str, int] = field(default_factory=dict)
     """Context id -> how many answers of it lack a grade."""
 
 
@@ -40,17 +43,45 @@ class OwedContext:
 
     variant: PlannedVariant
     decoding: Limits
-    items: tuple[Item, ...]
+    seeds: tuple[int, ...]
+    numbers: Sequence[int]
+    """The draws that are owed, rising."""
+    held: HeldContext | None
     ungraded: int
     order: int
 
     @property
+    def limit(self) -> int:
+        return max(self.decoding.limits)
+
+    @property
     def new_tokens(self) -> int:
         """At most this many thinking tokens will be generated."""
-        return sum(
-            max(0, max(item.job.limits) - len(item.job.prior.token_ids if item.job.prior else ()))
-            for item in self.items
-        )
+        begun = {number: self._held_tokens(number) for number in self.held.partial} if self.held else {}
+        grown = sum(max(0, max(self._limits(number)) - held) for number, held in begun.items())
+        return (len(self.numbers) - len(begun)) * self.limit + grown
+
+    def items(self, numbers: Sequence[int]) -> tuple[Item, ...]:
+        """The draws of these numbers, as a worker needs them."""
+        return tuple(map(self._item, numbers))
+
+    def _item(self, number: int) -> Item:
+        index, seed = divmod(number, len(self.seeds))
+        question = self.variant.distinct[index]
+        job = DrawJob(question.problem_id, question.prompt_ids, self.seeds[seed], self._limits(number))
+        continues = self.held is not None and number in self.held.partial
+        return Item(number, question.gold.prompt_id, question.benchmark, job, continues)
+
+    def _limits(self, number: int) -> tuple[int, ...]:
+        partial = self.held.partial if self.held is not None else {}
+        return partial.get(number, self.decoding.limits)
+
+    def _held_tokens(self, number: int) -> int:
+        return max(0, self.held.lengths[number]) if self.held is not None else 0
+
+    def held_tokens(self) -> dict[int, int]:
+        """Of the draws that go on from something stored: draw -> tokens of its stored trace."""
+        return {number: self._held_tokens(number) for number in self.held.partial} if self.held is not None else {}
 
 
 @dataclass(frozen=True)
@@ -75,47 +106,29 @@ def make_plan(survey: Survey, holdings: Holdings) -> Plan:
     """Subtract `holdings` from `survey`."""
     contexts: list[OwedContext] = []
     seen: set[str] = set()
+    seeds = survey.grid.sampling.seeds
     held = 0
     for variant in survey.variants:
         for decoding in variant.decodings:
-            if decoding.context.context_id in seen:
+            name = decoding.context.context_id
+            if name in seen:
                 continue  # two spellings of one variant: the same weights, the same draws
-            seen.add(decoding.context.context_id)
-            items, complete = _owed(survey, variant, decoding, holdings)
-            held += complete
-            ungraded = holdings.graded.get(decoding.context.context_id, 0)
-            contexts.append(OwedContext(variant, decoding, items, ungraded, len(contexts)))
-    wanted = {owed.variant.patch_id for owed in contexts if owed.items} - holdings.patches
+            seen.add(name)
+            stored = holdings.contexts.get(name)
+            draws = len(variant.distinct) * len(seeds)
+            numbers = owed_numbers(draws, stored)
+            held += draws - len(numbers)
+            ungraded = holdings.ungraded.get(name, 0)
+            contexts.append(OwedContext(variant, decoding, seeds, numbers, stored, ungraded, len(contexts)))
+    wanted = {owed.variant.patch_id for owed in contexts if owed.numbers} - holdings.patches
     patches = {owed.variant.patch_id: owed.variant for owed in contexts if owed.variant.patch_id in wanted}
     cells = len(survey.variants) * len(survey.grid.token_limits)
-    return Plan(
-        survey,
-        tuple(patches.values()),
-        tuple(contexts),
-        cells,
-        held,
-        sum(len(owed.items) for owed in contexts),
-    )
+    owed_draws = sum(len(owed.numbers) for owed in contexts)
+    return Plan(survey, tuple(patches.values()), tuple(contexts), cells, held, owed_draws)
 
 
-def _owed(
-    survey: Survey, variant: PlannedVariant, decoding: Limits, holdings: Holdings
-) -> tuple[tuple[Item, ...], int]:
-    stored = holdings.draws.get(decoding.context.context_id, {})
-    items: list[Item] = []
-    asked: set[DrawName] = set()
-    complete = 0
-    for question in variant.questions:
-        for seed in survey.grid.sampling.seeds:
-            name = (question.gold.prompt_id, seed)
-            if name in asked:
-                continue  # the same prompt in two benchmarks is one draw
-            asked.add(name)
-            have = stored.get(name)
-            limits = owed_limits(have.trace, have.cuts, decoding.limits) if have else decoding.limits
-            if not limits:
-                complete += 1
-                continue
-            job = DrawJob(question.problem_id, question.prompt_ids, seed, limits, have.trace if have else None)
-            items.append(Item(question.gold.prompt_id, question.benchmark, job))
-    return tuple(items), complete
+def owed_numbers(draws: int, held: HeldContext | None) -> Sequence[int]:
+    """The draws, of so many, of which something is owed."""
+    if held is None:
+        return range(draws)
+    return array("I", (n for n in range(draws) if held.lengths[n] < 0 or n in held.partial))

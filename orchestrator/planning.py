@@ -34,8 +34,8 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
                 "patch": owed.variant.patch_id,
                 "context": owed.decoding.context.context_id,
                 "limits": list(owed.decoding.limits),
-                "draws_owed": len(owed.items),
-                "draws_held": len({q.gold.prompt_id for q in owed.variant.questions}) * seeds - len(owed.items),
+                "draws_owed": len(owed.numbers),
+                "draws_held": len({q.gold.prompt_id for q in owed.variant.questions}) * seeds - len(owed.numbers),
             }
             for owed in plan.contexts
         ],

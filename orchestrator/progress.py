@@ -14,14 +14,14 @@ from orchestrator.events import (
     Command,
     Discard,
     Event,
+    Leaving,
     RecordFailures,
     Reported,
-    TaskFailed,
     WorkerLost,
     WorkerReady,
 )
-from orchestrator.work import Life
-from workers.messages import PatchMade, Swapped
+from orchestrator.fleet import Life
+from workers.messages import Failed, PatchMade, Swapped, Troubled
 
 CONSOLE = Console(stderr=True, highlight=False)
 LOG_SECONDS = 15.0
@@ -69,7 +69,7 @@ def status_line(core: Core, seconds: float) -> str:
     tally = core.state.tally
     done = tally.committed + tally.failed
     tokens = tally.trace_tokens + tally.answer_tokens
-    states = [f"{s.worker} {s.life}" for s in core.state.workers.values() if s.life is not Life.IDLE]
+    states = [f"{s.worker} {s.life}" for s in core.state.fleet if s.life is not Life.IDLE]
     parts = [
         f"{done}/{tally.owed} draws",
         f"{tally.patches_made}/{tally.patches_owed} patches" if tally.patches_owed else "",
@@ -113,12 +113,15 @@ def notable(event: Event, commands: Sequence[Command]) -> Iterator[str]:
         case WorkerLost(worker, failure) if failure.kind != "retired":
             log = f" (log: {failure.log})" if failure.log else ""
             yield f"[red]{worker} lost[/red]: {failure.kind}: {failure.cause}{log}"
-        case TaskFailed(worker, task_id, failure):
+        case Reported(worker, Troubled(failure=failure)):
+            yield f"[yellow]{worker} waits[/yellow]: {failure.kind}: {failure.cause}"
+        case Leaving(workers, reason):
+            yield f"[yellow]{len(workers)} workers hand in[/yellow]: {reason}"
+        case Reported(worker, Failed(task_id, failure)):
             yield f"[red]{task_id} failed[/red] on {worker}: {failure.kind}: {failure.cause}"
     for command in commands:
         match command:
-            case RecordFailures(rows):
-                if rows:
-                    yield f"[red]{len(rows)} draws given up[/red]: {rows[0].kind}: {rows[0].cause}"
+            case RecordFailures(numbers=numbers, failure=failure):
+                yield f"[red]{len(numbers)} draws given up[/red]: {failure.kind}: {failure.cause}"
             case Discard(worker, failure):
                 yield f"[red]discarding {worker}[/red]: {failure.cause}"

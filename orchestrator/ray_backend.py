@@ -1,7 +1,7 @@
 """Workers as Ray actors: the only import of ray.
 
 Ray's own retries and restarts are off: they are used up within seconds of a node's death, and the core must know of
-every loss anyway. An actor runs one task in one thread and listens in another, so that it can be asked to stop.
+every loss anyway. An actor works in one thread and listens in another, so that it can be fed ahead and asked to stop.
 """
 
 import json
@@ -20,32 +20,34 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from orchestrator.backend import Devices
-from orchestrator.events import Event, Reported, TaskEnded, TaskFailed, WorkerLost, WorkerReady
+from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
+from workers.inbox import Inbox
 from workers.messages import Facts, Failure, Report, Task
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
-from workers.worker import TaskFault, Worker, WorkerFault
+from workers.worker import Worker, WorkerFault, serve
 
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
 """Environment that must reach the workers when the cluster was started without it."""
 
 
 class Host:
-    """The actor: builds its worker in its own process and runs tasks on it."""
+    """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
 
     def __init__(self, name: str, recipe: Recipe) -> None:
+        self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 
     def facts(self) -> Facts:
         return self._worker.facts()
 
-    def run(self, task: Task) -> Iterator[Report]:
-        yield from self._worker.run(task)
+    def serve(self) -> Iterator[Report]:
+        yield from serve(self._worker, self._inbox)
+
+    def put(self, task: Task) -> None:
+        self._inbox.put(task)
 
     def close(self) -> None:
-        self._worker.close()
-
-    def ask_to_stop(self) -> None:
-        self._worker.ask_to_stop()
+        self._inbox.close()
 
 
 def _passed_on() -> dict[str, str]:
@@ -65,11 +67,8 @@ def _own_log() -> str:
 @dataclass
 class _Actor:
     handle: Any
-    ready: Any = None
-    reports: Any = None
-    task: Task | None = None
-    closing: Any = None
-    discarded: Failure | None = None
+    ready: Any
+    reports: Any
     log: str = ""
 
 
@@ -112,21 +111,18 @@ class RayBackend:
             runtime_env={"env_vars": environment} if environment else None,
         )(Host)
         handle = actor.remote(worker, recipe)
-        self._actors[worker] = _Actor(handle, ready=handle.facts.remote())
+        self._actors[worker] = _Actor(
+            handle, ready=handle.facts.remote(), reports=handle.serve.options(num_returns="streaming").remote()
+        )
 
     def assign(self, worker: str, task: Task) -> None:
-        actor = self._actors[worker]
-        actor.task = task
-        actor.reports = actor.handle.run.options(num_returns="streaming").remote(task)
+        self._actors[worker].handle.put.options(concurrency_group="control").remote(task)
 
     def retire(self, worker: str) -> None:
-        actor = self._actors[worker]
-        actor.handle.ask_to_stop.options(concurrency_group="control").remote()
-        actor.closing = actor.handle.close.remote()  # queued behind the running task
+        self._actors[worker].handle.close.options(concurrency_group="control").remote()
 
     def discard(self, worker: str, failure: Failure) -> None:
         if (actor := self._actors.get(worker)) is not None:
-            actor.discarded = failure
             ray.kill(actor.handle)
             self._lose(worker, failure)
 
@@ -139,9 +135,7 @@ class RayBackend:
     def _collect(self, seconds: float) -> None:
         waiting: dict[Any, str] = {}
         for worker, actor in self._actors.items():
-            for future in (actor.ready, actor.reports, None if actor.reports is not None else actor.closing):
-                if future is not None:
-                    waiting[future] = worker
+            waiting[actor.ready if actor.ready is not None else actor.reports] = worker
         if not waiting:
             _pause(seconds)
             return
@@ -161,15 +155,8 @@ class RayBackend:
                 facts: Facts = ray.get(future)
                 actor.ready, actor.log = None, facts.log
                 self._events.append(WorkerReady(worker, facts))
-            elif future is actor.reports:
-                self._hear_report(worker, actor)
             else:
-                ray.get(future)
-                ray.kill(actor.handle)
-                self._lose(worker, Failure("retired", "closed as asked", actor.log))
-        except TaskFault as fault:
-            self._end_task(actor)
-            self._events.append(TaskFailed(worker, self._task_id(actor), fault.failure))
+                self._hear_report(worker, actor)
         except WorkerFault as fault:
             ray.kill(actor.handle)
             self._lose(worker, fault.failure)
@@ -185,22 +172,13 @@ class RayBackend:
         try:
             report: Report = ray.get(next(actor.reports), timeout=60)
         except StopIteration:
-            self._end_task(actor)
-            self._events.append(TaskEnded(worker, self._task_id(actor)))
+            ray.kill(actor.handle)
+            self._lose(worker, Failure("retired", "closed as asked", actor.log))
         except GetTimeoutError:
             ray.kill(actor.handle)
             self._lose(worker, Failure("worker-lost", "a report was announced and never came", actor.log))
         else:
             self._events.append(Reported(worker, report))
-
-    @staticmethod
-    def _end_task(actor: _Actor) -> None:
-        actor.reports = None
-
-    @staticmethod
-    def _task_id(actor: _Actor) -> str:
-        assert actor.task is not None
-        return actor.task.task_id
 
     def _lose(self, worker: str, failure: Failure) -> None:
         if self._actors.pop(worker, None) is not None:

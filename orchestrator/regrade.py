@@ -19,8 +19,8 @@ from orchestrator.store import Store, StoreError
 from orchestrator.survey import Survey
 from orchestrator.yaml_source import GridError
 from workers.grade_worker import GradeWorker, grader_id, ungraded
-from workers.messages import Gold, Graded, GradeTask
-from workers.worker import TaskFault
+from workers.inbox import Inbox
+from workers.messages import Failed, Gold, Graded, GradeTask
 
 Verdicts = Mapping[tuple[str, str, int, int, str], tuple[str, str]]
 """(context id, prompt id, seed, cut, gold id) -> (verdict, cause)."""
@@ -119,12 +119,13 @@ def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runti
     graded = 0
     try:
         for number, task in enumerate(tasks, 1):
-            for report in worker.run(task):
-                assert isinstance(report, Graded)
-                graded += report.answers
-                say(f"{grader}: {report.answers} answers of context {number} of {len(tasks)} graded and committed")
-    except TaskFault as fault:
-        raise StoreError(f"{fault.failure.cause}; the grades of the contexts before it are committed") from fault
+            for report in worker.run(task, Inbox()):
+                match report:
+                    case Graded(answers=answers):
+                        graded += answers
+                        say(f"{grader}: {answers} answers of context {number} of {len(tasks)} graded and committed")
+                    case Failed(failure=failure):
+                        raise StoreError(f"{failure.cause}; the grades of the contexts before it are committed")
     finally:
         worker.close()
     return graded

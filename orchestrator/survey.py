@@ -54,6 +54,8 @@ class PlannedVariant:
     decodings: tuple[Limits, ...]
     """One, or one per limit with `independent_limits`."""
     questions: tuple[Question, ...]
+    distinct: tuple[Question, ...]
+    """The questions by prompt: the same prompt in two benchmarks is one draw."""
     parameters: int
 
     @property
@@ -99,6 +101,7 @@ class _Surveyed:
     tokenizer: ChatTokenizer
     rules: Rules
     questions: tuple[Question, ...]
+    distinct: tuple[Question, ...]
     dtype: str
 
 
@@ -113,6 +116,9 @@ def _look_at(grid: Grid, model: Model, benchmarks: tuple[Benchmark, ...]) -> _Su
         raise GridError(f"{grid.source.where(place)}: {error}") from error
     questions = tuple(_questions(grid, benchmarks, tokenizer))
     _check_limits(grid, rules, questions, model)
+    distinct: dict[str, Question] = {}
+    for question in questions:
+        distinct.setdefault(question.gold.prompt_id, question)
     stored = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
     return _Surveyed(
         model.path,
@@ -120,6 +126,7 @@ def _look_at(grid: Grid, model: Model, benchmarks: tuple[Benchmark, ...]) -> _Su
         tokenizer,
         rules,
         questions,
+        tuple(distinct.values()),
         stored if model.dtype == "auto" else model.dtype,
     )
 
@@ -214,6 +221,7 @@ def _plan_variant(
         patch,
         tuple(decodings),
         model.questions,
+        model.distinct,
         sum(header.numel for header in model.checkpoint.tensors.values()),
     )
 

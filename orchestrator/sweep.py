@@ -90,7 +90,7 @@ def drive(plan: Plan, store: Store) -> str:
             TrackingThread(store, plan.survey, say) as tracking,
             show_progress() as progress,
         ):
-            reason = Driver(core, backend, store, grid.runtime, Path(scratch), [progress, tracking]).run()
+            reason = Driver(core, plan, backend, store, Path(scratch), [progress, tracking]).run()
         say(f"{grid.name}: {closing_line(core)}")
         return reason
     finally:

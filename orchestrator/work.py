@@ -1,13 +1,20 @@
-"""The state of a sweep as the core holds it: patches, draws and gradings that are owed, and workers. No decisions."""
+"""The state of a sweep as the core holds it: patches, draws and gradings that are owed. No decisions.
 
+Draws are numbers here, and those that wait are ranges or packed arrays: a context costs the same whether it owes ten
+draws or a million.
+"""
+
+from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 
 from orchestrator.events import Role
-from workers.messages import Context, DrawKey, Failure, Gold, Item, PruneTask, Shape, Shard, Task
+from orchestrator.expectation import Lengths
+from orchestrator.fleet import Fleet, WorkerState
+from workers.messages import Context, Failure, Gold, PruneTask, Shape
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Policy:
     """A large model loads for minutes; a worker that is not ready after this is discarded."""
     silence_seconds: float = 300.0
     """A worker at work reports every few seconds; after this silence it hangs."""
+    stall_seconds: float = 900.0
+    """An engine that reports and generates nothing for so long is stuck."""
     prune_seconds: float = 3600.0
     """Pruning reports nothing until it is done: SparseGPT on a large model takes its time."""
     backoff_seconds: float = 5.0
@@ -36,17 +45,23 @@ class Policy:
 
 @dataclass(frozen=True)
 class Piece:
-    """Draws that travel together, and how often they were lost together."""
+    """Draws that were lost together, so many times. They travel together, and with no others."""
 
-    items: tuple[Item, ...]
-    losses: int = 0
+    numbers: tuple[int, ...]
+    losses: int
 
-    @property
-    def tokens(self) -> int:
-        """Expected thinking tokens at most: what is still to be generated up to the largest limit."""
-        return sum(
-            max(item.job.limits) - (len(item.job.prior.token_ids) if item.job.prior else 0) for item in self.items
-        )
+
+@dataclass
+class Running:
+    """A slice that an engine has: what is not committed yet, and how often that was lost before."""
+
+    numbers: tuple[int, ...]
+    left: set[int]
+    losses: int
+
+    def rest(self) -> tuple[int, ...]:
+        """The draws that are not committed, in the order in which they were handed out."""
+        return tuple(number for number in self.numbers if number in self.left)
 
 
 class Patched(StrEnum):
@@ -70,73 +85,74 @@ class PatchWork:
 
 @dataclass
 class ContextWork:
-    """The owed draws of one context, and whether its grades are up to date."""
+    """The owed draws of one context, and whether its grades are up to date.
+
+    `seeds` draws of each question are numbered one after the other: draw n asks question n // seeds.
+    """
 
     context: Context
     golds: tuple[Gold, ...]
     order: int
-    running: dict[str, Piece] = field(default_factory=dict)
-    """Task id -> the piece it evaluates, without the draws that are committed already."""
+    lengths: Lengths
+    seeds: int = 1
+    limit: int = 0
+    """The largest token limit: no trace will be longer."""
+    held: Mapping[int, int] = field(default_factory=dict)
+    """Draw -> tokens of its trace that are in the store already."""
+    running: dict[str, Running] = field(default_factory=dict)
+    """Task id -> the slice it evaluates."""
     ungraded: bool = False
     grading: str | None = None
     grade_losses: int = 0
-    draws: int = 0
-    """Draws waiting."""
-    tokens: int = 0
-    """Expected tokens of the draws waiting."""
-    _waiting: deque[Piece] = field(default_factory=deque)
+    fresh: Sequence[int] = ()
+    """Draws that wait and were never lost, the longest expected last. Sorted when some are taken."""
+    lost: deque[Piece] = field(default_factory=deque)
+    """Draws that wait to be tried again."""
+    _sorted_at: int = -1
+    """How many traces had been observed when `fresh` was sorted."""
+
+    @property
+    def draws(self) -> int:
+        """How many draws wait."""
+        return len(self.fresh) + sum(len(piece.numbers) for piece in self.lost)
+
+    @property
+    def tokens(self) -> float:
+        """Expected thinking tokens of the draws that wait."""
+        sample = self.fresh[:: max(1, len(self.fresh) // 16)]
+        mean = sum(map(self.expected, sample)) / max(1, len(sample))
+        return mean * len(self.fresh) + sum(self.expected(n) for piece in self.lost for n in piece.numbers)
+
+    def expected(self, number: int) -> float:
+        """Expected thinking tokens of one draw; at least 1, for its answers."""
+        whole = min(self.lengths.expect(number // self.seeds), self.limit)
+        return max(1.0, whole - self.held.get(number, 0))
 
     def settled(self) -> bool:
-        return not (self.draws or self.running or self.ungraded or self.grading)
+        return not (self.fresh or self.lost or self.running or self.ungraded or self.grading)
 
-    def add(self, piece: Piece) -> None:
-        """Let a piece wait for an engine."""
-        self._waiting.append(piece)
-        self._count(piece, 1)
+    def take_fresh(self, most: int) -> tuple[int, ...]:
+        """Remove up to `most` draws that were never lost, those with the longest expected traces first."""
+        observed = self.lengths.observed
+        if self._sorted_at < 0 or observed >= 2 * self._sorted_at + 64:
+            # By falling number where lengths are equal, so that they are handed out in the order of the benchmark.
+            self.fresh = array("I", sorted(self.fresh, key=lambda number: (self.expected(number), -number)))
+            self._sorted_at = observed
+        taken = tuple(self.fresh[: -most - 1 : -1])
+        self.fresh = self.fresh[: len(self.fresh) - len(taken)]
+        return taken
 
-    def take(self, most: int) -> Piece:
-        """Remove the next piece, at most `most` draws of it. Requires that something waits."""
-        piece = self._waiting.popleft()
-        self._count(piece, -1)
-        if len(piece.items) > most:
-            rest = Piece(piece.items[most:], piece.losses)
-            self._waiting.appendleft(rest)
-            self._count(rest, 1)
-            piece = Piece(piece.items[:most], piece.losses)
-        return piece
+    def put_back(self, numbers: Iterable[int]) -> None:
+        """Let draws wait that nobody is to blame for."""
+        self.fresh = array("I", [*self.fresh, *numbers])
+        self._sorted_at = -1
 
-    def drain(self) -> list[Item]:
+    def drain(self) -> tuple[int, ...]:
         """Remove everything that waits."""
-        items = [item for piece in self._waiting for item in piece.items]
-        self._waiting.clear()
-        self.draws = self.tokens = 0
-        return items
-
-    def _count(self, piece: Piece, sign: int) -> None:
-        self.draws += sign * len(piece.items)
-        self.tokens += sign * piece.tokens
-
-
-class Life(StrEnum):
-    STARTING = "starting"
-    IDLE = "idle"
-    BUSY = "busy"
-    CLOSING = "closing"
-
-
-@dataclass
-class WorkerState:
-    """What the core knows of one worker process."""
-
-    worker: str
-    role: Role
-    since: float
-    """When it was last heard of."""
-    shape: Shape | None = None
-    life: Life = Life.STARTING
-    patch_id: str | None = None
-    """The weights an engine holds, or has been told to take."""
-    task: Task | None = None
+        numbers = (*self.fresh, *(number for piece in self.lost for number in piece.numbers))
+        self.fresh = ()
+        self.lost.clear()
+        return numbers
 
 
 @dataclass
@@ -159,8 +175,20 @@ class Tally:
     workers_lost: int = 0
 
 
+@dataclass(frozen=True)
+class Recounting:
+    """A slice whose end was not in order, until the store has been asked what of it is done."""
+
+    context_id: str
+    numbers: tuple[int, ...]
+    losses: int
+    failure: Failure
+    blameless: bool
+    """Its worker was asked to close: nothing was lost."""
+
+
 class State:
-    """Everything that the core remembers."""
+    """Everything that the core remembers. After any change to a `ContextWork` or to a patch's state, call `note`."""
 
     def __init__(self, policy: Policy, patches: Iterable[PatchWork], contexts: Iterable[ContextWork]) -> None:
         self.policy = policy
@@ -169,17 +197,57 @@ class State:
         self.by_patch: dict[str, list[ContextWork]] = {}
         for work in self.contexts.values():
             self.by_patch.setdefault(work.context.patch_id, []).append(work)
-        self.workers: dict[str, WorkerState] = {}
+        self.fleet = Fleet()
         self.tally = Tally(
             owed=sum(work.draws for work in self.contexts.values()),
             patches_owed=sum(patch.state is Patched.OWED for patch in self.patches.values()),
         )
         self.stopping: str | None = None
-        self.recounting: dict[str, tuple[Shard, Piece, Failure]] = {}
-        """Task id -> the shard of a lost worker, what of it was not reported, and why the worker was lost."""
+        self.recounting: dict[str, Recounting] = {}
         self.failed_starts: dict[Role, int] = dict.fromkeys(Role, 0)
+        self.store_losses = 0
+        """Tasks in a row that failed because the store could not be used."""
         self.watched = 0.0
+        self.staffed = False
+        """Whether the fleet has been looked at since anything happened that could call for other workers."""
+        self.unsettled: set[str] = set()
+        """Contexts that owe something."""
+        self.ungraded: set[str] = set()
+        """Contexts that could be graded now."""
+        self.ready: dict[Shape, dict[str, None]] = {}
+        """Shape -> patches that are held and that draws wait for, in no order that matters."""
+        self.coming: dict[str, None] = {}
+        """Patches that draws wait for and that are not made."""
+        self.hungry: dict[str, dict[str, WorkerState]] = {}
+        """Patch -> engines at work on it that could take more."""
         self._names = count(1)
+        for work in self.contexts.values():
+            self.note(work)
+
+    def note(self, work: ContextWork) -> None:
+        """Bring the indexes up to date with a context and its patch."""
+        name, patch_id, shape = work.context.context_id, work.context.patch_id, work.context.shape
+        (self.unsettled.discard if work.settled() else self.unsettled.add)(name)
+        (self.ungraded.add if work.ungraded and work.grading is None else self.ungraded.discard)(name)
+        wanted = self.wanted(patch_id)
+        state = self.patches[patch_id].state
+        ready = self.ready.setdefault(shape, {})
+        if wanted and state is Patched.HELD:
+            ready[patch_id] = None
+        else:
+            ready.pop(patch_id, None)
+        if wanted and state in (Patched.OWED, Patched.MAKING):
+            self.coming[patch_id] = None
+        else:
+            self.coming.pop(patch_id, None)
+
+    def note_patch(self, patch_id: str) -> None:
+        for work in self.by_patch.get(patch_id, ()):
+            self.note(work)
+
+    def wanted(self, patch_id: str) -> bool:
+        """Whether draws wait for a patch."""
+        return any(work.fresh or work.lost for work in self.by_patch.get(patch_id, ()))
 
     def name(self, prefix: str) -> str:
         """A name that this sweep has not used."""
@@ -189,14 +257,12 @@ class State:
         """Whether workers of a role have failed to start so often that no more are started."""
         return self.failed_starts[role] >= self.policy.failed_starts
 
-    def idle(self, role: Role) -> list[WorkerState]:
-        return [s for s in self.workers.values() if s.role is role and s.life is Life.IDLE]
-
-    def wanted(self, patch: PatchWork) -> bool:
-        """Whether draws wait for a patch."""
-        return any(work.draws for work in self.by_patch.get(patch.task.patch_id, ()))
-
-
-def key(context: Context, item: Item) -> DrawKey:
-    """The name of the draw that `item` owes."""
-    return (context.context_id, item.prompt_id, item.job.seed)
+    def feed_on(self, known: WorkerState, hungry: bool) -> None:
+        """Note whether an engine at work could take more of the variant it holds."""
+        known.hungry = hungry
+        assert known.patch_id is not None
+        group = self.hungry.setdefault(known.patch_id, {})
+        if hungry:
+            group[known.worker] = known
+        else:
+            group.pop(known.worker, None)

@@ -6,13 +6,13 @@ A task is a `GradeTask` whose `task_id` names one of the deeds below.
 import os
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.messages import Facts, Failure, Graded, GradeTask, Heartbeat, Report, Task
-from workers.worker import TaskFault, Worker, WorkerFault
+from workers.inbox import Inbox
+from workers.messages import Ended, Facts, Failed, Failure, Graded, GradeTask, Heartbeat, Report, Task
+from workers.worker import Worker, WorkerFault
 
 COUNT, WAIT, STUMBLE, BETRAY, BREAK = "count", "wait", "stumble", "betray", "break"
 REPORTS = 3
@@ -28,28 +28,26 @@ class DeedWorker:
 
     def __init__(self, name: str, log: str, closed: str) -> None:
         self._name, self._log, self._closed = name, log, closed
-        self._asked = threading.Event()
         print(f"{name} was built", file=sys.stderr, flush=True)
 
     def facts(self) -> Facts:
         return Facts(self._name, socket.gethostname(), os.getpid(), self._log)
 
-    def run(self, task: Task) -> Iterator[Report]:
+    def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         for count in range(REPORTS):
             yield Heartbeat(task.task_id, count)
         match task.task_id:
             case "wait":
-                self._asked.wait()
+                inbox.closes_within(600)
                 yield Graded(task.task_id, "asked to stop", 0)
             case "stumble":
-                raise TaskFault(Failure("bad-input", "the task is at fault", self._log))
+                yield Failed(task.task_id, Failure("bad-input", "the task is at fault", self._log))
+                return
             case "betray":
                 raise WorkerFault(Failure("proof", "the worker is at fault", self._log))
             case "break":
                 raise RuntimeError("a fault\nthat nobody foresaw")
-
-    def ask_to_stop(self) -> None:
-        self._asked.set()
+        yield Ended(task.task_id)
 
     def close(self) -> None:
         Path(self._closed).write_text(self._name)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.events import Event, Reported, TaskEnded, TaskFailed, WorkerLost, WorkerReady
+from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
 from orchestrator.ray_backend import RayBackend
 from tests.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, STUMBLE, WAIT, DeedRecipe, FailingRecipe, deed
-from workers.messages import Failure, Graded, Heartbeat
+from workers.messages import Ended, Failed, Failure, Graded, Heartbeat
 
 SECONDS = 60
 
@@ -47,10 +47,10 @@ class Fleet:
         return [event for event in self.heard if getattr(event, "worker", None) == name]
 
     def listen(self, name: str, kind: type, count: int = 1) -> list[Event]:
-        """Poll until the backend has said `count` events of this kind about this worker; returns them."""
+        """Poll until the backend has said `count` events or reports of this kind about this worker; returns them."""
         deadline = time.monotonic() + SECONDS
         while True:
-            found = [event for event in self.of(name) if isinstance(event, kind)]
+            found = [e for e in self.of(name) if isinstance(e, kind) or isinstance(getattr(e, "report", None), kind)]
             if len(found) >= count:
                 return found
             assert time.monotonic() < deadline, f"no {kind.__name__} of {name} in {SECONDS} s; heard {self.of(name)}"
@@ -60,7 +60,7 @@ class Fleet:
         """Run a new worker from start to end. What a late echo of an earlier worker would be is heard on the way."""
         name, _ = self.start_ready()
         self.backend.assign(name, deed(COUNT))
-        self.listen(name, TaskEnded)
+        self.listen(name, Ended)
         self.backend.retire(name)
         self.listen(name, WorkerLost)
 
@@ -103,11 +103,11 @@ def wait_gone(pid: int) -> None:
 def test_worker_is_ready_runs_a_task_and_is_retired_in_order(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(COUNT))
-    fleet.listen(name, TaskEnded)
+    fleet.listen(name, Ended)
     fleet.backend.retire(name)
     (lost,) = fleet.listen(name, WorkerLost)
     assert isinstance(lost, WorkerLost)
-    assert fleet.of(name) == [ready, *heartbeats(name, COUNT), TaskEnded(name, COUNT), lost]
+    assert fleet.of(name) == [ready, *heartbeats(name, COUNT), Reported(name, Ended(COUNT)), lost]
     assert lost.failure.kind == "retired"
     assert fleet.closed(name).read_text() == name
     wait_gone(ready.facts.pid)
@@ -123,7 +123,7 @@ def test_facts_name_the_log_that_the_worker_writes(fleet: Fleet) -> None:
 def test_killed_worker_is_lost_once_and_its_reports_stay(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(WAIT))
-    fleet.listen(name, Reported, REPORTS)
+    fleet.listen(name, Heartbeat, REPORTS)
     os.kill(ready.facts.pid, signal.SIGKILL)
     (lost,) = fleet.listen(name, WorkerLost)
     assert isinstance(lost, WorkerLost)
@@ -148,7 +148,7 @@ def test_worker_that_cannot_be_built_is_lost_with_the_cause(fleet: Fleet) -> Non
 def test_discarded_worker_is_lost_with_the_failure_handed_in_and_dies(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(WAIT))
-    fleet.listen(name, Reported, REPORTS)
+    fleet.listen(name, Heartbeat, REPORTS)
     failure = Failure("hang", "no progress for 600 s", ready.facts.log)
     fleet.backend.discard(name, failure)
     fleet.backend.discard(name, Failure("hang", "discarded twice"))
@@ -166,13 +166,14 @@ def test_worker_discarded_while_it_starts_is_lost(fleet: Fleet) -> None:
     assert fleet.of(name) == [WorkerLost(name, failure)]
 
 
-def test_task_fault_fails_the_task_and_the_worker_takes_another(fleet: Fleet) -> None:
+def test_task_that_fails_leaves_its_worker_well_for_another(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(STUMBLE))
-    (failed,) = fleet.listen(name, TaskFailed)
-    assert failed == TaskFailed(name, STUMBLE, Failure("bad-input", "the task is at fault", ready.facts.log))
+    (failed,) = fleet.listen(name, Failed)
+    failure = Failure("bad-input", "the task is at fault", ready.facts.log)
+    assert failed == Reported(name, Failed(STUMBLE, failure))
     fleet.backend.assign(name, deed(COUNT))
-    fleet.listen(name, TaskEnded)
+    fleet.listen(name, Ended)
     fleet.backend.retire(name)
     fleet.listen(name, WorkerLost)
     assert fleet.of(name)[:-1] == [
@@ -180,7 +181,7 @@ def test_task_fault_fails_the_task_and_the_worker_takes_another(fleet: Fleet) ->
         *heartbeats(name, STUMBLE),
         failed,
         *heartbeats(name, COUNT),
-        TaskEnded(name, COUNT),
+        Reported(name, Ended(COUNT)),
     ]
 
 
@@ -206,11 +207,11 @@ def test_unforeseen_exception_loses_the_worker_with_one_line(fleet: Fleet) -> No
 def test_retiring_reaches_a_running_task_which_ends_in_order(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(WAIT))
-    fleet.listen(name, Reported, REPORTS)
+    fleet.listen(name, Heartbeat, REPORTS)
     fleet.backend.retire(name)
     (lost,) = fleet.listen(name, WorkerLost)
     assert isinstance(lost, WorkerLost)
     said = Reported(name, Graded(WAIT, "asked to stop", 0))
-    assert fleet.of(name) == [ready, *heartbeats(name, WAIT), said, TaskEnded(name, WAIT), lost]
+    assert fleet.of(name) == [ready, *heartbeats(name, WAIT), said, Reported(name, Ended(WAIT)), lost]
     assert lost.failure.kind == "retired"
     assert fleet.closed(name).read_text() == name

@@ -88,6 +88,10 @@ class Engine(Protocol):
         """Abandon asks; their completions will not be returned."""
         ...
 
+    def tokens_generated(self) -> int:
+        """How many tokens it has generated since it started, those of asks in flight included."""
+        ...
+
     def settings(self) -> Mapping[str, str]:
         """What can shift numerics: versions, dtype, parallelism, attention backend."""
         ...

@@ -1,52 +1,23 @@
-"""Evaluates shards: swaps the variant in, feeds draws continuously, commits the finished ones every few seconds.
-
-A bounded number of draws is in flight and there is no batch barrier: each draw's next ask is sent the moment its last
-completion arrives, so forced answers run while their trace's blocks are still in the prefix cache. A draw is committed
-with all its answers or not at all.
-"""
+"""One engine that evaluates shards: swaps a variant in, lets `Evaluation` run, and puts its rows into the store."""
 
 import json
 import os
 import socket
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from eval.budget import Rules, State, Step, advance, make_rules, start
-from eval.draws import Completion, Draw
+from eval.draws import Draw
 from eval.prompts import ChatTokenizer
-from workers.engine import Engine, EngineFault, Finished, Proof, VariantFault
-from workers.messages import (
-    Committed,
-    Context,
-    DrawKey,
-    DrawRow,
-    Facts,
-    Failure,
-    Heartbeat,
-    Item,
-    Rejected,
-    Report,
-    Shard,
-    Swapped,
-    Task,
-)
-from workers.worker import Sink, TaskFault, WorkerFault
+from workers.engine import Engine, EngineFault, Proof, VariantFault
+from workers.evaluation import Evaluation, Pace
+from workers.inbox import Inbox
+from workers.messages import Context, DrawRow, Facts, Failed, Failure, Item, Report, Shard, Swapped, Task
+from workers.store_errors import StoreUnavailable
+from workers.worker import Sink, WorkerFault
 
 EngineFactory = Callable[[Path, Path | None], Engine]
 """(base checkpoint, a patch that shows the shape or None for the base's own) -> an engine."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How draws are fed and committed; changes speed and what a crash can cost, never an answer."""
-
-    in_flight: int = 128
-    commit_seconds: float = 5.0
-    heartbeat_seconds: float = 2.0
 
 
 class EvalWorker:
@@ -69,67 +40,50 @@ class EvalWorker:
         self._engine = engine(base, store.fetch_patch(patch_id, cache) if patch_id is not None else None)
         self._codec = ChatTokenizer.load(base)
         self._holds: tuple[str, Proof] | None = None
-        self._stop = threading.Event()
         self._settings = json.dumps(dict(sorted(self._engine.settings().items())))
 
     def facts(self) -> Facts:
         return Facts(self._name, socket.gethostname(), os.getpid(), self._log, dict(self._engine.settings()))
 
-    def ask_to_stop(self) -> None:
-        self._stop.set()
-
     def close(self) -> None:
         self._engine.close()
 
-    def run(self, task: Task) -> Iterator[Report]:
-        """Evaluate a shard. Reports `Swapped`, `Heartbeat`, `Rejected` and `Committed`."""
+    def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
+        """Evaluate a shard, and with it every shard of the same variant that comes in while it runs.
+
+        Reports `Swapped`, and what `Evaluation` reports. Raises `WorkerFault` if the engine is at fault.
+        """
         assert isinstance(task, Shard)
         try:
             yield from self._swap(task)
-            yield from _ShardRun(self, task).reports()
+            yield from Evaluation(self._engine, self._store, self._codec, self._pace, inbox, self._row).run(task)
         except EngineFault as fault:
             raise WorkerFault(self._with_log(fault.failure)) from fault
         except VariantFault as fault:
             self._holds = None
-            raise TaskFault(self._with_log(fault.failure)) from fault
+            yield Failed(task.task_id, self._with_log(fault.failure))
+        except StoreUnavailable as error:  # before any draw was begun: the patch or the stored traces
+            yield Failed(task.task_id, Failure("store", str(error), self._log))
 
     def _swap(self, shard: Shard) -> Iterator[Report]:
         patch_id = shard.context.patch_id
         if self._holds is not None and self._holds[0] == patch_id:
             return
         began = time.monotonic()
+        folder = self._store.fetch_patch(patch_id, self._cache)
         self._holds = None
-        proof = self._engine.load(self._base, self._store.fetch_patch(patch_id, self._cache))
+        proof = self._engine.load(self._base, folder)
         self._holds = (patch_id, proof)
         yield Swapped(shard.task_id, patch_id, time.monotonic() - began, proof.canary_error)
 
     def _with_log(self, failure: Failure) -> Failure:
         return Failure(failure.kind, failure.cause, failure.log or self._log)
 
-    # What a shard's run needs of its worker.
-    @property
-    def engine(self) -> Engine:
-        return self._engine
-
-    @property
-    def pace(self) -> Pace:
-        return self._pace
-
-    @property
-    def stopping(self) -> bool:
-        return self._stop.is_set()
-
-    def rules(self, context: Context) -> Rules:
-        return make_rules(context.budget, self._codec, self._codec.eos_ids, context.context_length, context.format)
-
-    def commit(self, rows: list[DrawRow]) -> None:
-        self._store.commit_draws(rows)
-
-    def row(self, shard: Shard, item: Item, draw: Draw) -> DrawRow:
+    def _row(self, context: Context, item: Item, draw: Draw) -> DrawRow:
         assert self._holds is not None
         return DrawRow(
-            context_id=shard.context.context_id,
-            answer_context_id=shard.context.answer_context_id,
+            context_id=context.context_id,
+            answer_context_id=context.answer_context_id,
             prompt_id=item.prompt_id,
             seed=item.job.seed,
             benchmark=item.benchmark,
@@ -148,108 +102,3 @@ class EvalWorker:
             worker=self._name,
             created_at=time.time(),
         )
-
-
-class _ShardRun:
-    """The draws of one shard on their way through the engine."""
-
-    def __init__(self, worker: EvalWorker, shard: Shard) -> None:
-        self._worker, self._shard = worker, shard
-        self._rules = worker.rules(shard.context)
-        # Longest expected first: what starts last should not be what ends last.
-        self._waiting = deque(sorted(shard.items, key=lambda item: -max(item.job.limits)))
-        self._active: dict[int, tuple[Item, State]] = {}
-        self._open: dict[int, set[str]] = {}
-        self._rows: list[DrawRow] = []
-        self._tokens = self._prompt_tokens = self._cached_tokens = 0
-        self._started = 0
-
-    def reports(self) -> Iterator[Report]:
-        """Drive the shard to its end. When the engine fails, the draws that were finished are committed first."""
-        try:
-            yield from self._drive()
-        except EngineFault:
-            if self._rows:
-                yield self._commit()
-            raise
-
-    def _drive(self) -> Iterator[Report]:
-        pace, last_commit, last_beat = self._worker.pace, time.monotonic(), time.monotonic()
-        while (self._waiting and not self._worker.stopping) or self._active:
-            while self._waiting and len(self._active) < pace.in_flight and not self._worker.stopping:
-                yield from self._begin(self._waiting.popleft())
-            if self._worker.stopping:
-                self._abandon()
-            for finished in self._worker.engine.step() if self._active else ():
-                yield from self._take(finished)
-            now = time.monotonic()
-            if now - last_commit >= pace.commit_seconds and self._rows:
-                yield self._commit()
-                last_commit = last_beat = now
-            elif now - last_beat >= pace.heartbeat_seconds:
-                yield Heartbeat(self._shard.task_id, self._tokens)
-                last_beat = now
-        if self._rows:
-            yield self._commit()
-
-    def _begin(self, item: Item) -> Iterator[Report]:
-        number = self._started = self._started + 1
-        try:
-            yield from self._follow(number, item, start(self._rules, item.job))
-        except ValueError as error:
-            yield self._reject(number, item, Failure("bad-input", str(error)))
-
-    def _take(self, finished: Finished) -> Iterator[Report]:
-        number, _, name = finished.name.partition("/")
-        if int(number) not in self._active:
-            return
-        item, state = self._active[int(number)]
-        self._open[int(number)].discard(finished.name)
-        self._prompt_tokens += finished.prompt_tokens
-        self._cached_tokens += finished.cached_tokens
-        if not isinstance(finished.completion, Completion):
-            yield self._reject(int(number), item, finished.completion)
-            return
-        self._tokens += len(finished.completion.token_ids)
-        try:
-            step = advance(self._rules, state, name, finished.completion)
-            yield from self._follow(int(number), item, step)
-        except ValueError as error:
-            yield self._reject(int(number), item, Failure("engine-error", str(error)))
-
-    def _follow(self, number: int, item: Item, step: Step) -> Iterator[Report]:
-        if step.draw is not None:
-            self._active.pop(number, None)
-            self._open.pop(number, None)
-            self._rows.append(self._worker.row(self._shard, item, step.draw))
-            return
-        self._active[number] = (item, step.state)
-        for ask in step.asks:
-            self._worker.engine.submit(f"{number}/{ask.name}", ask, self._shard.context.sampling)
-            self._open.setdefault(number, set()).add(f"{number}/{ask.name}")
-        yield from ()
-
-    def _reject(self, number: int, item: Item, failure: Failure) -> Rejected:
-        self._active.pop(number, None)
-        self._worker.engine.cancel(sorted(self._open.pop(number, set())))
-        key: DrawKey = (self._shard.context.context_id, item.prompt_id, item.job.seed)
-        return Rejected(self._shard.task_id, (key,), failure)
-
-    def _abandon(self) -> None:
-        self._worker.engine.cancel(sorted(name for names in self._open.values() for name in names))
-        self._active.clear()
-        self._open.clear()
-
-    def _commit(self) -> Committed:
-        self._worker.commit(self._rows)
-        rows, self._rows = self._rows, []
-        report = Committed(
-            self._shard.task_id,
-            tuple(row.key for row in rows),
-            trace_tokens=sum(len(row.trace_ids) for row in rows),
-            answer_tokens=sum(len(answer.token_ids) for row in rows for answer in row.answers),
-            cached_tokens=self._cached_tokens,
-            prompt_tokens=self._prompt_tokens,
-        )
-        self._prompt_tokens = self._cached_tokens = 0
-        return report

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem
+from workers.inbox import Inbox
 from workers.joining import COLUMNS, join_rows
-from workers.messages import Facts, Failure, Gold, Graded, GradeRow, GradeTask, Report, Task
+from workers.messages import Ended, Facts, Failed, Failure, Gold, Graded, GradeRow, GradeTask, Report, Task
 from workers.store_errors import StoreError
-from workers.worker import Sink, TaskFault
+from workers.worker import Sink
 
 AnswerKey = tuple[str, int, int]
 """(prompt id, seed, cut) within one context and answer context."""
@@ -38,15 +39,22 @@ class GradeWorker:
     def facts(self) -> Facts:
         return Facts(self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._grader)})
 
-    def run(self, task: Task) -> Iterator[Report]:
-        """Grade what the store holds of the task's context and has no grade for. Reports `Graded`."""
+    def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
+        """Grade what the store holds of the task's context and has no grade for, until the inbox closes.
+
+        Reports `Graded`.
+        """
         assert isinstance(task, GradeTask)
         try:
             owed = ungraded(self._store, task, grader_id(self._grader))
             for start in range(0, len(owed), CHUNK):
                 yield Graded(task.task_id, task.context_id, self._grade(task, owed[start : start + CHUNK]))
+                if inbox.closed:
+                    break
         except (StoreError, OSError) as error:
-            raise TaskFault(Failure("store", f"grading {task.context_id}: {error}", self._log)) from error
+            yield Failed(task.task_id, Failure("store", f"grading {task.context_id}: {error}", self._log))
+        else:
+            yield Ended(task.task_id)
 
     def _grade(self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]) -> int:
         items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
@@ -69,9 +77,6 @@ class GradeWorker:
             extracted=grade.extracted or "",
             cause=grade.cause or "",
         )
-
-    def ask_to_stop(self) -> None:
-        """A batch of grades takes seconds; it is finished."""
 
     def close(self) -> None:
         self._pool.close()

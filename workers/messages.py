@@ -15,7 +15,7 @@ from eval.spec import BudgetSpec, SamplingSpec
 from pruning.spec import PruneSpec
 
 DrawKey = tuple[str, str, int]
-"""(context id, prompt id, seed): the name of one draw."""
+"""(context id, prompt id, seed): the name of one draw in the store."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,15 @@ class Context:
 
 @dataclass(frozen=True)
 class Item:
-    """One owed draw, with the place it came from."""
+    """One owed draw, with the place it came from. Reports name it by its number within its context."""
 
+    number: int
     prompt_id: str
     benchmark: str
     job: DrawJob
+    """Without its `prior`: a trace may be long, so a worker reads it from the store."""
+    continues: bool = False
+    """The store holds the beginning of its trace, or all of it."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,9 @@ class Committed:
     """Draws that are in the store now."""
 
     task_id: str
-    keys: tuple[DrawKey, ...]
+    numbers: tuple[int, ...]
+    lengths: tuple[int, ...]
+    """The length of each draw's whole trace, in tokens."""
     trace_tokens: int
     answer_tokens: int
     cached_tokens: int
@@ -194,10 +200,25 @@ class Committed:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Proof of progress: the engine has generated this many tokens for this task so far."""
+    """Proof of progress: the engine has generated this many tokens since it started."""
 
     task_id: str
     tokens: int
+
+
+@dataclass(frozen=True)
+class Hungry:
+    """The engine could take further draws of the variant it holds: fewer wait in it than it will soon begin."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """The worker is well and waits for something outside of it, such as a full store."""
+
+    task_id: str
+    failure: Failure
 
 
 @dataclass(frozen=True)
@@ -215,7 +236,7 @@ class Rejected:
     """Draws that this worker could not make although its engine is well: bad tokens, NaN, a prompt too long."""
 
     task_id: str
-    keys: tuple[DrawKey, ...]
+    numbers: tuple[int, ...]
     failure: Failure
 
 
@@ -238,7 +259,22 @@ class Graded:
     answers: int
 
 
-Report = Committed | Heartbeat | Swapped | Rejected | PatchMade | Graded
+@dataclass(frozen=True)
+class Ended:
+    """The task is over, in order."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The task failed and its worker is well."""
+
+    task_id: str
+    failure: Failure
+
+
+Report = Committed | Heartbeat | Hungry | Troubled | Swapped | Rejected | PatchMade | Graded | Ended | Failed
 
 
 @dataclass(frozen=True)

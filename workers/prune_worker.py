@@ -12,9 +12,10 @@ import torch
 
 from pruning.manifest import read_manifest
 from pruning.walk import prune
-from workers.messages import Facts, Failure, PatchMade, PruneTask, Report, Task
+from workers.inbox import Inbox
+from workers.messages import Ended, Facts, Failed, Failure, PatchMade, PruneTask, Report, Task
 from workers.store_errors import StoreError
-from workers.worker import Sink, TaskFault
+from workers.worker import Sink
 
 
 class PruneWorker:
@@ -28,31 +29,38 @@ class PruneWorker:
         settings = {"device": self._device, "torch": torch.__version__}
         return Facts(self._name, socket.gethostname(), os.getpid(), self._log, settings)
 
-    def run(self, task: Task) -> Iterator[Report]:
-        """Make one patch. Raises `TaskFault`: bad input is final, a store or memory fault may deserve another try."""
+    def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
+        """Make one patch. Bad input is final, a store or memory fault may deserve another try.
+
+        A patch is made or not made: a closed inbox does not end it half-way.
+        """
         assert isinstance(task, PruneTask)
         began = time.monotonic()
-        folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
         try:
-            if task.patch_id in self._store.patch_ids():  # published by a worker that died before it could say so
-                made = read_manifest(self._store.fetch_patch(task.patch_id, self._scratch))
-            else:
-                self._scratch.mkdir(parents=True, exist_ok=True)
-                made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
-                self._store.publish_patch(folder, task.patch_id)
+            sparsity = self._make(task)
         except ValueError as error:
-            raise TaskFault(Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log)) from error
+            yield Failed(task.task_id, Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log))
         except StoreError as error:
-            raise TaskFault(Failure("store", f"pruning {task.patch_id}: {error}", self._log)) from error
+            yield Failed(task.task_id, Failure("store", f"pruning {task.patch_id}: {error}", self._log))
         except (OSError, MemoryError, RuntimeError) as error:
             cause = f"pruning {task.patch_id}: {type(error).__name__}: {error}"
-            raise TaskFault(Failure("prune", cause, self._log)) from error
+            yield Failed(task.task_id, Failure("prune", cause, self._log))
+        else:
+            yield PatchMade(task.task_id, task.patch_id, sparsity, time.monotonic() - began)
+            yield Ended(task.task_id)
+
+    def _make(self, task: PruneTask) -> float:
+        """Have the patch in the store; returns its realised sparsity."""
+        if task.patch_id in self._store.patch_ids():  # published by a worker that died before it could say so
+            return read_manifest(self._store.fetch_patch(task.patch_id, self._scratch)).realised
+        folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
+            self._store.publish_patch(folder, task.patch_id)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        yield PatchMade(task.task_id, task.patch_id, made.realised, time.monotonic() - began)
-
-    def ask_to_stop(self) -> None:
-        """A patch is made or not made; there is nothing to hand in half-way."""
+        return made.realised
 
     def close(self) -> None:
         """Nothing is held."""

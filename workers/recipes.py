@@ -34,10 +34,12 @@ class EngineRecipe:
     settings: EngineSettings
     in_flight: int
     commit_seconds: float
+    store_seconds: float
     start_engine: StartEngine = start_vllm
 
     def build(self, name: str, log: str) -> Worker:
-        from workers.eval_worker import EvalWorker, Pace
+        from workers.eval_worker import EvalWorker
+        from workers.evaluation import Pace
 
         return EvalWorker(
             name,
@@ -46,7 +48,7 @@ class EngineRecipe:
             Path(self.shape.model),
             self.patch_id,
             Path(self.cache),
-            Pace(self.in_flight, self.commit_seconds),
+            Pace(self.in_flight, self.commit_seconds, store_seconds=self.store_seconds),
             log,
         )
 

@@ -118,7 +118,7 @@ class ScriptedEngine:
         self._active: dict[str, tuple[Ask, Completion, int]] = {}
         """Name -> ask, its completion to be, and the steps until that is out."""
         self._doom: Failure | None = None
-        self._asks = 0
+        self._asks = self._generated = 0
         self.seconds = 0.0
         Path(script.ledger).mkdir(parents=True, exist_ok=True)
         self._file = Path(script.ledger, f"{uuid.uuid4().hex}.jsonl")
@@ -154,6 +154,7 @@ class ScriptedEngine:
         self._spend(self._script.latency.step)
         if self._doom is not None:
             raise EngineFault(self._doom)
+        self._generated += len(self._active) * self._script.latency.tokens_per_step
         self._active = {name: (ask, made, left - 1) for name, (ask, made, left) in self._active.items()}
         out = {name: (ask, made) for name, (ask, made, left) in self._active.items() if left <= 0}
         self.cancel(list(out))
@@ -163,6 +164,9 @@ class ScriptedEngine:
     def cancel(self, names: Sequence[str]) -> None:
         for name in names:
             self._active.pop(name, None)
+
+    def tokens_generated(self) -> int:
+        return self._generated
 
     def settings(self) -> Mapping[str, str]:
         return {"engine": "scripted", "dtype": self._settings.dtype}

@@ -81,7 +81,7 @@ class VllmEngine:
         self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._facts = _facts(self._engine)
-        self._canaries = 0
+        self._canaries = self._generated = 0
         self.seconds_to_start = time.monotonic() - self._started
 
     def load(self, base: Path, patch: Path) -> Proof:
@@ -160,7 +160,9 @@ class VllmEngine:
 
     def step(self) -> Sequence[Finished]:
         """Advance every request by one token; return those that finished."""
-        return [_finished(output) for output in self._step() if output.finished]
+        done = [output for output in self._step() if output.finished]
+        self._generated += sum(len(output.outputs[0].token_ids) for output in done)
+        return [_finished(output) for output in done]
 
     def _step(self) -> list[RequestOutput]:
         try:
@@ -172,6 +174,11 @@ class VllmEngine:
     def cancel(self, names: Sequence[str]) -> None:
         """Abandon asks. Their partial tokens are dropped: an aborted request is no sample."""
         self._engine.abort_request(list(names))
+
+    def tokens_generated(self) -> int:
+        """Of finished requests, and of those in flight as far as vLLM has read them."""
+        states = self._engine.output_processor.request_states.values()
+        return self._generated + sum(s.detokenizer.num_output_tokens() for s in states if s.detokenizer is not None)
 
     def settings(self) -> Mapping[str, str]:
         """What can shift numerics."""

@@ -1,4 +1,4 @@
-"""What every worker process is: it takes a task at a time and reports as it goes. Backends host it; Ray is one."""
+"""What every worker process is: it takes tasks from its inbox and reports as it goes. Backends host it; Ray is one."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from workers.inbox import Inbox
 from workers.messages import DrawRow, Facts, Failure, GradeRow, Report, Task
 
 
@@ -23,17 +24,6 @@ class Sink(Protocol):
     def fetch_patch(self, patch_id: str, cache: Path) -> Path: ...
 
 
-class TaskFault(Exception):
-    """The task failed, its worker is well, and every worker would meet the same fault or deserves another try."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(f"{failure.kind}: {failure.cause}")
-        self.failure = failure
-
-    def __reduce__(self) -> tuple[type["TaskFault"], tuple[Failure]]:
-        return (TaskFault, (self.failure,))
-
-
 class WorkerFault(Exception):
     """The worker cannot be trusted any more and must be discarded. What it committed remains valid."""
 
@@ -46,12 +36,19 @@ class WorkerFault(Exception):
 
 
 class Worker(Protocol):
-    """One worker. `run` yields reports; it raises `TaskFault` or `WorkerFault`, and nothing else on purpose."""
+    """One worker. `run` ends every task that it takes with a report, `Ended` or `Failed`; it raises `WorkerFault`,
+    and nothing else on purpose."""
 
     def facts(self) -> Facts: ...
-    def run(self, task: Task) -> Iterator[Report]: ...
-    def ask_to_stop(self) -> None:
-        """From another thread: commit what is finished and end the running task soon."""
+    def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
+        """Do `task`, and whatever of `inbox` can be done along with it. If the inbox closes, end soon."""
         ...
 
     def close(self) -> None: ...
+
+
+def serve(worker: Worker, inbox: Inbox) -> Iterator[Report]:
+    """Everything that a worker ever says: it does what comes into its inbox until that is closed, and then closes."""
+    while (task := inbox.take()) is not None:
+        yield from worker.run(task, inbox)
+    worker.close()

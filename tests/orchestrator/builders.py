@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from eval.draws import Answer, DrawJob, PriorTrace
+from eval.draws import Answer, DrawJob
 from eval.grader_pool import GraderPool
 from eval.spec import BudgetSpec, SamplingSpec
 from orchestrator.core import Core
@@ -21,17 +21,19 @@ from orchestrator.events import (
     RecordFailures,
     Reported,
     Role,
+    Slice,
     StartWorker,
     StopAsked,
     WorkerReady,
 )
+from orchestrator.expectation import Lengths
 from orchestrator.grid import read_grid
 from orchestrator.holdings import read_holdings
 from orchestrator.local_backend import LocalBackend
 from orchestrator.plan import Plan, make_plan
 from orchestrator.store import Store
 from orchestrator.survey import Survey, survey
-from orchestrator.work import ContextWork, Patched, PatchWork, Piece, Policy
+from orchestrator.work import ContextWork, Patched, PatchWork, Policy
 from pruning.spec import PruneSpec
 from workers.grade_worker import GradeWorker
 from workers.messages import (
@@ -44,7 +46,6 @@ from workers.messages import (
     Item,
     PruneTask,
     Shape,
-    Shard,
 )
 from workers.recipes import GradeRecipe
 from workers.scripted_engine import Fault, ScriptedEngines
@@ -60,12 +61,8 @@ def make_context(name: str, patch_id: str = "patch", shape: Shape = WHOLE) -> Co
     return Context(name, "answers", shape, patch_id, sampling, budget, None, 512, name)
 
 
-def make_item(prompt: str, seed: int = 0, limits: tuple[int, ...] = (8, 16), prior: PriorTrace | None = None) -> Item:
-    return Item(prompt, "benchmark", DrawJob(f"problem-{prompt}", (1, 2, 3), seed, limits, prior))
-
-
-def make_items(count: int, limits: tuple[int, ...] = (8, 16)) -> tuple[Item, ...]:
-    return tuple(make_item(f"p{number}", limits=limits) for number in range(count))
+def make_item(prompt: str, seed: int = 0, limits: tuple[int, ...] = (8, 16), number: int = 0) -> Item:
+    return Item(number, prompt, "benchmark", DrawJob(f"problem-{prompt}", (1, 2, 3), seed, limits))
 
 
 def make_patch(patch_id: str = "patch", state: Patched = Patched.HELD) -> PatchWork:
@@ -73,26 +70,23 @@ def make_patch(patch_id: str = "patch", state: Patched = Patched.HELD) -> PatchW
     return PatchWork(PruneTask(f"prune-{patch_id}", "model", spec, patch_id, {}), state)
 
 
-def make_work(context: Context, items: Iterable[Item], order: int = 0) -> ContextWork:
-    work = ContextWork(context, (), order)
-    if items := tuple(items):
-        work.add(Piece(items))
-    return work
+def make_work(context: Context, draws: int, order: int = 0) -> ContextWork:
+    """A context that owes draws 0, 1, ... of a benchmark of one seed."""
+    return ContextWork(context, (), order, Lengths(["benchmark"] * max(1, draws)), limit=16, fresh=range(draws))
 
 
-def make_core(items: Iterable[Item], policy: Policy | None = None, state: Patched = Patched.HELD) -> Core:
-    """A core that owes `items` of one context, "c"."""
-    policy = policy or Policy()
-    return Core(policy, [make_patch(state=state)], [make_work(make_context("c"), items)])
+def make_core(draws: int, policy: Policy | None = None, state: Patched = Patched.HELD) -> Core:
+    """A core that owes so many draws of one context, "c"."""
+    return Core(policy or Policy(), [make_patch(state=state)], [make_work(make_context("c"), draws)])
 
 
 def ready(worker: str) -> WorkerReady:
     return WorkerReady(worker, Facts(worker, "host", 1))
 
 
-def committed(shard: Shard, items: Sequence[Item]) -> Committed:
-    keys = tuple((shard.context.context_id, item.prompt_id, item.job.seed) for item in items)
-    return Committed(shard.task_id, keys, 10 * len(items), 2 * len(items), 0, 3 * len(items))
+def committed(one: Slice, numbers: Sequence[int]) -> Committed:
+    done = tuple(numbers)
+    return Committed(one.task_id, done, (10,) * len(done), 10 * len(done), 2 * len(done), 0, 3 * len(done))
 
 
 def started(commands: Iterable[Command], role: Role) -> list[str]:
@@ -117,8 +111,9 @@ class Hand:
         self.said += commands
         return commands
 
-    def failures(self) -> list[FailureRow]:
-        return [row for command in of_kind(self.said, RecordFailures) for row in command.rows]
+    def failures(self) -> dict[tuple[str, int], RecordFailures]:
+        """(context id, draw) -> the command that gave it up."""
+        return {(c.context_id, n): c for c in of_kind(self.said, RecordFailures) for n in c.numbers}
 
 
 def make_answer(cut: int, text: str = "\\boxed{7}", forced: bool = True) -> Answer:
@@ -213,10 +208,10 @@ class TinySweep:
     def run(self, *faults: Fault, stop_after: int | None = None, own_graders: bool = False) -> str:
         """Run or resume; returns why it ended. `stop_after`: ask it to stop when so many draws are committed."""
         backend = _Fleet(stop_after, own_graders)
-        start = replace(self.engines, faults=faults)
-        runtime = self.survey().grid.runtime
+        start, plan = replace(self.engines, faults=faults), self.plan()
+        core = make_driven_core(plan, self.store, plan.survey.grid.runtime, backend.devices())
         try:
-            return Driver(self.core(), backend, self.store, runtime, self.folder / "scratch", [], start).run()
+            return Driver(core, plan, backend, self.store, self.folder / "scratch", [], start).run()
         finally:
             backend.close()
 
@@ -267,7 +262,7 @@ class _Fleet(LocalBackend):
         events = list(super().poll(seconds))
         for event in events:
             if self._left is not None and isinstance(event, Reported) and isinstance(event.report, Committed):
-                self._left -= len(event.report.keys)
+                self._left -= len(event.report.numbers)
         if self._left is not None and self._left <= 0:
             self._left = None
             events.append(StopAsked("stopped by test"))

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from orchestrator.core import Core
-from orchestrator.events import Reported, Role, StopAsked, Tick, WorkerLost
-from orchestrator.work import Patched, Policy, key
-from tests.orchestrator.builders import SHORTENED, WHOLE, make_context, make_items, make_patch, make_work
-from tests.orchestrator.test_core_world import Process, World
-from workers.messages import DrawKey, Failure, Heartbeat
+from orchestrator.events import Leaving, Reported, Role, StopAsked, Tick, WorkerLost
+from orchestrator.fleet import Life
+from orchestrator.work import Patched, Policy
+from tests.orchestrator.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
+from tests.orchestrator.test_core_world import DrawKey, Process, World
+from workers.messages import Failure, Heartbeat
 
 POLICIES = st.builds(
     Policy,
@@ -55,9 +56,9 @@ class Sweep(RuleBasedStateMachine):
         for order, (number, draws, ungraded) in enumerate(contexts):
             patch_id = f"patch{number % len(patches)}"
             context = make_context(f"c{order}", patch_id, shapes[patch_id])
-            works.append(make_work(context, make_items(draws), order))
+            works.append(make_work(context, draws, order))
             works[-1].ungraded = ungraded
-            keys += [key(context, item) for item in make_items(draws)]
+            keys += [(context.context_id, number) for number in range(draws)]
         core = Core(policy, [make_patch(f"patch{n}", state) for n, (state, _) in enumerate(patches)], works)
         self.world = World(
             core,
@@ -145,14 +146,14 @@ class Sweep(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_worker_beats(self, data: st.DataObject) -> None:
         process = self.pick(data, self.processes())
-        if process.task is not None and process.life == "well":
-            process.say(Reported(process.name, Heartbeat(process.task.task_id, 1)))
+        if process.tasks and process.life == "well":
+            process.say(Reported(process.name, Heartbeat(process.tasks[0].task_id, 1)))
 
     @precondition(lambda self: self.processes())
-    @rule(data=st.data(), kind=st.sampled_from(["store", "memory"]))
+    @rule(data=st.data(), kind=st.sampled_from(["store", "memory", "memory", "memory"]))
     def a_task_fails(self, data: st.DataObject, kind: str) -> None:
         process = self.pick(data, self.processes())
-        if process.task is not None and process.life == "well":
+        if process.tasks and process.life == "well":
             process.end_task(Failure(kind, "not this time"))
 
     @precondition(lambda self: len(self.processes()) > 1)
@@ -160,6 +161,12 @@ class Sweep(RuleBasedStateMachine):
     def a_node_leaves(self) -> None:
         for process in self.processes():
             process.die(Failure("worker-lost", "the node is gone"))
+
+    @precondition(lambda self: len(self.world.core.state.fleet) > 0)
+    @rule(data=st.data())
+    def a_machine_will_be_taken_away(self, data: st.DataObject) -> None:
+        names = [known.worker for known in self.world.core.state.fleet]
+        self.world.tell(Leaving((data.draw(st.sampled_from(names), "leaving"),), "spot notice"))
 
     @precondition(lambda self: self.world.core.state.tally.committed > 2)
     @rule(asked=RARE)
@@ -172,16 +179,37 @@ class Sweep(RuleBasedStateMachine):
         state = self.world.core.state
         places: Counter[DrawKey] = Counter(self.world.failed)
         for work in state.contexts.values():
-            pieces = [*work._waiting, *work.running.values()]
-            places.update(key(work.context, item) for piece in pieces for item in piece.items)
-            assert work.draws == sum(len(piece.items) for piece in work._waiting)
-            assert work.tokens == sum(piece.tokens for piece in work._waiting)
-        for shard, piece, *_ in state.recounting.values():
-            places.update(key(shard.context, item) for item in piece.items)
+            numbers = [*work.fresh, *(n for piece in work.lost for n in piece.numbers)]
+            numbers += [n for run in work.running.values() for n in run.left]
+            places.update((work.context.context_id, number) for number in numbers)
+        for counted in state.recounting.values():
+            places.update((counted.context_id, number) for number in counted.numbers)
         assert max(places.values(), default=1) == 1
         assert state.tally.failed == sum(self.world.failed.values())
         assert state.tally.committed + places.total() == state.tally.owed
         assert self.world.owed - places.keys() <= self.world.store, "a draw is gone"
+
+    @invariant()
+    def what_was_lost_before_travels_alone(self) -> None:
+        for known in self.world.core.state.fleet:
+            works = self.world.core.state.contexts.values()
+            runs = [work.running[task] for work in works for task in known.tasks if task in work.running]
+            assert len(runs) <= 1 or not any(run.losses for run in runs)
+
+    @invariant()
+    def the_indexes_tell_what_is(self) -> None:
+        state = self.world.core.state
+        assert state.unsettled == {name for name, work in state.contexts.items() if not work.settled()}
+        assert state.ungraded == {n for n, w in state.contexts.items() if w.ungraded and w.grading is None}
+        wanted = {work.context.patch_id for work in state.contexts.values() if work.draws}
+        held = {name for name in wanted if state.patches[name].state is Patched.HELD}
+        assert {name for ready in state.ready.values() for name in ready} == held
+        coming = (Patched.OWED, Patched.MAKING)
+        assert set(state.coming) == {name for name in wanted if state.patches[name].state in coming}
+        holding = Counter(known.patch_id for known in state.fleet if known.patch_id is not None)
+        assert holding == Counter({name: n for name, n in state.fleet.engines_of.items() if n})
+        shapes = Counter(k.shape for k in state.fleet if k.shape is not None and k.life is not Life.CLOSING)
+        assert shapes == Counter(state.fleet.shapes)
 
     @invariant()
     def the_fleet_keeps_to_the_policy(self) -> None:
@@ -199,7 +227,7 @@ class Sweep(RuleBasedStateMachine):
         world.recover()
         self.every_draw_is_in_one_place()
         assert len(world.finishes) == 1
-        assert not world.core.state.workers
+        assert not len(world.core.state.fleet)
         if world.finishes == ["done"]:
             assert world.owed == world.store | set(world.failed)
             assert not world.store & set(world.failed)

@@ -15,34 +15,36 @@ from orchestrator.events import (
     Discard,
     Event,
     Finish,
+    Order,
     RecordFailures,
     Recount,
     Recounted,
     Reported,
     Retire,
     Role,
+    Slice,
     StartWorker,
-    TaskEnded,
-    TaskFailed,
     Tick,
     WorkerLost,
 )
-from orchestrator.work import Patched, Policy, key
-from tests.orchestrator.builders import WHOLE, committed, make_context, make_items, make_patch, make_work, ready
+from orchestrator.work import Patched, Policy
+from tests.orchestrator.builders import WHOLE, committed, make_context, make_patch, make_work, ready
 from workers.messages import (
-    DrawKey,
+    Ended,
+    Failed,
     Failure,
     Graded,
     GradeTask,
-    Item,
+    Hungry,
     PatchMade,
     PruneTask,
     Rejected,
     Shape,
-    Shard,
     Swapped,
-    Task,
 )
+
+DrawKey = tuple[str, int]
+"""(context id, number)."""
 
 CRASH = Failure("worker-lost", "the process is gone")
 
@@ -53,8 +55,9 @@ class Process:
 
     start: StartWorker
     life: str = "starting"
-    task: Task | None = None
-    left: list[Item] = field(default_factory=list)
+    tasks: list[Order] = field(default_factory=list)
+    left: dict[str, list[int]] = field(default_factory=dict)
+    """Task id -> draws of a slice that are not made yet."""
     asked_to_stop: bool = False
     outbox: deque[Event] = field(default_factory=deque)
 
@@ -66,13 +69,14 @@ class Process:
         self.outbox.append(event)
 
     def end_task(self, failure: Failure | None = None) -> None:
-        assert self.task is not None
-        done = TaskEnded(self.name, self.task.task_id)
-        self.say(done if failure is None else TaskFailed(self.name, self.task.task_id, failure))
-        self.task = None
+        """End the first task."""
+        name = self.tasks.pop(0).task_id
+        self.left.pop(name, None)
+        self.say(Reported(self.name, Ended(name) if failure is None else Failed(name, failure)))
 
     def die(self, failure: Failure = CRASH) -> None:
-        self.life, self.task = "dead", None
+        self.life = "dead"
+        self.tasks.clear()
         self.say(WorkerLost(self.name, failure))
 
 
@@ -98,7 +102,7 @@ class World:
         self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is Patched.HELD}
         self.heard: list[Event] = []
         self.finishes: list[str] = []
-        self.owed = {key(w.context, i) for w in core.state.contexts.values() for p in w._waiting for i in p.items}
+        self.owed = {(name, number) for name, work in core.state.contexts.items() for number in work.fresh}
 
     # --- the driver's part ------------------------------------------------------------------------------
 
@@ -119,14 +123,14 @@ class World:
                 self.processes[worker] = Process(command)
             case Assign(worker, task):
                 self.assign(self.processes[worker], task)
-            case Recount(shard):
-                keys = {key(shard.context, item) for item in shard.items}
-                self.recounts.append(Recounted(shard.task_id, frozenset(keys - self.store)))
-            case RecordFailures(rows):
-                for row in rows:
-                    assert row.key not in self.store, "a committed draw was recorded as failed"
-                    self.failed[row.key] += 1
-                    assert self.failed[row.key] == 1, "a failure was recorded twice"
+            case Recount(wanted):
+                missing = {number for number in wanted.numbers if (wanted.context_id, number) not in self.store}
+                self.recounts.append(Recounted(wanted.task_id, frozenset(missing)))
+            case RecordFailures(context_id, numbers):
+                for draw in ((context_id, number) for number in numbers):
+                    assert draw not in self.store, "a committed draw was recorded as failed"
+                    self.failed[draw] += 1
+                    assert self.failed[draw] == 1, "a failure was recorded twice"
             case Retire(worker):
                 self.processes[worker].asked_to_stop = True
             case Discard(worker, failure):
@@ -136,23 +140,28 @@ class World:
                 assert all(p.life == "dead" for p in self.processes.values()), "a worker was left behind"
                 self.finishes.append(reason)
 
-    def assign(self, process: Process, task: Task) -> None:
+    def assign(self, process: Process, task: Order) -> None:
         assert process.life != "starting", "a task for a worker that is not up"
-        assert process.task is None, "a second task for a busy worker"
         if process.life != "well":
             return  # it goes to nobody; silence will tell
-        process.task = task
-        if isinstance(task, Shard):
-            assert task.context.shape == process.start.shape, "a shard for an engine of another shape"
-            assert task.context.patch_id in self.patches, "a shard of weights that do not exist"
-            again = {key(task.context, item) for item in task.items} & self.store
+        if isinstance(task, Slice):
+            context = self.core.state.contexts[task.context_id].context
+            assert context.shape == process.start.shape, "a slice for an engine of another shape"
+            assert context.patch_id in self.patches, "a slice of weights that do not exist"
+            again = {(task.context_id, number) for number in task.numbers} & self.store
             assert not again, "a committed draw is made again"
-            process.left = list(task.items)
-            process.say(Reported(process.name, Swapped(task.task_id, task.context.patch_id, 1.0, 0.0)))
-        elif isinstance(task, PruneTask):
-            assert process.start.role is Role.PRUNE
+            if process.tasks:
+                assert {self.patch_of(other) for other in process.tasks} == {context.patch_id}, "fed other weights"
+            process.left[task.task_id] = list(task.numbers)
+            process.say(Reported(process.name, Swapped(task.task_id, context.patch_id, 1.0, 0.0)))
         else:
-            assert process.start.role is Role.GRADE
+            assert not process.tasks, "a second task for a busy worker"
+            assert process.start.role is (Role.PRUNE if isinstance(task, PruneTask) else Role.GRADE)
+        process.tasks.append(task)
+
+    def patch_of(self, task: Order) -> str:
+        assert isinstance(task, Slice)
+        return self.core.state.contexts[task.context_id].context.patch_id
 
     # --- the workers' part ------------------------------------------------------------------------------
 
@@ -161,41 +170,45 @@ class World:
         if process.life == "starting":
             process.life = "well"
             process.say(ready(process.name))
-        elif isinstance(process.task, Shard):
-            self.evaluate(process, process.task, draws)
-        elif isinstance(process.task, PruneTask):
-            if process.task.patch_id in self.cursed:
-                process.end_task(Failure("prune", "out of memory"))
-            else:
-                self.patches.add(process.task.patch_id)
-                process.say(Reported(process.name, PatchMade(process.task.task_id, process.task.patch_id, 0.5, 1.0)))
-                process.end_task()
-        elif isinstance(process.task, GradeTask):
-            process.say(Reported(process.name, Graded(process.task.task_id, process.task.context_id, 1)))
-            process.end_task()
+        elif process.tasks:
+            self.work(process, process.tasks[0], draws)
         elif process.asked_to_stop and process.life == "well":
             process.die(Failure("retired", "closed as asked"))
 
-    def evaluate(self, process: Process, shard: Shard, draws: int) -> None:
-        if shard.context.context_id in self.nan:
+    def work(self, process: Process, task: Order, draws: int) -> None:
+        if isinstance(task, Slice):
+            self.evaluate(process, task, draws)
+        elif isinstance(task, GradeTask):
+            process.say(Reported(process.name, Graded(task.task_id, task.context_id, 1)))
+            process.end_task()
+        elif task.patch_id in self.cursed:
+            process.end_task(Failure("prune", "out of memory"))
+        else:
+            self.patches.add(task.patch_id)
+            process.say(Reported(process.name, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
+            process.end_task()
+
+    def evaluate(self, process: Process, one: Slice, draws: int) -> None:
+        if one.context_id in self.nan:
             process.end_task(Failure("nan", "the weights give NaN"))
             return
-        batch, process.left = process.left[:draws], process.left[draws:]
+        left = process.left[one.task_id]
+        batch, left[:] = left[:draws], left[draws:]
         if process.asked_to_stop:
-            batch, process.left = batch[:1], []
-        keys = [key(shard.context, item) for item in batch]
-        if self.poison.intersection(keys):
+            batch, left[:] = batch[:1], []
+        if any((one.context_id, number) in self.poison for number in batch):
             process.die(Failure("engine-lost", "the engine died"))
             return
-        refused = tuple(k for k in keys if k in self.refused)
+        refused = tuple(number for number in batch if (one.context_id, number) in self.refused)
         if refused:
-            process.say(Reported(process.name, Rejected(shard.task_id, refused, Failure("bad-input", "too long"))))
-        good = [item for item, k in zip(batch, keys, strict=True) if k not in self.refused]
-        if good:
-            self.store |= {key(shard.context, item) for item in good}
-            process.say(Reported(process.name, committed(shard, good)))
-        if not process.left:
+            process.say(Reported(process.name, Rejected(one.task_id, refused, Failure("bad-input", "too long"))))
+        if good := [number for number in batch if number not in refused]:
+            self.store |= {(one.context_id, number) for number in good}
+            process.say(Reported(process.name, committed(one, good)))
+        if not left:
             process.end_task()
+        elif len(left) < draws and not process.asked_to_stop:
+            process.say(Reported(process.name, Hungry(one.task_id)))
 
     def recover(self, rounds: int = 3000) -> None:
         """No further faults: everything happens in turn until the core has finished."""
@@ -211,11 +224,11 @@ class World:
                 return
             self.tell(Tick(), after=40.0)
         state = self.core.state
-        raise AssertionError(f"no end: {state.tally} {state.workers} {state.patches}")
+        raise AssertionError(f"no end: {state.tally} {list(state.fleet)} {state.patches}")
 
 
 def test_healthy_world_with_two_patches_ends_with_everything_committed() -> None:
-    works = [make_work(make_context(f"c{n}", f"p{n}"), make_items(9), n) for n in range(2)]
+    works = [make_work(make_context(f"c{n}", f"p{n}"), 9, n) for n in range(2)]
     patches = [make_patch("p0", Patched.OWED), make_patch("p1")]
     core = Core(Policy(engines=2, slots=2, smallest_shard=2, largest_shard=4), patches, works)
     world = World(core, {"p0": WHOLE, "p1": WHOLE}, set(), set(), set(), set())

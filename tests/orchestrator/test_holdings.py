@@ -12,9 +12,9 @@ from eval.draws import PriorTrace
 from orchestrator.holdings import read_draws, still_owed
 from orchestrator.schemas import DRAWS, to_table
 from orchestrator.store import Store
-from tests.orchestrator.builders import TinySweep, make_context, make_item, make_row
-from workers.joining import Joined, join_rows
-from workers.messages import DrawRow, Shard
+from tests.orchestrator.builders import TinySweep, make_item, make_row
+from workers.joining import Joined, Measured, join_rows, measure_rows
+from workers.messages import DrawRow
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")
 MORE = make_row((5, 6), (6,), start=4, limit=8, ended=True, created_at=2.0, text="more")
@@ -102,22 +102,26 @@ def test_lost_worker_s_draws_are_owed_unless_every_limit_is_answered(tmp_path: P
     part = make_row(prompt="part", cuts=(2,), limit=4)
     short = make_row(prompt="short", cuts=(2, 4), limit=4)
     store.commit_draws([whole, part, short])
-    items = (
-        make_item("whole", limits=(2, 4)),
-        make_item("part", limits=(2, 4)),
-        make_item("short", limits=(4, 8)),
-        make_item("none", limits=(2, 4)),
-    )
-    missing = still_owed(store, Shard("shard-1", make_context("c"), items))
-    assert missing == {("c", "part", 0), ("c", "short", 0), ("c", "none", 0)}
+    limits = {"whole": (2, 4), "part": (2, 4), "short": (4, 8), "none": (2, 4)}
+    items = [make_item(prompt, limits=asked, number=n) for n, (prompt, asked) in enumerate(limits.items())]
+    assert still_owed(store, "c", "answers", items) == {1, 2, 3}
 
 
-def test_draws_are_read_with_the_cuts_that_are_answered(tmp_path: Path) -> None:
+def test_draws_are_measured_with_the_cuts_that_are_answered(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     for row in (MORE, FIRST):
         store.commit_draws([row])
-    held = read_draws(store, "c", "answers")[("p0", 0)]
-    assert (held.cuts, held.trace.limit, held.trace.ended) == ({2, 4, 6}, 8, True)
+    assert read_draws(store, "c", "answers") == {("p0", 0): Measured(6, True, frozenset({2, 4, 6}))}
+
+
+@given(st.lists(st.sampled_from([FIRST, MORE, ANSWER, OTHER, AGAIN]), min_size=1, max_size=7))
+def test_measuring_rows_is_joining_and_then_measuring(rows: list[DrawRow]) -> None:
+    for answers in ("answers", "other"):
+        joined, measured = join_rows(tabled(rows), answers), measure_rows(tabled(rows), answers)
+        assert measured == {
+            name: Measured(len(draw.trace.token_ids), draw.trace.ended, frozenset(draw.answers))
+            for name, draw in joined.items()
+        }
 
 
 # --- what an edited grid owes ---------------------------------------------------------------------------
@@ -141,9 +145,13 @@ def hold(sweep: TinySweep, trace_length: int, *, ended: bool) -> None:
     sweep.store.commit_draws(rows)
 
 
-def owed(sweep: TinySweep) -> dict[tuple[str, int], tuple[tuple[int, ...], PriorTrace | None]]:
+def owed(sweep: TinySweep) -> dict[tuple[str, int], tuple[tuple[int, ...], int | None]]:
+    """(problem, seed) -> the limits owed, and of how many stored tokens the draw goes on."""
     (context,) = sweep.plan().contexts
-    return {(i.job.problem_id, i.job.seed): (i.job.limits, i.job.prior) for i in context.items}
+    held = context.held_tokens()
+    items = context.items(context.numbers)
+    assert all((item.number in held) == item.continues for item in items)
+    return {(i.job.problem_id, i.job.seed): (i.job.limits, held.get(i.number)) for i in items}
 
 
 @pytest.fixture
@@ -160,7 +168,7 @@ def test_smaller_limit_added_owes_only_its_answers_on_the_stored_trace(held: Tin
     found = owed(held)
     assert len(found) == 8
     assert {limits for limits, _ in found.values()} == {(4,)}
-    assert {prior.token_ids for _, prior in found.values() if prior} == {tuple(range(32))}
+    assert {tokens for _, tokens in found.values()} == {32}
     assert held.plan().contexts[0].new_tokens == 0
 
 
@@ -213,7 +221,7 @@ def test_longer_answers_owe_answers_only_and_other_sampling_owes_everything(held
     held.budget["answer_tokens"] = 24
     found = owed(held)
     assert {limits for limits, _ in found.values()} == {(8, 32)}
-    assert all(prior is not None and len(prior.token_ids) == 32 for _, prior in found.values())
+    assert {tokens for _, tokens in found.values()} == {32}
     held.budget["answer_tokens"] = 16
     held.temperature = 0.6
-    assert {prior for _, prior in owed(held).values()} == {None}
+    assert {tokens for _, tokens in owed(held).values()} == {None}

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.place import Demand, Idle, choose, shape_to_start, shard_length
+from orchestrator.place import Demand, Idle, allot, choose, pruners_wanted, shard_length
 from tests.orchestrator.builders import SHORTENED, WHOLE
 from workers.messages import Shape
 
@@ -76,14 +76,24 @@ def test_choice_depends_on_engines_at_work_not_on_work_alone() -> None:
     assert chosen == free
 
 
-@given(demands(), st.lists(SHAPES, max_size=5))
-def test_shape_to_start_is_one_that_has_work(offered: list[Demand], starting: list[Shape]) -> None:
-    shape = shape_to_start(offered, starting)
-    with_work = {demand.shape for demand in offered if demand.waiting > 0}
-    assert (shape in with_work) if with_work else (shape is None)
+@given(st.dictionaries(SHAPES, st.integers(0, 10_000).map(float)), st.integers(0, 50))
+def test_engines_are_shared_out_among_the_shapes_that_have_work(work: dict[Shape, float], engines: int) -> None:
+    shares = allot(work, engines)
+    assert sum(shares.values()) == (engines if any(work.values()) else 0)
+    assert all(work[shape] > 0 for shape, share in shares.items() if share)
+    # Nobody's last engine would be worth more elsewhere.
+    for shape, share in shares.items():
+        if share:
+            assert all(work[shape] / share >= work[other] / (shares[other] + 1) for other in work)
 
 
-def test_shape_to_start_counts_the_engines_that_are_coming_up() -> None:
-    offered = [Demand("a", WHOLE, 300, 0, 0), Demand("b", SHORTENED, 200, 0, 1)]
-    assert shape_to_start(offered, []) == WHOLE
-    assert shape_to_start(offered, [WHOLE]) == SHORTENED
+def test_small_shape_waits_while_engines_are_few() -> None:
+    assert allot({WHOLE: 300.0, SHORTENED: 20.0}, 8) == {WHOLE: 8, SHORTENED: 0}
+    assert allot({WHOLE: 300.0, SHORTENED: 20.0}, 32) == {WHOLE: 30, SHORTENED: 2}
+
+
+def test_pruning_takes_a_share_of_the_devices_and_all_that_are_idle() -> None:
+    assert pruners_wanted(28, 64, 0) == 8
+    assert pruners_wanted(28, 2, 0) == 1
+    assert pruners_wanted(28, 64, 20) == 20
+    assert pruners_wanted(3, 64, 20) == 3

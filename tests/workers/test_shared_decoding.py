@@ -22,7 +22,9 @@ from orchestrator.store import Store
 from orchestrator.survey import survey
 from orchestrator.yaml_source import Source
 from tests.workers.conftest import MakePatch, OneEngine
-from workers.eval_worker import EvalWorker, Pace
+from workers.eval_worker import EvalWorker
+from workers.evaluation import Pace
+from workers.inbox import Inbox
 from workers.joining import COLUMNS, Joined, join_rows
 from workers.messages import Shard
 
@@ -89,11 +91,12 @@ class Decoder:
         tokens = 0
         for owed in plan.contexts:
             context = owed.decoding.context
-            list(worker.run(Shard(context.context_id, context, owed.items)))
+            shard = Shard(context.context_id, context, owed.items(owed.numbers))
+            list(worker.run(shard, Inbox()))
             rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
             joined = join_rows(rows, context.answer_context_id)
             tokens += sum(len(draw.trace.token_ids) for draw in joined.values())
-            for item in owed.items:
+            for item in shard.items:
                 serves = dict.fromkeys(owed.decoding.limits, joined[(item.prompt_id, 0)])
                 draws.setdefault(item.job.prompt_ids, {}).update(serves)
         return Decoded(draws, tokens)

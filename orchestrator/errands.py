@@ -1,0 +1,84 @@
+"""What the driver itself owes the store: recounts of slices, and the record of draws that are given up.
+
+A store that refuses is asked again at every turn. After `patience` seconds of refusal the sweep is asked to stop, and
+what was wanted is let go: an uncounted slice counts as not done, which the next run sets right, and an unrecorded
+failure is owed again anyway.
+"""
+
+from collections.abc import Callable, Mapping
+
+from orchestrator.events import Event, RecordFailures, Recounted, Slice, StopAsked
+from orchestrator.holdings import still_owed
+from orchestrator.plan import OwedContext
+from orchestrator.store import Store
+from workers.messages import FailureRow
+from workers.store_errors import StoreUnavailable
+
+
+class Errands:
+    """The driver's own business with the store."""
+
+    def __init__(
+        self, store: Store, contexts: Mapping[str, OwedContext], patience: float, say: Callable[[str], None]
+    ) -> None:
+        self._store, self._contexts, self._patience, self._say = store, contexts, patience, say
+        self._slices: list[Slice] = []
+        self._failures: list[tuple[RecordFailures, float]] = []
+        self._refused_since: float | None = None
+
+    def recount(self, wanted: Slice) -> None:
+        """Find out which draws of a slice the store holds; `run` gives the answer."""
+        self._slices.append(wanted)
+
+    def record(self, command: RecordFailures, now: float) -> None:
+        """Write down draws that are given up; `run` does it."""
+        self._failures.append((command, now))
+
+    def run(self, now: float) -> list[Event]:
+        """Do what is owed, as far as the store lets us; returns what came of it."""
+        events: list[Event] = []
+        try:
+            while self._failures:
+                self._store.commit_failures(self._rows(*self._failures[0]))
+                del self._failures[0]
+            while self._slices:
+                events.append(Recounted(self._slices[0].task_id, self._missing(self._slices[0])))
+                del self._slices[0]
+        except StoreUnavailable as error:
+            return events + self._refused(error, now)
+        self._refused_since = None
+        return events
+
+    def _refused(self, error: StoreUnavailable, now: float) -> list[Event]:
+        if self._refused_since is None:
+            self._refused_since = now
+            self._say(f"{error}; waiting for it, {self._patience:.0f} s at most")
+        if now - self._refused_since <= self._patience:
+            return []
+        events: list[Event] = [StopAsked(f"the store cannot be used: {error}")]
+        events += [Recounted(one.task_id, frozenset(one.numbers)) for one in self._slices]
+        self._slices.clear()
+        self._failures.clear()
+        return events
+
+    def _missing(self, wanted: Slice) -> frozenset[int]:
+        owed = self._contexts[wanted.context_id]
+        answers = owed.decoding.context.answer_context_id
+        return still_owed(self._store, wanted.context_id, answers, owed.items(wanted.numbers))
+
+    def _rows(self, command: RecordFailures, now: float) -> list[FailureRow]:
+        return [
+            FailureRow(
+                context_id=command.context_id,
+                prompt_id=item.prompt_id,
+                seed=item.job.seed,
+                benchmark=item.benchmark,
+                problem_id=item.job.problem_id,
+                kind=command.failure.kind,
+                cause=command.failure.cause,
+                attempts=command.attempts,
+                log=command.failure.log,
+                created_at=now,
+            )
+            for item in self._contexts[command.context_id].items(command.numbers)
+        ]

@@ -1,0 +1,264 @@
+"""Draws on their way through an engine: fed continuously, committed every few seconds, shard after shard.
+
+A bounded number of draws is in flight and there is no batch barrier. Each draw's next ask is sent the moment its last
+completion arrives, so forced answers run while their trace's blocks are still in the prefix cache; and when fewer draws
+wait than will soon be begun, the driver is asked for more of the same variant (`Hungry`), so that the end of a shard is
+not felt. A draw is committed with all its answers or not at all.
+
+When the store cannot be written, finished draws are kept, nothing new is begun, and it is tried again for a while.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from eval.budget import Rules, State, Step, advance, make_rules, start
+from eval.draws import Completion, Draw
+from eval.prompts import ChatTokenizer
+from workers.engine import Engine, EngineFault, Finished
+from workers.inbox import Inbox
+from workers.joining import COLUMNS, join_rows
+from workers.messages import (
+    Committed,
+    Context,
+    DrawRow,
+    Ended,
+    Failed,
+    Failure,
+    Heartbeat,
+    Hungry,
+    Item,
+    Rejected,
+    Report,
+    Shard,
+    Troubled,
+)
+from workers.store_errors import StoreUnavailable
+from workers.worker import Sink
+
+MakeRow = Callable[[Context, Item, Draw], DrawRow]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How draws are fed and committed; changes speed and what a crash can cost, never an answer."""
+
+    in_flight: int = 128
+    commit_seconds: float = 5.0
+    heartbeat_seconds: float = 2.0
+    store_seconds: float = 600.0
+    """Patience with a store that cannot be written: a full disk is made room on, a mount comes back."""
+
+
+@dataclass
+class _Open:
+    """A draw in flight."""
+
+    shard: Shard
+    item: Item
+    state: State
+    asks: set[str] = field(default_factory=set)
+
+
+class Evaluation:
+    """One variant's draws. Construct it when the engine holds the variant's weights, and call `run` once."""
+
+    def __init__(
+        self, engine: Engine, store: Sink, codec: ChatTokenizer, pace: Pace, inbox: Inbox, row: MakeRow
+    ) -> None:
+        self._engine, self._store, self._codec, self._pace, self._inbox = engine, store, codec, pace, inbox
+        self._row = row
+        self._rules: dict[str, Rules] = {}
+        self._patch_id = ""
+        self._waiting: deque[tuple[Shard, Item]] = deque()
+        self._active: dict[int, _Open] = {}
+        self._rows: list[tuple[Shard, Item, DrawRow, int]] = []
+        """Finished and not committed, with the length of the whole trace."""
+        self._unsettled: dict[str, int] = {}
+        """Task id -> draws of it that are neither committed nor rejected."""
+        self._asked = False
+        """Whether more has been asked for since something last came."""
+        self._trouble: tuple[float, Failure] | None = None
+        """Since when the store cannot be written, and why."""
+        self._prompt_tokens = self._cached_tokens = self._begun = 0
+        self._committed_at = self._beat_at = time.monotonic()
+
+    def run(self, shard: Shard) -> Iterator[Report]:
+        """Make the draws of `shard` and of what follows it. When the engine fails, what was finished is committed."""
+        self._patch_id = shard.context.patch_id
+        self._accept(shard, _with_priors(self._store, shard))
+        try:
+            while self._waiting or self._active or self._rows:
+                if self._inbox.closed:
+                    self._abandon()
+                yield from self._feed()
+                for finished in self._engine.step() if self._active else ():
+                    yield from self._take(finished)
+                yield from self._report()
+                if self._trouble is not None and self._out_of_patience(self._trouble[0]):
+                    self._abandon()
+                    yield from [Failed(task_id, self._trouble[1]) for task_id in self._unsettled]
+                    return
+        except EngineFault:
+            yield from self._commit()
+            raise
+        yield from [Ended(task_id) for task_id in self._unsettled]
+
+    def _out_of_patience(self, since: float) -> bool:
+        return self._inbox.closed or time.monotonic() - since > self._pace.store_seconds
+
+    def _accept(self, shard: Shard, items: list[Item]) -> None:
+        self._unsettled[shard.task_id] = len(items)
+        if shard.context.context_id not in self._rules:
+            context = shard.context
+            self._rules[context.context_id] = make_rules(
+                context.budget, self._codec, self._codec.eos_ids, context.context_length, context.format
+            )
+        self._waiting.extend((shard, item) for item in items)
+        self._asked = False
+
+    # --- feeding ------------------------------------------------------------------------------------------------------
+
+    def _feed(self) -> Iterator[Report]:
+        if self._trouble is not None:
+            if not self._active:
+                self._inbox.closes_within(self._pace.commit_seconds)
+            return
+        while self._waiting and len(self._active) < self._pace.in_flight:
+            yield from self._begin(*self._waiting.popleft())
+        if len(self._waiting) < self._pace.in_flight // 2 and not self._inbox.closed:
+            yield from self._ask_for_more()
+
+    def _ask_for_more(self) -> Iterator[Report]:
+        if (shard := self._inbox.take_shard(self._patch_id)) is not None:
+            try:
+                self._accept(shard, _with_priors(self._store, shard))
+            except StoreUnavailable as error:
+                yield Failed(shard.task_id, Failure("store", str(error)))
+        elif not self._asked:
+            self._asked = True
+            yield Hungry(next(reversed(self._unsettled)))
+
+    def _begin(self, shard: Shard, item: Item) -> Iterator[Report]:
+        number = self._begun = self._begun + 1
+        try:
+            step = start(self._rules[shard.context.context_id], item.job)
+            self._active[number] = _Open(shard, item, step.state)
+            self._follow(number, step)
+        except ValueError as error:
+            yield self._reject(number, shard, item, Failure("bad-input", str(error)))
+
+    def _take(self, finished: Finished) -> Iterator[Report]:
+        number, _, name = finished.name.partition("/")
+        draw = self._active.get(int(number))
+        if draw is None:
+            return
+        draw.asks.discard(finished.name)
+        self._prompt_tokens += finished.prompt_tokens
+        self._cached_tokens += finished.cached_tokens
+        if not isinstance(finished.completion, Completion):
+            yield self._reject(int(number), draw.shard, draw.item, finished.completion)
+            return
+        try:
+            rules = self._rules[draw.shard.context.context_id]
+            self._follow(int(number), advance(rules, draw.state, name, finished.completion))
+        except ValueError as error:
+            yield self._reject(int(number), draw.shard, draw.item, Failure("engine-error", str(error)))
+
+    def _follow(self, number: int, step: Step) -> None:
+        draw = self._active[number]
+        if step.draw is not None:
+            del self._active[number]
+            row = self._row(draw.shard.context, draw.item, step.draw)
+            self._rows.append((draw.shard, draw.item, row, step.draw.start + len(step.draw.trace_ids)))
+            return
+        draw.state = step.state
+        for ask in step.asks:
+            self._engine.submit(f"{number}/{ask.name}", ask, draw.shard.context.sampling)
+            draw.asks.add(f"{number}/{ask.name}")
+
+    def _reject(self, number: int, shard: Shard, item: Item, failure: Failure) -> Rejected:
+        draw = self._active.pop(number, None)
+        self._engine.cancel(sorted(draw.asks) if draw else [])
+        self._unsettled[shard.task_id] -= 1
+        return Rejected(shard.task_id, (item.number,), failure)
+
+    def _abandon(self) -> None:
+        self._waiting.clear()
+        self._engine.cancel(sorted(name for draw in self._active.values() for name in draw.asks))
+        self._active.clear()
+
+    # --- committing ---------------------------------------------------------------------------------------------------
+
+    def _report(self) -> Iterator[Report]:
+        now = time.monotonic()
+        idle = not self._active and not self._waiting
+        if self._rows and (idle or now - self._committed_at >= self._pace.commit_seconds):
+            self._committed_at = self._beat_at = now
+            yield from self._commit()
+            yield from self._end_shards()
+        elif now - self._beat_at >= self._pace.heartbeat_seconds:
+            self._beat_at = now
+            task = next(reversed(self._unsettled))
+            yield Heartbeat(task, self._engine.tokens_generated())
+
+    def _commit(self) -> Iterator[Report]:
+        """Commit what is finished; a store that refuses is told of, and what it refused is kept."""
+        by_context: dict[str, list[tuple[Shard, Item, DrawRow, int]]] = {}
+        for entry in self._rows:
+            by_context.setdefault(entry[2].context_id, []).append(entry)
+        for entries in by_context.values():
+            try:
+                self._store.commit_draws([row for _, _, row, _ in entries])
+            except StoreUnavailable as error:
+                since = self._trouble[0] if self._trouble is not None else time.monotonic()
+                self._trouble = (since, Failure("store", str(error)))
+                yield Troubled(entries[0][0].task_id, self._trouble[1])
+                return
+            self._trouble = None
+            done = {id(entry) for entry in entries}
+            self._rows = [entry for entry in self._rows if id(entry) not in done]
+            yield from self._tell(entries)
+
+    def _tell(self, entries: list[tuple[Shard, Item, DrawRow, int]]) -> Iterator[Committed]:
+        by_task: dict[str, list[tuple[Shard, Item, DrawRow, int]]] = {}
+        for entry in entries:
+            by_task.setdefault(entry[0].task_id, []).append(entry)
+        for task_id, group in by_task.items():
+            self._unsettled[task_id] -= len(group)
+            yield Committed(
+                task_id,
+                tuple(item.number for _, item, _, _ in group),
+                tuple(length for *_, length in group),
+                trace_tokens=sum(len(row.trace_ids) for _, _, row, _ in group),
+                answer_tokens=sum(len(answer.token_ids) for _, _, row, _ in group for answer in row.answers),
+                cached_tokens=self._cached_tokens,
+                prompt_tokens=self._prompt_tokens,
+            )
+            self._prompt_tokens = self._cached_tokens = 0
+
+    def _end_shards(self) -> Iterator[Ended]:
+        """End the shards that are done while others go on; the last one ends with the run."""
+        over = [task_id for task_id, left in self._unsettled.items() if not left]
+        if len(over) == len(self._unsettled):
+            over = over[:-1]
+        for task_id in over:
+            del self._unsettled[task_id]
+            yield Ended(task_id)
+
+
+def _with_priors(store: Sink, shard: Shard) -> list[Item]:
+    """The shard's items, those that continue a stored trace with that trace."""
+    if not any(item.continues for item in shard.items):
+        return list(shard.items)
+    context = shard.context
+    rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
+    wanted = {(item.prompt_id, item.job.seed) for item in shard.items if item.continues}
+    joined = join_rows((row for row in rows if (row["prompt_id"], row["seed"]) in wanted), context.answer_context_id)
+    return [
+        replace(item, job=replace(item.job, prior=joined[item.prompt_id, item.job.seed].trace))
+        if item.continues
+        else item
+        for item in shard.items
+    ]

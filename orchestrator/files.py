@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from orchestrator.object_storage import open_object_storage
+from orchestrator.object_storage import insist, open_object_storage
 from workers.store_errors import unavailable
 
 PATIENCE = 100
@@ -95,13 +95,25 @@ class Files:
 
     def read(self, path: str) -> bytes | None:
         """All of a file, or None if there is none."""
-        with self._told(f"{path} cannot be read"):
-            try:
-                with self.filesystem.open_input_stream(f"{self.root}/{path}") as source:
-                    content: bytes = source.read()
-                    return content
-            except FileNotFoundError:
-                return None
+        try:
+            content: bytes = self.fetch(path).to_pybytes()
+        except FileNotFoundError:
+            return None
+        return content
+
+    def fetch(self, path: str) -> pa.Buffer:
+        """All of a file. Raises FileNotFoundError if there is none."""
+
+        def fetch() -> pa.Buffer:
+            with self.filesystem.open_input_file(f"{self.root}/{path}") as source:
+                return source.read_buffer()
+
+        try:
+            return fetch() if self.local else insist(fetch)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unavailable(self.uri, f"{path} cannot be read", error) from error
 
     def open_file(self, found: Found) -> Any:
         """A listed file, to be read in places. Raises OSError: what it means depends on what the caller reads."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.compaction import compact
+from orchestrator.lease import SweepHeld, hold_lease
 from orchestrator.store import Store, StoreError, StoreUnavailable, Trouble, load_draws
 from tests.orchestrator.builders import make_grade, make_row
 from tests.orchestrator.object_storage import Bucket, Fault, s3_server
@@ -185,3 +186,9 @@ def test_address_with_credentials_is_refused_without_printing_them() -> None:
 def test_address_with_an_unknown_setting_names_those_there_are() -> None:
     with pytest.raises(StoreError, match=r"does not know zone; .*region=.*endpoint_override="):
         Store.open("s3://bucket/store?zone=1")
+
+
+def test_lease_of_a_sweep_is_held_on_object_storage(store: Store) -> None:
+    with hold_lease(store, "sweep", print, print), pytest.raises(SweepHeld, match=f"process {os.getpid()}"):
+        hold_lease(store, "sweep", print, print).__enter__()
+    assert store.files.listing("drivers") == []

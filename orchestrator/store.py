@@ -92,7 +92,7 @@ class Store:
             scratch = cache / f".{patch_id}-{uuid.uuid4().hex}"
             scratch.mkdir(parents=True)
             for file in self.files.listing(f"patches/{patch_id}"):
-                (scratch / file.name).write_bytes(self.files.read(file.path) or b"")
+                (scratch / file.name).write_bytes(self.files.fetch(file.path))
             try:
                 scratch.rename(target)
             except OSError:  # another process of this machine was faster; its copy is as good

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from orchestrator.object_storage import open_object_storage
+from orchestrator.object_storage import insist, open_object_storage
 from workers.store_errors import unavailable
 
 PATIENCE = 100
@@ -74,10 +74,33 @@ class Files:
     def publish(self, path: str, content: bytes | pa.Buffer) -> None:
         """Make a file of this content appear, whole; one that is there under the same name is replaced, whole."""
         with self._told(f"{path} cannot be written"):
-            if self.local:
-                _publish_locally(Path(self.root, path), content)
-            else:
+            if not self.local:
                 self._upload(f"{self.root}/{path}", content)
+                return
+            target = Path(self.root, path)
+            with _written_beside(target, content) as scratch:
+                scratch.rename(target)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Publish a file unless there is one of its name; returns whether it was published.
+
+        Of two that create at once, one is told no. Object storage, and disks without hard links, cannot tell: there the
+        last one's content stays, and each must look again.
+        """
+        with self._told(f"{path} cannot be written"):
+            if self.local:
+                target = Path(self.root, path)
+                try:
+                    with _written_beside(target, content) as scratch:
+                        os.link(scratch, target)
+                    return True
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                        raise
+        self.publish(path, content)
+        return True
 
     def _upload(self, target: str, content: bytes | pa.Buffer) -> None:
         # All of it in one write, and no `with`: leaving a `with` by an exception completes the upload of whatever was
@@ -95,13 +118,25 @@ class Files:
 
     def read(self, path: str) -> bytes | None:
         """All of a file, or None if there is none."""
-        with self._told(f"{path} cannot be read"):
-            try:
-                with self.filesystem.open_input_stream(f"{self.root}/{path}") as source:
-                    content: bytes = source.read()
-                    return content
-            except FileNotFoundError:
-                return None
+        try:
+            content: bytes = self.fetch(path).to_pybytes()
+        except FileNotFoundError:
+            return None
+        return content
+
+    def fetch(self, path: str) -> pa.Buffer:
+        """All of a file. Raises FileNotFoundError if there is none."""
+
+        def fetch() -> pa.Buffer:
+            with self.filesystem.open_input_file(f"{self.root}/{path}") as source:
+                return source.read_buffer()
+
+        try:
+            return fetch() if self.local else insist(fetch)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unavailable(self.uri, f"{path} cannot be read", error) from error
 
     def open_file(self, found: Found) -> Any:
         """A listed file, to be read in places. Raises OSError: what it means depends on what the caller reads."""
@@ -141,7 +176,9 @@ class Files:
             raise unavailable(self.uri, what, error) from error
 
 
-def _publish_locally(target: Path, content: bytes | pa.Buffer) -> None:
+@contextlib.contextmanager
+def _written_beside(target: Path, content: bytes | pa.Buffer) -> Iterator[Path]:
+    """A flushed file of this content under a temporary name beside `target`, which is gone afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.parent / f".{uuid.uuid4().hex}.tmp"
     try:
@@ -149,11 +186,10 @@ def _publish_locally(target: Path, content: bytes | pa.Buffer) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        scratch.rename(target)
-    except BaseException:
+        yield scratch
+    finally:
         with contextlib.suppress(OSError):  # a read-only disk refuses this, too, and has nothing to remove
             scratch.unlink(missing_ok=True)
-        raise
     _flush_folder(target.parent)
 
 

@@ -6,13 +6,18 @@ service from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, or from `?endpoint_overrid
 """
 
 import os
-from typing import Any
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from workers.store_errors import StoreError, unavailable
+
+T = TypeVar("T")
 
 ATTEMPTS = 6
 """How often one request is tried, with pauses that double up to 20 s: about 15 s in all, 31 s at the most. The usual
@@ -65,6 +70,22 @@ def _open_s3(uri: str) -> tuple[Any, str]:
     except OSError as error:
         raise unavailable(uri, "the bucket's region cannot be found out", error) from error
     return filesystem, f"{parts.netloc}{parts.path}".rstrip("/")
+
+
+def insist(request: Callable[[], T]) -> T:
+    """The answer to a read request, tried again where pyarrow does not.
+
+    A refusal ("503 SlowDown") has a body, and pyarrow puts it where the wanted bytes should go. If those are fewer, as
+    in a small file, it does not fit, and pyarrow takes that for a failure of its own and gives up at once.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return request()
+        except OSError as error:
+            if "flush response stream" not in str(error):
+                raise
+        time.sleep(random.uniform(0.5, 1.0) * 0.5 * 2**attempt)
+    return request()
 
 
 def _environment(*names: str) -> str:

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from orchestrator.files import Files, Found
 from orchestrator.schemas import is_readable, leaf, stored_columns, upgrade
-from workers.store_errors import unavailable
 
 SOURCES = b"prunesweep.sources"
 WHOLE = 1 << 20
@@ -64,13 +63,7 @@ def read_part(
             raise
         except (pa.ArrowInvalid, OSError):  # the file or its disk: reading all of it as mere bytes tells
             pass
-    try:
-        with files.open_file(found) as source:
-            content = source.read_buffer()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise unavailable(files.uri, f"{found.path} cannot be read", error) from error
+    content = files.fetch(found.path)
     try:
         return _decode(pa.BufferReader(content), found, schema, columns)
     except (pa.ArrowInvalid, OSError) as error:

@@ -92,7 +92,7 @@ class Store:
             scratch = cache / f".{patch_id}-{uuid.uuid4().hex}"
             scratch.mkdir(parents=True)
             for file in self.files.listing(f"patches/{patch_id}"):
-                (scratch / file.name).write_bytes(self.files.read(file.path) or b"")
+                (scratch / file.name).write_bytes(self.files.fetch(file.path))
             try:
                 scratch.rename(target)
             except OSError:  # another process of this machine was faster; its copy is as good
@@ -196,7 +196,15 @@ class Store:
 
     def put_document(self, path: str, document: Mapping[str, Any]) -> None:
         """Write a JSON document, whole, in place of the one before."""
-        self.files.publish(path, json.dumps(document, indent=1, sort_keys=True).encode())
+        self.files.publish(path, _json(document))
+
+    def create_document(self, path: str, document: Mapping[str, Any]) -> bool:
+        """Write a JSON document unless there is one; see `Files.create` for what the answer is worth."""
+        return self.files.create(path, _json(document))
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
 def _rows(parts: Iterable[Part | None], table: str, columns: Sequence[str]) -> pa.Table:

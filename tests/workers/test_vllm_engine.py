@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
 from safetensors.torch import load_file, save_file
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 
@@ -14,6 +13,7 @@ from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
 from eval.spec import SamplingSpec
 from pruning.patch import export
+from tests.workers.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
 from workers.engine import EngineFault, VariantFault
 from workers.vllm_engine import VllmEngine
 
@@ -199,7 +199,7 @@ def test_tensor_left_unswapped_is_caught(tiny: Path, engine: OneEngine, make_pat
     model = one._engine.apply_model(lambda model: model)[0]
     name, load = "model.layers.1.self_attn.o_proj.weight", model.load_weights
     model.load_weights = lambda weights: load((n, t) for n, t in weights if n != name)
-    with pytest.raises(EngineFault, match=f"1 tensors are not in place, among them {name}"):
+    with pytest.raises(EngineFault, match=f"1 tensors are not in place as the manifest promises, among them {name}"):
         one.load(tiny, make_patch(tiny, "magnitude", sparsity=0.5))
     engine.close()
 

@@ -91,10 +91,6 @@ class Engine(Protocol):
         """Abandon asks; their completions will not be returned."""
         ...
 
-    def cache_tokens(self) -> int:
-        """How many tokens of prompts and traces the key-value cache holds at once; see workers/admission.py."""
-        ...
-
     def settings(self) -> Mapping[str, str]:
         """What can shift numerics: versions, dtype, parallelism, attention backend."""
         ...

@@ -164,10 +164,6 @@ class ScriptedEngine:
         for name in names:
             self._active.pop(name, None)
 
-    def cache_tokens(self) -> int:
-        """Room for every sequence at its longest: here nothing is ever evicted."""
-        return self._settings.max_sequences * self._settings.context_length
-
     def settings(self) -> Mapping[str, str]:
         return {"engine": "scripted", "dtype": self._settings.dtype}
 

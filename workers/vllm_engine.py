@@ -170,7 +170,10 @@ class VllmEngine:
             detokenize=bool(ask.stop_texts),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(name, TokensPrompt(prompt_token_ids=list(ask.prompt_ids)), params)
+        prompt = TokensPrompt(prompt_token_ids=list(ask.prompt_ids))
+        # Longest prompt first, and preempted last: it has most to find in the cache, and most to lose by waiting there.
+        # So forced answers overtake new traces, and run before the traces they stand on are evicted.
+        self._engine.add_request(name, prompt, params, priority=-len(ask.prompt_ids))
 
     def step(self) -> Sequence[Finished]:
         """Advance every request by one token; return those that finished."""
@@ -192,11 +195,6 @@ class VllmEngine:
     def cancel(self, names: Sequence[str]) -> None:
         """Abandon asks. Their partial tokens are dropped: an aborted request is no sample."""
         self._engine.abort_request(list(names))
-
-    def cache_tokens(self) -> int:
-        """See `workers.engine.Engine.cache_tokens`."""
-        cache = self._engine.vllm_config.cache_config
-        return (cache.num_gpu_blocks or 0) * cache.block_size
 
     def settings(self) -> Mapping[str, str]:
         """What can shift numerics."""
@@ -285,6 +283,7 @@ def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
         max_model_len=settings.context_length,
         tensor_parallel_size=settings.tensor_parallel,
         seed=0,
+        scheduling_policy="priority",
     )
     if current_platform.is_cpu():
         return EngineArgs(

@@ -136,9 +136,8 @@ def swap(scratch: Path, size: Size, device: str) -> bool:
     engine.close()
     weight = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     rounded = [round(one, 2) for one in seconds]
-    print(
-        f"swap: {weight / 1e9:.2f} GB; cold start {cold:.1f} s; swaps with proof {rounded} s ({SWAP_SECONDS:.0f} wanted)"
-    )
+    print(f"swap: {weight / 1e9:.2f} GB; cold start {cold:.1f} s")
+    print(f"swap: with proof {rounded} s ({SWAP_SECONDS:.0f} wanted)")
     return max(seconds) < SWAP_SECONDS
 
 

@@ -3,7 +3,9 @@
     python -m benchmarks.swap [--parameters 300]
 
 First at the size of the demo, then with a random Qwen3 of about `--parameters` million parameters. The cold start is a
-second engine in a warm process: imports are not counted, which favours the cold start.
+second engine in a warm process: imports are not counted, which favours the cold start. Swaps and reads take turns, so
+that a busy machine slows both, and the median of each counts; the best of each is printed too. The file is in the page
+cache for both.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -52,21 +55,22 @@ def measure(label: str, base: Path, scratch: Path) -> None:
     engine = VllmEngine(base, None, settings)
     engine.load(base, dense)
     cold = time.monotonic() - began
-    swaps = []
-    for patch in (pruned, dense) * 2:
+    swaps, reads, files = [], [], list(base.glob("*.safetensors"))
+    for patch in (pruned, dense) * 4:
         began = time.monotonic()
         engine.load(base, patch)
         swaps.append(time.monotonic() - began)
+        began = time.monotonic()
+        size = sum(len(file.read_bytes()) for file in files)
+        reads.append(time.monotonic() - began)
     engine.close()
-    files = list(base.glob("*.safetensors"))
-    began = time.monotonic()
-    size = sum(len(file.read_bytes()) for file in files)
-    read = time.monotonic() - began
-    swap = min(swaps)
-    print(
-        f"{label}: {size / 1e9:.3f} GB; cold start {cold:.2f} s, swap with proof {swap:.3f} s (1/{cold / swap:.0f}); "
-        f"swap {size / swap / 1e9:.2f} GB/s, plain read {size / read / 1e9:.2f} GB/s ({read / swap:.2f} of it)"
-    )
+    print(f"{label}: {size / 1e9:.3f} GB; cold start {cold:.2f} s")
+    for name, of in (("median", median), ("best", min)):
+        swap, read = of(swaps), of(reads)
+        print(
+            f"  {name:6} swap with proof {swap:.3f} s, 1/{cold / swap:.0f} of a cold start (1/50 wanted); "
+            f"{size / swap / 1e9:.2f} GB/s, {read / swap:.2f} of a plain read's {size / read / 1e9:.2f} (0.33 wanted)"
+        )
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def canary_logprobs(
     """log p(token_i | token_<i) in nats for i = 1.., float32, from a stream of weights in layer order.
 
     `config` and the names are those of the resulting model (blocks renumbered after a removal).
-    Raises ValueError naming the block after which a hidden state is not finite.
+    They are NaN where the weights make them so: recorded as such, it is this variant that is at fault, and no engine.
     """
     blocks = Blocks(config, torch.float32, device)
     tokens = torch.tensor(token_ids, device=blocks.device)
@@ -76,8 +76,6 @@ def canary_logprobs(
             while hidden is not None and waiting.get(done, {}).keys() >= set(_needed(blocks, done)):
                 with blocks.resident(done, waiting.pop(done)) as block:
                     hidden = blocks.forward(block, done, hidden)
-                if not torch.isfinite(hidden).all():
-                    raise ValueError(f"block {done}: its output is not finite in float32; the weights are unusable.")
                 give_back()
                 done += 1
         assert hidden is not None

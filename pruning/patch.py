@@ -4,8 +4,8 @@
     layer-00012.safetensors     the keep bits of one block, and its kept values where they changed
     (layer_files.py)
 
-A file exists for each pruned block, numbered as in the base. Decoding streams tensor by tensor, so base +
-patch never needs more than one layer file and one tensor beside it. torch is imported inside the functions
+A file exists for each pruned block, numbered as in the base. Decoding streams block by block, so base + patch
+never needs more than one layer file and the blocks that are made ahead. torch is imported inside the functions
 that make tensors: a plan reads manifests and must not load it.
 """
 
@@ -15,9 +15,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pruning.ahead import made_ahead
 from pruning.architecture import (
     EMBEDDING,
     FINAL_NORM,
@@ -75,10 +77,11 @@ class Patch:
         """
         return config_after_removal(base.config, self.manifest.kept_layers)
 
-    def weights(self, base: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
+    def weights(self, base: Checkpoint, ahead: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
         """Base + patch, tensor by tensor in layer order, named as in an exported checkpoint, in the base's
         dtypes.
 
+        Up to `ahead` blocks are read and decoded by threads before they are asked for; each is held in memory.
         Raises ValueError if the base is not the checkpoint that the patch was made from.
         """
         if base.digest() != self.manifest.base:
@@ -86,24 +89,31 @@ class Patch:
                 f"{self.folder}: made from base {self.manifest.base[:16]}, "
                 f"but {base.path} is {base.digest()[:16]}; give the checkpoint it was made from."
             )
-        return self._stream(base)
+        return self._stream(base, ahead)
 
-    def _stream(self, base: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
-        from pruning.layer_files import layer_file, read_layer
-        from pruning.tensors import layer_tensors, read_tensor
+    def _stream(self, base: Checkpoint, ahead: int) -> Iterator[tuple[str, torch.Tensor]]:
+        from pruning.tensors import read_tensor
 
         yield EMBEDDING, read_tensor(base.tensors[EMBEDDING])
-        for position, index in enumerate(self.manifest.kept_layers):
-            tensors = layer_tensors(base, index)
-            if layer_file(index) in self.manifest.files:
-                linears = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
-                pruned = read_layer(self.folder / layer_file(index), linears)
-                tensors |= {f"{linear}.weight": weight for linear, weight in pruned}
-            for tail, tensor in tensors.items():
+        blocks = made_ahead((partial(self._block, base, index) for index in self.manifest.kept_layers), ahead)
+        for position, block in enumerate(blocks):
+            for tail, tensor in block.items():
                 yield layer_prefix(position) + tail, tensor
         for name in (FINAL_NORM, HEAD):
             if name in base.tensors:
                 yield name, read_tensor(base.tensors[name])
+
+    def _block(self, base: Checkpoint, index: int) -> dict[str, torch.Tensor]:
+        """The tensors of the base's block `index` as they come out, without their layer prefix."""
+        from pruning.layer_files import layer_file, read_layer
+        from pruning.tensors import layer_tensors
+
+        tensors = layer_tensors(base, index)
+        if layer_file(index) in self.manifest.files:
+            linears = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
+            pruned = read_layer(self.folder / layer_file(index), linears)
+            tensors |= {f"{linear}.weight": weight for linear, weight in pruned}
+        return tensors
 
 
 _SHARD_BYTES: Final = 4 << 30

@@ -43,6 +43,9 @@ class EngineSettings:
     tensor_parallel: int = 1
     cpu_cache_mib: int = 256
     gpu_memory_utilization: float = 0.9
+    patience_seconds: int = 240
+    """A tensor-parallel engine whose ranks are silent for so long, in one step or one swap, hangs. Less than the
+    driver's own patience, which is all there is for an engine of one process."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ An engine starts with random weights of the right shape; every variant, the firs
 So there is one way in, and it ends in a proof (promise proof-before-sample):
 
 1. names and shapes are compared before anything is touched;
-2. every tensor is digested on its way in, and again where it lies, on every rank (workers/witness.py);
+2. every tensor is digested where it lies, on every rank, and held against the manifest (workers/witness.py);
 3. the prefix cache is emptied, and a canary prompt must find nothing cached;
 4. the canary's log-probabilities must agree with those that were computed, by other code, when the patch was made.
 
@@ -26,6 +26,8 @@ os.environ.update(
     VLLM_CPU_OMP_THREADS_BIND="nobind",
 )
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+# OpenMP threads spin: two engines, or two ranks, that each take every core collapse each other. Ray sets what it gave.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
 import math
@@ -33,10 +35,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 import vllm
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 from vllm.config import set_current_vllm_config
@@ -50,11 +54,15 @@ from pruning.checkpoint import Checkpoint
 from pruning.patch import Patch
 from workers.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.messages import Failure
-from workers.witness import Stream, Witness, layout, shapes
+from workers.ranks import Ranks, failure_of, follow_parent
+from workers.witness import Digests, Stream, Witness, layout, shapes
 
 CANARY_TOLERANCE = 0.1
 """Largest mean difference, in nats, between the canary's log-probabilities here and when the patch was made. Both sides
 hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
+
+SWAP_THREADS = 4
+"""Threads that read and decode ahead of a swap, and as many that digest behind it, where there are cores for them."""
 
 TOKENIZER_FILES = (
     "tokenizer",
@@ -72,14 +80,18 @@ class VllmEngine:
 
     def __init__(self, base: Path, patch: Path | None, settings: EngineSettings) -> None:
         """Start an engine of the shape of `base`, or of `base` + `patch`, without weights: call `load` next."""
-        warnings.filterwarnings("ignore", category=FutureWarning)  # vLLM's own, at every start
         self._started = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
         checkpoint = Checkpoint.open(base)
+        _quiet_process(settings)
         config = checkpoint.config if patch is None else Patch.open(patch, verify=False).config(checkpoint)
         _write_shape(Path(self._folder.name), base, config)
         self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
         self._context = self._engine.vllm_config.model_config.max_model_len
+        self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
+        if settings.tensor_parallel > 1:
+            self._engine.collective_rpc("follow_parent")
+        self._patience = settings.patience_seconds
         self._facts = _facts(self._engine)
         self._canaries = self._generated = 0
         self.seconds_to_start = time.monotonic() - self._started
@@ -94,9 +106,9 @@ class VllmEngine:
             cause = f"{error} Delete the folder {patch} and run the sweep again"
             raise VariantFault(Failure("bad-input", cause)) from error
         try:
-            problems = self._engine.collective_rpc("swap_weights", args=(str(base), str(patch)))
+            problems = self._engine.collective_rpc("swap_weights", self._patience, args=(str(base), str(patch)))
         except Exception as error:  # whatever vLLM raised in mid-swap, the engine is now neither variant
-            raise EngineFault(Failure("proof", f"swap to {patch.name} broke off: {_line(error)}")) from error
+            raise self._fault(error, "proof", f"swap to {patch.name} broke off: ") from error
         for rank, problem in enumerate(problems):
             if problem:
                 raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
@@ -109,10 +121,9 @@ class VllmEngine:
     def _canary_error(self, patch: str, token_ids: list[int], recorded: list[float]) -> float:
         if not all(map(math.isfinite, recorded)):
             raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
-        # Twice: once through the cache, which must be empty, and once for the log-probabilities, which bypass it.
-        if cached := self._ask_canary(token_ids, None).num_cached_tokens:
+        output = self._ask_canary(token_ids)
+        if cached := output.num_cached_tokens:
             raise EngineFault(Failure("proof", f"swap to {patch}: {cached} canary tokens were still cached"))
-        output = self._ask_canary(token_ids, 0)
         assert output.prompt_logprobs is not None
         got = [
             entry[token].logprob
@@ -125,9 +136,12 @@ class VllmEngine:
             raise EngineFault(Failure("proof", f"swap to {patch}: {cause}"))
         return error
 
-    def _ask_canary(self, token_ids: list[int], prompt_logprobs: int | None) -> RequestOutput:
+    def _ask_canary(self, token_ids: list[int]) -> RequestOutput:
         self._canaries += 1
-        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=prompt_logprobs, detokenize=False)
+        # Log-probabilities bypass the cache unless told otherwise; here what the cache still holds must show.
+        params = SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, skip_reading_prefix_cache=False
+        )
         self._engine.add_request(f"canary-{self._canaries}", TokensPrompt(prompt_token_ids=token_ids), params)
         while self._engine.has_unfinished_requests():
             for output in self._step():
@@ -156,7 +170,10 @@ class VllmEngine:
             detokenize=bool(ask.stop_texts),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(name, TokensPrompt(prompt_token_ids=list(ask.prompt_ids)), params)
+        prompt = TokensPrompt(prompt_token_ids=list(ask.prompt_ids))
+        # Longest prompt first, and preempted last: it has most to find in the cache, and most to lose by waiting there.
+        # So forced answers overtake new traces, and run before the traces they stand on are evicted.
+        self._engine.add_request(name, prompt, params, priority=-len(ask.prompt_ids))
 
     def step(self) -> Sequence[Finished]:
         """Advance every request by one token; return those that finished."""
@@ -168,8 +185,14 @@ class VllmEngine:
         try:
             return self._engine.step()
         except Exception as error:  # vLLM's own types must not leave this process: unpickling them imports vllm
-            kind = "nan-logits" if "NaNs detected" in str(error) else "engine-error"
-            raise EngineFault(Failure(kind, _line(error))) from error
+            raise self._fault(error, "engine-error") from error
+
+    def _fault(self, error: Exception, otherwise: str, prefix: str = "") -> EngineFault:
+        """What `error` means for the engine; where nothing better is known, a failure of kind `otherwise`."""
+        failure = self._ranks.failure() or failure_of(error, otherwise)
+        if failure.kind in ("engine-lost", "hang"):
+            self._ranks.kill()  # the others wait in a collective operation that will never end
+        return EngineFault(Failure(failure.kind, prefix + failure.cause))
 
     def cancel(self, names: Sequence[str]) -> None:
         """Abandon asks. Their partial tokens are dropped: an aborted request is no sample."""
@@ -204,19 +227,25 @@ class SwapExtension:
         if problem := _mismatch(plan.needed(), set(sources)):
             return problem
         dtype = worker.vllm_config.model_config.dtype
-        stream = Stream(made.weights(checkpoint), made.manifest.tensors, plan.slices, dtype)
-        witness = Witness(model, plan)
-        with witness.watch():
-            worker.reload_weights(weights_iterator=iter(stream))
-            with set_current_vllm_config(worker.vllm_config):
-                _repack_vocabularies(model)
-        for cache in getattr(worker.model_runner, "kv_caches", []):
-            _zero(cache)  # NaN in a cached block would outlive its variant
-        if missing := stream.missing():
-            return f"{len(missing)} tensors never came, among them {missing[0]}"
-        if wrong := witness.unproven(stream.expected):
-            return f"{len(wrong)} tensors are not in place, among them {wrong[0]}"
-        return ""
+        threads = min(SWAP_THREADS, len(os.sched_getaffinity(0)))
+        with closing(Digests(threads)) as digests:
+            stream = Stream(made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests)
+            witness = Witness(model, plan, digests)
+            with witness.watch():
+                worker.reload_weights(weights_iterator=iter(stream))
+                with set_current_vllm_config(worker.vllm_config):
+                    _repack_vocabularies(model)
+            for cache in getattr(worker.model_runner, "kv_caches", []):
+                _zero(cache)  # NaN in a cached block would outlive its variant
+            if missing := stream.missing():
+                return f"{len(missing)} tensors never came, among them {missing[0]}"
+            if wrong := witness.unproven(stream.expected()):
+                return f"{len(wrong)} tensors are not in place as the manifest promises, among them {wrong[0]}"
+            return ""
+
+    def follow_parent(self) -> None:
+        """Die with the process that drives this rank, whatever the rank is doing then."""
+        follow_parent()
 
 
 def _mismatch(needed: set[str], have: set[str]) -> str:
@@ -261,6 +290,7 @@ def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
         max_model_len=settings.context_length,
         tensor_parallel_size=settings.tensor_parallel,
         seed=0,
+        scheduling_policy="priority",
     )
     if current_platform.is_cpu():
         return EngineArgs(
@@ -300,5 +330,15 @@ def _finished(output: RequestOutput) -> Finished:
     return Finished(output.request_id, result, prompt_tokens, output.num_cached_tokens or 0)
 
 
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+def _quiet_process(settings: EngineSettings) -> None:
+    """What the engine's process, and the ranks that inherit its environment, must not do."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # vLLM's own, at every start
+    os.environ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(settings.patience_seconds)
+    os.environ["VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"] = "1"  # ranks have nothing to save
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    if torch.get_num_threads() != threads:  # torch was imported before the environment was set
+        torch.set_num_threads(threads)
+    if current_platform.is_cpu():
+        # Eager all the same: this only spares the compiling of two counting functions, 13 s of an engine's first swap.
+        torch._dynamo.config.disable = True
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"

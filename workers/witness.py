@@ -4,17 +4,24 @@ An engine fuses tensors (q, k, v become one matrix), splits them over tensor-par
 CPU repacks matrices into an opaque layout and throws the original away. So the witness works in three places, promise
 proof-before-sample:
 
-- `Stream` digests every tensor on its way into the engine, and compares it with the patch's manifest;
-- `Witness` digests each parameter where it lies in the engine: just before a layer repacks it, while it can still be
-  read, and again after loading wherever it still can be;
+- `Witness` digests each parameter where it lies in the engine: as it was before its layer repacked it, if the layer
+  did, else after everything is loaded;
+- `Stream` says what that digest must be: the manifest's own, or, where a rank keeps only a part of the tensor or in
+  another dtype, that part's, taken on its way in from a tensor whose whole digest is the manifest's;
 - `Witness.unproven` names every tensor for which the two do not meet.
+
+A tensor that lies whole in the engine is thus digested once, and that one digest proves the file, the decoding and
+the place together. Hashing releases the interpreter lock and runs beside the loading, in the threads of `Digests`.
 
 No vllm here: modules are recognised by the attributes that vLLM's layers carry.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,11 +31,29 @@ from pruning.checkpoint import Checkpoint
 from pruning.patch import Patch, digest_tensor
 
 
+class Digests:
+    """Digests taken by threads while loading goes on. The tensors are held until then, so their number is bounded."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="digest")
+        self._room = threading.Semaphore(4 * threads)
+
+    def take(self, digest: Callable[[], str]) -> Future[str]:
+        """`digest()`, soon. Waits while too many are waiting."""
+        self._room.acquire()
+        future = self._pool.submit(digest)
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
 class Stream:
-    """The variant's tensors on their way into the engine, each checked against the manifest as it passes.
+    """The variant's tensors on their way into the engine, each held against the manifest.
 
     `slices` tells, for a source tensor's name, which part of it this rank keeps: (dimension, start, length), or None
-    for all of it. After the stream has been read, `expected[name]` is the digest of that part in the engine's `dtype`.
+    for all of it.
     """
 
     def __init__(
@@ -37,24 +62,37 @@ class Stream:
         manifest: Mapping[str, str],
         slices: Mapping[str, tuple[int, int, int]],
         dtype: torch.dtype,
+        digests: Digests,
     ) -> None:
         self._tensors, self._manifest, self._slices, self._dtype = tensors, manifest, slices, dtype
-        self.expected: dict[str, str] = {}
+        self._digests = digests
+        self._came: set[str] = set()
+        self._parts: dict[str, Future[str]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in self._tensors:
-            digest = digest_tensor(tensor)
-            if self._manifest.get(name) != digest:
-                raise ValueError(f"tensor {name} is not what the patch's manifest promises; make the patch anew")
             if name in self._slices or tensor.dtype != self._dtype:
-                dimension, start, length = self._slices.get(name, (0, 0, tensor.shape[0]))
-                digest = digest_tensor(tensor.narrow(dimension, start, length).to(self._dtype).contiguous())
-            self.expected[name] = digest
+                self._parts[name] = self._digests.take(partial(self._part, name, tensor))
+            self._came.add(name)
             yield name, tensor
+
+    def _part(self, name: str, tensor: torch.Tensor) -> str:
+        if self._manifest.get(name) != digest_tensor(tensor):
+            raise ValueError(f"tensor {name} is not what the patch's manifest promises; make the patch anew")
+        dimension, start, length = self._slices.get(name, (0, 0, tensor.shape[0]))
+        return digest_tensor(tensor.narrow(dimension, start, length).to(self._dtype).contiguous())
+
+    def expected(self) -> dict[str, str]:
+        """What this rank must hold of each tensor that came, by name, as digests. Call it when all have come.
+
+        Raises ValueError for a tensor that is not the manifest's.
+        """
+        whole = {name: self._manifest[name] for name in self._came & self._manifest.keys() - self._parts.keys()}
+        return whole | {name: part.result() for name, part in self._parts.items()}
 
     def missing(self) -> list[str]:
         """Tensors that the manifest promises and the stream did not bring."""
-        return sorted(set(self._manifest) - set(self.expected))
+        return sorted(set(self._manifest) - self._came)
 
 
 @dataclass(frozen=True)
@@ -151,19 +189,19 @@ def _slice(module: Any, index: int, dimensions: int, rank: int) -> tuple[int, in
 class Witness:
     """What one rank's parameters were seen to hold, as digests by source tensor."""
 
-    def __init__(self, model: torch.nn.Module, plan: Layout) -> None:
-        self._model, self._plan = model, plan
-        self.seen: dict[str, str] = {}
+    def __init__(self, model: torch.nn.Module, plan: Layout, digests: Digests) -> None:
+        self._model, self._plan, self._digests = model, plan, digests
+        self._seen: dict[str, Future[str]] = {}
 
     def _observe(self, name: str, parameter: torch.Tensor) -> None:
         for piece in self._plan.pieces.get(name, ()):
             if parameter.shape[0] >= piece.start + piece.length:
-                rows = parameter.detach().narrow(0, piece.start, piece.length)
-                self.seen[piece.source] = digest_tensor(rows.contiguous().cpu())
+                rows = parameter.detach().narrow(0, piece.start, piece.length).contiguous().cpu()
+                self._seen[piece.source] = self._digests.take(partial(digest_tensor, rows))
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """While weights load, digest each parameter just before its layer repacks it.
+        """While weights load, digest each parameter that its layer repacks, as it was just before.
 
         A layer repacks in its quantisation method's `process_weights_after_loading`, and may empty the parameter there.
         """
@@ -171,7 +209,7 @@ class Witness:
         for name, module in self._model.named_modules():
             method: Any = getattr(module, "quant_method", None)
             if hasattr(method, "process_weights_after_loading"):
-                method.process_weights_after_loading = self._before(method.process_weights_after_loading, name)
+                method.process_weights_after_loading = self._beside(method.process_weights_after_loading, name)
                 wrapped.append(method)
         try:
             yield
@@ -179,18 +217,27 @@ class Witness:
             for method in wrapped:
                 vars(method).pop("process_weights_after_loading", None)
 
-    def _before(self, original: Callable[[Any], None], module_name: str) -> Callable[[Any], None]:
-        def observe_then_repack(layer: Any) -> None:
-            for leaf, parameter in layer.named_parameters(recurse=False):
-                if not parameter.is_meta and parameter.numel():
-                    self._observe(f"{module_name}.{leaf}", parameter)
+    def _beside(self, original: Callable[[Any], None], module_name: str) -> Callable[[Any], None]:
+        def repack_observed(layer: Any) -> None:
+            # A second reference keeps the storage when the layer lets go of it. Were it rewritten in place instead, the
+            # last look in `unproven` would find other bytes.
+            before = {
+                leaf: parameter.detach()
+                for leaf, parameter in layer.named_parameters(recurse=False)
+                if not parameter.is_meta and parameter.numel()
+            }
             original(layer)
+            for leaf, parameter in before.items():
+                now = getattr(layer, leaf, None)
+                if now is None or not now.numel() or now.data_ptr() != parameter.data_ptr():
+                    self._observe(f"{module_name}.{leaf}", parameter)
 
-        return observe_then_repack
+        return repack_observed
 
     def unproven(self, expected: Mapping[str, str]) -> list[str]:
         """Source tensors that are not shown to be in place, by name; empty when this rank is proved."""
         for name, parameter in self._model.named_parameters():
             if parameter.numel():
                 self._observe(name, parameter)
-        return sorted(name for name in self._plan.needed() if self.seen.get(name) != expected.get(name, ""))
+        seen = {source: digest.result() for source, digest in self._seen.items()}
+        return sorted(name for name in self._plan.needed() if name not in seen or seen[name] != expected.get(name))

@@ -1,19 +1,21 @@
 """The real engine: what it answers after a swap, what it refuses, and what its proof catches."""
 
-import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
 from safetensors.torch import load_file, save_file
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 
 from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
 from eval.spec import SamplingSpec
+from pruning.manifest import encode_manifest, read_manifest
 from pruning.patch import export
+from tests.workers.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
 from workers.engine import EngineFault, VariantFault
 from workers.vllm_engine import VllmEngine
 
@@ -34,6 +36,12 @@ def complete(engine: VllmEngine, asks: list[Ask], sampling: SamplingSpec = GREED
             assert isinstance(finished.completion, Completion)
             got[finished.name] = finished.completion.token_ids
     return [got[str(number)] for number in range(len(asks))]
+
+
+def cache_tokens(engine: VllmEngine) -> int:
+    """How many tokens the key-value cache holds."""
+    config = engine._engine.vllm_config.cache_config
+    return config.num_gpu_blocks * config.block_size
 
 
 def long_prompts(base: Path, count: int = 6, length: int = 200) -> list[Ask]:
@@ -199,7 +207,7 @@ def test_tensor_left_unswapped_is_caught(tiny: Path, engine: OneEngine, make_pat
     model = one._engine.apply_model(lambda model: model)[0]
     name, load = "model.layers.1.self_attn.o_proj.weight", model.load_weights
     model.load_weights = lambda weights: load((n, t) for n, t in weights if n != name)
-    with pytest.raises(EngineFault, match=f"1 tensors are not in place, among them {name}"):
+    with pytest.raises(EngineFault, match=f"1 tensors are not in place as the manifest promises, among them {name}"):
         one.load(tiny, make_patch(tiny, "magnitude", sparsity=0.5))
     engine.close()
 
@@ -269,20 +277,49 @@ def test_checkpoint_that_lacks_a_tensor_is_refused(
     engine.close()
 
 
-def test_variant_full_of_nan_is_its_own_fault_and_leaves_nothing_behind(
+def test_patch_that_promises_other_weights_than_it_holds_is_refused(
     tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
 ) -> None:
+    """The proof's own test: seals and file digests hold, and still one tensor does not come out as promised."""
+    lying = tmp_path / "lying"
+    shutil.copytree(make_patch(tiny, "magnitude", sparsity=0.5), lying)
+    manifest, name = read_manifest(lying), "model.layers.2.mlp.up_proj.weight"
+    promised = manifest.tensors | {name: read_manifest(make_patch(tiny)).tensors[name]}
+    (lying / "manifest.json").write_bytes(encode_manifest(replace(manifest, tensors=promised)))
+    one = engine(tiny, fresh=True)
+    with pytest.raises(EngineFault, match=f"rank 0: 1 tensors are not in place .* among them {name}"):
+        one.load(tiny, lying)
+    engine.close()
+
+
+def test_variant_full_of_nan_is_its_own_fault_and_leaves_nothing_behind(
+    tied: Path, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
     poisoned = tmp_path / "poisoned"
-    shutil.copytree(make_patch(tiny), poisoned)
-    _record_nan_canary(poisoned)
-    one = engine(tiny)
-    healthy = make_patch(tiny, "magnitude", sparsity=0.2)
-    one.load(tiny, healthy)
-    before = complete(one, long_prompts(tiny, 2))
-    with pytest.raises(VariantFault, match="nan"):
-        one.load(tiny, poisoned)
-    one.load(tiny, healthy)
-    assert complete(one, long_prompts(tiny, 2)) == before
+    shutil.copytree(tied, poisoned)
+    tensors = load_file(poisoned / "model.safetensors")
+    tensors["model.layers.0.self_attn.k_proj.weight"].fill_(float("nan"))
+    save_file(tensors, poisoned / "model.safetensors", metadata={"format": "pt"})
+    canary = read_manifest(make_patch(poisoned)).canary
+    assert all(map(math.isnan, canary.logprobs))
+
+    engine.close()
+    one, asks = VllmEngine(tied, None, replace(SETTINGS, cpu_cache_mib=1)), long_prompts(tied, 2)
+    one.load(tied, make_patch(tied))
+    before = complete(one, asks)
+    with pytest.raises(VariantFault, match=r"nan: the weights .* give NaN on the canary prompt"):
+        one.load(poisoned, make_patch(poisoned))
+    # Against the rule, generate all the same, until NaN fills the key-value cache wherever the next variant may use it,
+    # and a block that it fills only in part ends in NaN.
+    poison = long_prompts(tied, cache_tokens(one) // 320, length=320)
+    for number, one_ask in enumerate(poison):
+        one.submit(f"poisoned {number}", one_ask, GREEDY)
+    with pytest.raises(EngineFault, match="nan-logits"):
+        one.step()
+    one.cancel([f"poisoned {number}" for number in range(len(poison))])
+    one.load(tied, make_patch(tied))
+    assert complete(one, asks) == before
+    one.close()
 
 
 def test_nan_logits_raise_instead_of_answering_token_zero(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
@@ -307,15 +344,3 @@ def _calibration(tiny: Path) -> object:
     from pruning.spec import CalibrationSpec
 
     return CalibrationSpec(str(tiny.parent / "calibration.jsonl"), samples=4, tokens=64)
-
-
-def _record_nan_canary(folder: Path) -> None:
-    """Make a patch say that its weights give NaN, as a patch of such weights does, with a seal that holds."""
-    from dataclasses import replace
-
-    from pruning.manifest import Canary, encode_manifest, read_manifest
-
-    manifest = read_manifest(folder)
-    canary = Canary(manifest.canary.token_ids, (float("nan"),) * len(manifest.canary.logprobs))
-    (folder / "manifest.json").write_bytes(encode_manifest(replace(manifest, canary=canary)))
-    assert json.loads((folder / "manifest.json").read_text())

@@ -1,0 +1,66 @@
+"""The processes of a tensor-parallel engine: a lost or hanging one is told as such, and none outlives the engine.
+
+vLLM starts one process per rank and waits for all of them. One that dies takes the engine down within seconds, as some
+`RuntimeError`; one that hangs does so when a step's time is out. Here both get their names. No vllm is imported: of its
+executor only `workers`, each with `rank` and `proc`, is read. An engine of one process has none, and no rank to lose.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+
+from workers.messages import Failure
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "OutOfMemoryError", "MemoryError")
+"""What CUDA, torch's allocators and the C++ runtime say when memory is short, also quoted from another process."""
+
+
+class Ranks:
+    """The rank processes of one engine, seen from the process that drives it."""
+
+    def __init__(self, executor: Any) -> None:
+        self._workers = list(getattr(executor, "workers", ()))  # the executor forgets them when it shuts down
+
+    def failure(self) -> Failure | None:
+        """A rank that is dead, as a failure; None while all live or where there are none."""
+        for worker in self._workers:
+            if worker.proc.exitcode is not None:
+                cause = f"the process of rank {worker.rank} died (exit code {worker.proc.exitcode})"
+                return Failure("engine-lost", cause)
+        return None
+
+    def kill(self) -> None:
+        """End every rank at once, also one that is stopped or waits for another."""
+        for worker in self._workers:
+            worker.proc.kill()
+        for worker in self._workers:
+            worker.proc.join()
+
+
+def follow_parent() -> None:
+    """Called in a rank: from now on this process is killed when its parent ends, however that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a rank that was started as a process of its own has somebody to follow"
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=follow, name="follow-parent", daemon=True).start()
+
+
+def failure_of(error: BaseException, otherwise: str) -> Failure:
+    """An error out of vLLM or torch as a failure: its kind from what it says, `otherwise` where that says nothing."""
+    text = str(error).strip()
+    cause = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if memory or any(sign in text for sign in OUT_OF_MEMORY):
+        return Failure("out-of-memory", cause)
+    if isinstance(error, TimeoutError):
+        return Failure("hang", f"no rank answered in time ({cause})")
+    return Failure("nan-logits" if "NaNs detected" in text else otherwise, cause)

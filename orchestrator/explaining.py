@@ -148,8 +148,8 @@ def _draw_lines(draw: DrawStory, grader: str) -> Iterator[str]:
     for one in draw.standings:
         yield f"  @ {one.limit}: {_standing_text(one, grader)}"
     for row in draw.rows:
-        end = row["start"] + len(row["trace_ids"])
-        tokens = f"trace tokens {row['start']} to {end}" if row["trace_ids"] else "no new trace tokens"
+        end = row["start"] + row["trace_tokens"]
+        tokens = f"trace tokens {row['start']} to {end}" if row["trace_tokens"] else "no new trace tokens"
         cuts = ", ".join(str(answer["cut"]) for answer in row["answers"]) or "none"
         yield f"  row       {tokens}, answers at cuts {cuts}; {moment(row['created_at'])} by {row['worker']}"
     for row in draw.failures:
@@ -255,7 +255,7 @@ def _draw_json(draw: DrawStory) -> dict[str, Any]:
 def _row_json(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "start": row["start"],
-        "tokens": len(row["trace_ids"]),
+        "tokens": row["trace_tokens"],
         "cuts": [answer["cut"] for answer in row["answers"]],
         "worker": row["worker"],
         "created_at": row["created_at"],

@@ -1,6 +1,6 @@
 """How one draw stands at one token limit: cached, or what is owed of it and why. Pure, but for `read_context`.
 
-The rules of what is owed are those of the plan (`eval.draws.owed_limits`) and of grading (`workers/verdicts.py`); here
+The rules of what is owed are those of the plan (`eval/draws.py`) and of grading (`workers/verdicts.py`); here
 each case gets its name and its words.
 """
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from eval.draws import owed_limits
+from eval.draws import answer_for
 from eval.grading import Grade
 from orchestrator.store import Store
 from orchestrator.survey import Question
-from workers.joining import COLUMNS, Joined, join_rows
+from workers.joining import COLUMNS, join_rows
 from workers.messages import Context
 from workers.verdicts import GradeKey, verdicts
 
@@ -21,6 +21,17 @@ DrawName = tuple[str, int]
 """(prompt id, seed) within a context."""
 DETAILS = ["benchmark", "problem_id", "prompt_ids", "weights_digest", "engine", "worker"]
 """The columns that only a closer look needs: where the rows came from."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One draw as its rows tell it, without a token of it."""
+
+    length: int
+    """Of its trace, in tokens."""
+    ended: bool
+    cuts: frozenset[int]
+    """Where it has an answer."""
 
 
 class Why(StrEnum):
@@ -37,13 +48,14 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the store says of one context. `rows` are raw; `draws` and `grades` are those of its answer context."""
+    """What the store says of one context. `draws` and `grades` are those of its answer context."""
 
     context: Context
     grader: str
     patch_held: bool
     rows: Sequence[Mapping[str, Any]]
-    draws: Mapping[DrawName, Joined]
+    """Of every answer context, with `trace_tokens`, the length of what they add, in the place of the tokens."""
+    draws: Mapping[DrawName, Measured]
     grades: Mapping[GradeKey, Grade]
     given_up: Mapping[DrawName, Mapping[str, Any]]
     """The newest failure of each draw that has been given up and not been committed since."""
@@ -77,7 +89,11 @@ class Standing:
 
 def read_context(store: Store, context: Context, grader: str, patches: frozenset[str], closely: bool) -> Reading:
     """Read one context. `closely` adds the columns in `DETAILS`, which the provenance of rows is told by."""
-    rows = store.read("draws", context.context_id, COLUMNS + (DETAILS if closely else [])).to_pylist()
+    columns = ["answers.cut" if column == "answers" else column for column in COLUMNS]
+    rows = store.read("draws", context.context_id, columns + (DETAILS if closely else [])).to_pylist()
+    joined = join_rows(rows, context.answer_context_id)
+    for row in rows:
+        row["trace_tokens"] = len(row.pop("trace_ids"))
     grades = store.read("grades", context.context_id).to_pylist()
     failures = store.read("failures", context.context_id).to_pylist()
     seeds: dict[str, set[int]] = {}
@@ -93,7 +109,7 @@ def read_context(store: Store, context: Context, grader: str, patches: frozenset
         grader,
         context.patch_id in patches,
         rows,
-        join_rows(rows, context.answer_context_id),
+        {name: Measured(len(d.trace.token_ids), d.trace.ended, frozenset(d.answers)) for name, d in joined.items()},
         verdicts(grades, context.answer_context_id, grader),
         still_given_up(failures, rows),
         seeds,
@@ -124,12 +140,11 @@ def standing(reading: Reading, question: Question, seed: int, limit: int) -> Sta
     if draw is None:
         why = Why.TRACE if reading.patch_held else Why.PATCH
         return Standing(question, seed, limit, why, failure=failure, note=_other_rows(reading, question, seed))
-    length = len(draw.trace.token_ids)
-    if owed_limits(draw.trace, draw.answers.keys(), (limit,)):
-        extend = not draw.trace.ended and length < limit
-        cut = length if extend else min(limit, length)
-        return Standing(question, seed, limit, Why.EXTENSION if extend else Why.ANSWER, cut, failure=failure)
-    cut = min(limit, length)
+    cut = answer_for(limit, draw.length, draw.ended, {cut: cut for cut in draw.cuts})
+    if cut is None:
+        extend = not draw.ended and draw.length < limit
+        why = Why.EXTENSION if extend else Why.ANSWER
+        return Standing(question, seed, limit, why, min(limit, draw.length), failure=failure)
     grade = reading.grades.get((*name, cut, question.gold.gold_id))
     if grade is None:
         return Standing(question, seed, limit, Why.GRADE, cut, note=_other_grades(reading, question, seed, cut))

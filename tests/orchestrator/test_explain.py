@@ -5,14 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.__main__ import main
-from tests.orchestrator.builders import TINY, TinySweep
+from orchestrator.reasons import given_up
+from tests.orchestrator.builders import TINY, TinySweep, make_failure
 from workers.messages import GradeRow
 from workers.scripted_engine import Die
 
@@ -166,6 +167,16 @@ def test_answer_that_the_grader_failed_on_is_told_as_failed(sweep: TinySweep, ca
     assert "failed: timeout: 5 s" in text(sweep, capsys, "dense @ 8")
 
 
+def test_what_is_owed_is_what_the_plan_says(sweep: TinySweep, capsys: Capture) -> None:
+    assert sweep.run(stop_after=3) == "stopped by test"
+    owed = sweep.plan().draws_owed
+    assert 0 < owed < 8
+    sweep.runtime = {"grader": "exact"}  # nothing is judged by it, so every draw that is answered owes a grade
+    for found in reasons(told(sweep, capsys)).values():
+        assert sum(draws for why, draws in found if why == "no-trace") == owed
+        assert sum(draws for why, draws in found if why == "grade") == 8 - owed
+
+
 def test_poison_draw_is_told_with_its_cause_until_it_is_made(sweep: TinySweep, capsys: Capture) -> None:
     sweep.seeds = (0,)
     sweep.run(Die(prompt=sweep.prompt(2)))
@@ -189,6 +200,14 @@ def test_poison_draw_is_told_with_its_cause_until_it_is_made(sweep: TinySweep, c
     assert "given-up" not in str(reasons(told(sweep, capsys))), "it was made since; what is owed now has not failed"
 
 
+def test_draws_given_up_alike_are_told_together_by_the_newest() -> None:
+    rows = [make_failure("p0", created_at=1.0), make_failure("p1", created_at=3.0), make_failure("p2", created_at=2.0)]
+    causes = ["died at ask 7", "died at ask 19", "no memory"]
+    failures = [asdict(replace(row, cause=cause)) for row, cause in zip(rows, causes, strict=True)]
+    groups = given_up([("dense", failure) for failure in failures])
+    assert [(one.cause, one.draws, one.newest) for one in groups] == [("died at ask 19", 2, 3.0), ("no memory", 1, 2.0)]
+
+
 # --- look-alikes ------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +227,8 @@ def test_other_sparsity_is_named_and_an_id_of_the_store_compared_with_the_grid(
     value = told(done, capsys, "magnitude + uniform at 0.25")
     assert reasons(value)[8] == [("no-patch", 8)]
     assert alike(value) == [("context", ["sparsity 0.25 instead of 0.5"])]
+    shutil.rmtree(done.folder / "store" / "draws")
+    assert alike(told(done, capsys, "magnitude + uniform at 0.25")) == [("patch", ["sparsity 0.25 instead of 0.5"])]
     foreign = told(done, capsys, stored[:8])["foreign"]
     assert (foreign["kind"], foreign["id"], foreign["variant"]) == ("patch", stored, "magnitude + uniform at 0.5")
     assert foreign["nearest"][0]["differences"][0]["words"] == "sparsity 0.5 instead of 0.25"
@@ -229,8 +250,8 @@ def test_changed_calibration_file_is_named(sweep: TinySweep, capsys: Capture) ->
 
 def test_other_answer_settings_and_prompts_are_named(done: TinySweep, capsys: Capture) -> None:
     done.budget = {"answer_tokens": 20}
-    value = told(done, capsys, "dense @ 8")
-    assert reasons(value) == {8: [("answer", 8)]}
+    value = told(done, capsys, "dense")
+    assert reasons(value) == {8: [("answer", 8)], 32: [("answer", 8)]}
     assert alike(value) == [("answers", ["answer tokens 20 instead of 16"])]
     done.budget = {}
     file = done._grid_file()
@@ -288,6 +309,9 @@ def test_every_cell_has_a_line_with_its_state_and_first_reason(done: TinySweep, 
     assert lines[0].endswith("6 cells in " + done.store.uri + ": 4 cached, 2 owed, 0 failed")
     assert [line.split()[0] for line in lines[1:]] == ["cached"] * 4 + ["owed"] * 2
     assert lines[5].split("  ")[-1] == "8: no patch yet: the weights have to be pruned first"
+    assert alike(told(done, capsys, "magnitude + uniform at 0.75")) == [], (
+        "that two cells of a grid differ, the grid says"
+    )
 
 
 def test_json_has_the_same_keys_whatever_is_asked(done: TinySweep, capsys: Capture) -> None:

@@ -74,7 +74,8 @@ def show_status(options: argparse.Namespace) -> int:
     results = read_results(*_look(options))
     print(final_table(results))
     if not results.complete:
-        say(f"why something is missing: python -m orchestrator explain {options.grid}")
+        elsewhere = f" --store {options.store}" if options.store else ""
+        say(f"why something is missing: python -m orchestrator explain {options.grid}{elsewhere}")
     return COMPLETE if results.complete else INCOMPLETE
 
 

@@ -6,13 +6,13 @@ time, and only those asked about. `explaining.py` words the result.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.asked import Chosen, Selection, find_chosen
 from orchestrator.look_alikes import LookAlike, Payloads, look_alikes, nearest_to, strangers
 from orchestrator.reasons import GivenUp, Reason, given_up, reasons, state_of
-from orchestrator.standing import Reading, Standing, read_context, standing
+from orchestrator.standing import Present, Reading, Standing, list_store, read_context, standing
 from orchestrator.store import Store
 from orchestrator.survey import Survey
 from orchestrator.yaml_source import GridError
@@ -100,25 +100,34 @@ class Explanation:
     foreign: Foreign | None = None
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """Where answers come from."""
+
+    store: Store
+    survey: Survey
+    present: Present
+    payloads: Payloads
+
+
 def explain(store: Store, survey: Survey, what: str | None, selection: Selection) -> Explanation:
     """Explain `what`, or every cell in one line if it is None. Raises GridError for a name that there is not."""
     chosen = find_chosen(survey, what, selection)
     grader = grader_id(survey.grid.runtime.grader)
-    payloads = Payloads(store, survey)
+    sources = _Sources(store, survey, list_store(store), Payloads(store, survey))
     if not chosen:
         assert what is not None, "a grid has cells"
-        foreign = _foreign(store, survey, what.split("/")[0], payloads)
+        foreign = _foreign(sources, what.split("/")[0])
         return Explanation(survey.grid.name, store.uri, what, grader, (), (), (), 0, foreign)
-    patches = store.patch_ids()
     cells: list[CellStory] = []
     stories: list[ContextStory] = []
     failures: dict[tuple[str, str, int], tuple[str, Mapping[str, Any]]] = {}
     for one in chosen:
-        reading = read_context(store, one.decoding.context, grader, patches, closely=what is not None)
-        told = tuple(_cell(reading, one, limit, failures) for limit in one.limits)
+        reading = read_context(store, one.decoding.context, grader, sources.present, closely=what is not None)
+        told = _cells(reading, one, failures)
         cells += told
         if what is not None:
-            stories.append(_context(store, survey, reading, one, told, payloads))
+            stories.append(_context(sources, reading, one, told))
     return Explanation(
         survey.grid.name,
         store.uri,
@@ -127,8 +136,18 @@ def explain(store: Store, survey: Survey, what: str | None, selection: Selection
         tuple(cells),
         tuple(stories),
         given_up(failures.values()),
-        len(strangers(store, survey)),
+        len(strangers(sources.present, survey)),
     )
+
+
+def _cells(
+    reading: Reading, chosen: Chosen, failures: dict[tuple[str, str, int], tuple[str, Mapping[str, Any]]]
+) -> tuple[CellStory, ...]:
+    first, *others = chosen.limits
+    if not reading.rows and not reading.given_up:  # most of a large grid, at first: every limit stands alike
+        story = _cell(reading, chosen, first, failures)
+        return (story, *(replace(story, limit=limit) for limit in others))
+    return tuple(_cell(reading, chosen, limit, failures) for limit in chosen.limits)
 
 
 def _cell(
@@ -148,15 +167,13 @@ def _cell(
     return CellStory(chosen, limit, state_of(found), len(found), cached, why)
 
 
-def _context(
-    store: Store, survey: Survey, reading: Reading, chosen: Chosen, cells: tuple[CellStory, ...], payloads: Payloads
-) -> ContextStory:
+def _context(sources: _Sources, reading: Reading, chosen: Chosen, cells: tuple[CellStory, ...]) -> ContextStory:
     context = chosen.decoding.context
     others = {row["answer_context_id"] for row in reading.rows} - {context.answer_context_id}
-    draw = _draw(store, reading, chosen) if len(chosen.draws) == 1 else None
-    rows = draw.rows if draw is not None else reading.rows
-    alike = look_alikes(store, survey, context, sorted(others), payloads)
-    return ContextStory(chosen, reading.patch_held, _held(store, context.context_id, rows), cells, alike, draw)
+    draw = _draw(sources.store, reading, chosen) if len(chosen.draws) == 1 else None
+    held = _held(sources.store, context.context_id, reading.rows if draw is None else draw.rows)
+    alike = look_alikes(sources.present, sources.survey, context, sorted(others), sources.payloads)
+    return ContextStory(chosen, reading.patch_held, held, cells, alike, draw)
 
 
 def _held(store: Store, context_id: str, rows: Iterable[Mapping[str, Any]]) -> Held | None:
@@ -190,16 +207,16 @@ def _rows_of(rows: Iterable[Mapping[str, Any]], prompt: str, seed: int, order: s
     return tuple(sorted(mine, key=lambda row: (row[order], row["created_at"])))
 
 
-def _foreign(store: Store, survey: Survey, prefix: str, payloads: Payloads) -> Foreign:
-    kinds = dict.fromkeys(store.patch_ids(), "patch") | dict.fromkeys(store.contexts("draws"), "context")
+def _foreign(sources: _Sources, prefix: str) -> Foreign:
+    present, variants = sources.present, sources.survey.variants
+    kinds = dict.fromkeys(present.patches, "patch") | dict.fromkeys(present.contexts["draws"], "context")
     found = sorted(name for name in kinds if name.startswith(prefix))
     if len(found) != 1:
         several = f"{len(found)} ids of the store begin so: {', '.join(found)}; give more digits"
         none = "neither the grid nor the store has a patch or context whose id begins so; `plan` lists the grid's"
         raise GridError(f"{prefix}: {several if found else none}")
     (name,) = found
-    draws = store.held_keys(name) if kinds[name] == "context" else frozenset()
-    ours = [v.patch_id for v in survey.variants] + [d.context.context_id for v in survey.variants for d in v.decodings]
-    return Foreign(
-        kinds[name], name, payloads.label(name), len(draws), tuple(nearest_to(name, ours, kinds[name], payloads))
-    )
+    draws = len(sources.store.held_keys(name)) if kinds[name] == "context" else 0
+    ours = [v.patch_id for v in variants] + [d.context.context_id for v in variants for d in v.decodings]
+    nearest = nearest_to(name, ours, kinds[name], sources.payloads)
+    return Foreign(kinds[name], name, sources.payloads.label(name), draws, tuple(nearest))

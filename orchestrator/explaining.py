@@ -154,7 +154,7 @@ def _draw_lines(draw: DrawStory, grader: str) -> Iterator[str]:
         yield f"  row       {tokens}, answers at cuts {cuts}; {moment(row['created_at'])} by {row['worker']}"
     for row in draw.failures:
         yield (
-            f"  given up  {moment(row['created_at'])} after {row['attempts']} attempts: {row['kind']}: {row['cause']}"
+            f"  given up  {moment(row['created_at'])} at attempt {row['attempts']}: {row['kind']}: {row['cause']}"
             f"{'; log ' + row['log'] if row['log'] else ''}"
         )
 

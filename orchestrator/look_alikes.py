@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.differences import Difference, Payload, differences
+from orchestrator.standing import Present
 from orchestrator.store import Store
 from orchestrator.survey import Survey
 from pruning.spec import describe, from_json
@@ -58,26 +59,25 @@ class Payloads:
             return ""
 
 
-def strangers(store: Store, survey: Survey) -> list[str]:
+def strangers(present: Present, survey: Survey) -> list[str]:
     """Contexts that hold draws and are no part of the grid."""
     ours = {decoding.context.context_id for variant in survey.variants for decoding in variant.decodings}
-    return sorted(store.contexts("draws") - ours)
+    return sorted(present.contexts["draws"] - ours)
 
 
 def look_alikes(
-    store: Store, survey: Survey, context: Context, other_answers: Iterable[str], payloads: Payloads
+    present: Present, survey: Survey, context: Context, other_answers: Iterable[str], payloads: Payloads
 ) -> tuple[LookAlike, ...]:
     """The nearest of what the store holds to one context of the grid, nearest first.
 
     `other_answers`: the answer contexts, beside the context's own, of which its rows hold answers.
     """
-    contexts = nearest_to(context.context_id, strangers(store, survey), "context", payloads)
+    contexts = nearest_to(context.context_id, strangers(present, survey), "context", payloads)
     found = nearest_to(context.answer_context_id, other_answers, "answers", payloads) + contexts
-    held = store.patch_ids()
-    if context.patch_id not in held:
+    if context.patch_id not in present.patches:
         told = {(payloads.find(one.name) or {}).get("patch") for one in contexts}
         planned = {variant.patch_id for variant in survey.variants}
-        found += nearest_to(context.patch_id, sorted(held - told - planned), "patch", payloads)
+        found += nearest_to(context.patch_id, sorted(present.patches - told - planned), "patch", payloads)
     return tuple(sorted(found, key=_distance)[:MOST])
 
 

@@ -39,7 +39,8 @@ class GivenUp:
     @property
     def sentence(self) -> str:
         where = f"; log {self.log}" if self.log else ""
-        return f"{self.kind}: {self.cause} ({self.attempts} attempts, last {moment(self.newest)}{where})"
+        tries = f"{self.attempts} attempt{'s' * (self.attempts != 1)}"
+        return f"{self.kind}: {self.cause} ({tries}, last {moment(self.newest)}{where})"
 
 
 def state_of(standings: Iterable[Standing]) -> str:

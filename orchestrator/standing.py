@@ -11,6 +11,7 @@ from typing import Any
 
 from eval.draws import answer_for
 from eval.grading import Grade
+from orchestrator.schemas import TABLES
 from orchestrator.store import Store
 from orchestrator.survey import Question
 from workers.joining import COLUMNS, join_rows
@@ -44,6 +45,15 @@ class Why(StrEnum):
     GRADE = "grade"
     GRADER_FAILED = "grader-failed"
     CACHED = "cached"
+
+
+@dataclass(frozen=True)
+class Present:
+    """Of which patches and contexts the store has anything: listed once, so that what is absent costs no read."""
+
+    patches: frozenset[str]
+    contexts: Mapping[str, frozenset[str]]
+    """Table -> the contexts with rows in it."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +97,21 @@ class Standing:
         return self.failure is not None or self.why is Why.GRADER_FAILED
 
 
-def read_context(store: Store, context: Context, grader: str, patches: frozenset[str], closely: bool) -> Reading:
+def list_store(store: Store) -> Present:
+    """What there is to read."""
+    return Present(store.patch_ids(), {table: store.contexts(table) for table in TABLES})
+
+
+def read_context(store: Store, context: Context, grader: str, present: Present, closely: bool) -> Reading:
     """Read one context. `closely` adds the columns in `DETAILS`, which the provenance of rows is told by."""
+    name = context.context_id
     columns = ["answers.cut" if column == "answers" else column for column in COLUMNS]
-    rows = store.read("draws", context.context_id, columns + (DETAILS if closely else [])).to_pylist()
+    rows = _read(store, present, "draws", name, columns + (DETAILS if closely else []))
+    grades = _read(store, present, "grades", name)
+    failures = _read(store, present, "failures", name)
     joined = join_rows(rows, context.answer_context_id)
     for row in rows:
         row["trace_tokens"] = len(row.pop("trace_ids"))
-    grades = store.read("grades", context.context_id).to_pylist()
-    failures = store.read("failures", context.context_id).to_pylist()
     seeds: dict[str, set[int]] = {}
     judges: dict[tuple[str, int, int], set[tuple[str, str]]] = {}
     for row in rows:
@@ -107,7 +123,7 @@ def read_context(store: Store, context: Context, grader: str, patches: frozenset
     return Reading(
         context,
         grader,
-        context.patch_id in patches,
+        context.patch_id in present.patches,
         rows,
         {name: Measured(len(d.trace.token_ids), d.trace.ended, frozenset(d.answers)) for name, d in joined.items()},
         verdicts(grades, context.answer_context_id, grader),
@@ -116,6 +132,13 @@ def read_context(store: Store, context: Context, grader: str, patches: frozenset
         {(row["benchmark"], row["problem_id"]) for row in rows} if closely else set(),
         judges,
     )
+
+
+def _read(
+    store: Store, present: Present, table: str, name: str, columns: list[str] | None = None
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    return store.read(table, name, columns).to_pylist() if name in present.contexts[table] else rows
 
 
 def still_given_up(

@@ -76,7 +76,7 @@ def _find(survey: Survey, what: str | None) -> tuple[Sequence[PlannedVariant], S
     if what is None:
         return survey.variants, limits, ""
     if is_id(what):
-        by_patch = [variant for variant in survey.variants if variant.patch_id.startswith(what)]
+        by_patch = _distinct(variant for variant in survey.variants if variant.patch_id.startswith(what))
         if by_patch:
             return by_patch, limits, ""
         return [v for v in survey.variants if any(_is(d, what) for d in v.decodings)], limits, what
@@ -102,7 +102,7 @@ def _limit(survey: Survey, text: str) -> int:
 
 
 def _variant(survey: Survey, name: str) -> PlannedVariant:
-    found = [v for v in survey.variants if name in (v.label, f"{v.model_label}: {v.label}")]
+    found = _distinct(v for v in survey.variants if name in (v.label, f"{v.model_label}: {v.label}"))
     if len(found) == 1:
         return found[0]
     if found:
@@ -114,6 +114,11 @@ def _variant(survey: Survey, name: str) -> PlannedVariant:
         f"{name!r}: {survey.grid.source.name} has no such cell{nearest(name, known)} Its variants are "
         f"{', '.join(labels[:12])}{', ...' if len(labels) > 12 else ''}; add `@ LIMIT` for one token limit"
     )
+
+
+def _distinct(variants: Iterable[PlannedVariant]) -> list[PlannedVariant]:
+    """Two paths to one content (a calibration file and its copy, say) are one variant."""
+    return list({variant.patch_id: variant for variant in variants}.values())
 
 
 def _which(survey: Survey, found: Sequence[PlannedVariant]) -> str:

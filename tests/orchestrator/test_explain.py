@@ -293,6 +293,14 @@ def test_two_variants_of_one_name_are_told_apart(done: TinySweep, capsys: Captur
     assert [cell["patch"] for cell in told(done, capsys, patch[:8])["cells"]] == [patch, patch]
 
 
+def test_two_paths_to_one_content_are_one_cell(sweep: TinySweep, capsys: Capture) -> None:
+    for name in ("one", "copy"):
+        shutil.copyfile(TINY / "calibration.jsonl", sweep.folder / f"{name}.jsonl")
+        calibration = {"data": str(sweep.folder / f"{name}.jsonl"), "samples": 4, "tokens": 32}
+        sweep.variants.append({"method": "wanda", "sparsity": 0.5, "calibration": calibration})
+    assert [cell["limit"] for cell in told(sweep, capsys, "wanda + uniform at 0.5")["cells"]] == [8, 32]
+
+
 def test_limits_decoded_apart_are_found_by_their_contexts(sweep: TinySweep, capsys: Capture) -> None:
     sweep.budget = {"independent_limits": True}
     context = sweep.survey().variants[0].decodings[1].context.context_id

@@ -1,6 +1,6 @@
 """`python -m orchestrator VERB GRID.yaml`: everything beside running a sweep. Each verb reads the store anew.
 
-Verbs: plan, status, report, regrade, export, sync. `sweep` runs (orchestrator/sweep.py).
+Verbs: plan, status, explain, report, regrade, export, sync. `sweep` runs (orchestrator/sweep.py).
 """
 
 import argparse
@@ -24,8 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (action, about) in VERBS.items():
         one = grid_argument(verbs.add_parser(name, help=about, description=about))
         one.set_defaults(verb=action)
-        if name == "plan":
+        if name in ("plan", "explain"):
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
+        if name == "explain":
+            one.add_argument("what", nargs="?", metavar="WHAT", help=EXPLAINED)
+            one.add_argument("--benchmark", help="only the draws of this benchmark")
+            one.add_argument("--problem", metavar="ID", help="only the draws of this problem")
+            one.add_argument("--seed", type=int, help="only the draws with this seed")
         if name == "report":
             one.add_argument("--output", default=None, help="folder for the report; <store>/reports/<name> if left out")
         if name == "regrade":
@@ -68,7 +73,22 @@ def show_status(options: argparse.Namespace) -> int:
 
     results = read_results(*_look(options))
     print(final_table(results))
+    if not results.complete:
+        elsewhere = f" --store {options.store}" if options.store else ""
+        say(f"why something is missing: python -m orchestrator explain {options.grid}{elsewhere}")
     return COMPLETE if results.complete else INCOMPLETE
+
+
+def tell_why(options: argparse.Namespace) -> int:
+    """Say why a cell or a draw is cached, owed, or different from a look-alike."""
+    from orchestrator.asked import Selection
+    from orchestrator.explain import explain
+    from orchestrator.explaining import explanation_json, explanation_text
+
+    selection = Selection(options.benchmark, options.problem, options.seed)
+    told = explain(*_look(options), options.what, selection)
+    print(explanation_json(told) if options.json else explanation_text(told))
+    return COMPLETE
 
 
 def write_report(options: argparse.Namespace) -> int:
@@ -112,10 +132,15 @@ def export_traces(options: argparse.Namespace) -> int:
     return COMPLETE
 
 
+EXPLAINED = (
+    "a cell as the table names it ('wanda + uniform at 0.5'), at one limit ('wanda + uniform at 0.5 @ 1024'), the "
+    "beginning of a patch's or context's id, or a draw as CONTEXT/PROMPT/SEED; every cell in one line if left out"
+)
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "sweep": (run_sweep, "run a sweep, or resume it"),
     "plan": (show_plan, "print what is held and what is owed, without starting anything"),
     "status": (show_status, "print the table of what the store holds now"),
+    "explain": (tell_why, "say why a cell or a draw is cached, owed, or different from a look-alike"),
     "report": (write_report, "draw the curves and write every cell as a row"),
     "regrade": (grade_again, "grade the stored answers that a grader has not judged, without an engine"),
     "export": (export_traces, "write a variant's own traces as calibration data"),

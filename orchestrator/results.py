@@ -15,9 +15,7 @@ from orchestrator.store import Store
 from orchestrator.survey import PlannedVariant, Question, Survey
 from workers.grade_worker import grader_id
 from workers.joining import COLUMNS, Joined, join_rows
-
-GradeKey = tuple[str, int, int, str]
-"""(prompt id, seed, cut, gold id) within a context and answer context."""
+from workers.verdicts import GradeKey, verdicts
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def read_cells(store: Store, survey: Survey, variant: PlannedVariant) -> list[Ce
         context = decoding.context
         rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
         draws = join_rows(rows, context.answer_context_id)
-        grades = _grades(store, context.context_id, context.answer_context_id, grader)
+        grades = verdicts(store.read("grades", context.context_id).to_pylist(), context.answer_context_id, grader)
         decoded.append((decoding.limits, draws, grades))
     cells = []
     for benchmark in survey.benchmarks:
@@ -83,17 +81,6 @@ def read_cells(store: Store, survey: Survey, variant: PlannedVariant) -> list[Ce
                 metrics = cell_metrics(outcomes, owed)
                 cells.append(Cell(variant, benchmark.name, limit, metrics, outcomes, finished))
     return cells
-
-
-def _grades(store: Store, context_id: str, answer_context_id: str, grader: str) -> dict[GradeKey, Grade]:
-    found: dict[GradeKey, Grade] = {}
-    for row in store.read("grades", context_id).to_pylist():
-        if row["grader"] == grader and row["answer_context_id"] == answer_context_id:
-            grade = Grade(row["verdict"], row["extracted"] or None, row["cause"] or None)
-            name = (row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
-            if name not in found or found[name].grader_failed:  # a later try that came to a verdict stands
-                found[name] = grade
-    return found
 
 
 def _outcomes(

@@ -18,6 +18,7 @@ from orchestrator.store import Store
 from orchestrator.survey import Survey, survey
 from orchestrator.table import final_table
 from orchestrator.tracking_thread import TrackingThread
+from workers.recipes import StartEngine, start_vllm
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,13 +30,17 @@ def main(arguments: list[str] | None = None) -> int:
 def sweep(grid_path: Path, store_uri: str | None = None) -> int:
     """Run or resume the sweep of `grid_path`. Raises GridError or StoreError before anything is started."""
     grid = read_grid(grid_path)
-    store = open_store(grid, store_uri)
+    return run(grid, open_store(grid, store_uri))
+
+
+def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm) -> int:
+    """Run or resume `grid` into `store` on engines that `start_engine` starts. Returns the exit status."""
     surveyed, plan = prepare(grid, store)
     if plan.nothing_owed:
         say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
         reason = "done"
     else:
-        reason = drive(plan, store)
+        reason = drive(plan, store, start_engine)
         track_to_the_end(store, surveyed)
     results = read_results(store, surveyed)
     print(final_table(results))
@@ -64,9 +69,9 @@ def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
     return surveyed, plan
 
 
-def drive(plan: Plan, store: Store) -> str:
+def drive(plan: Plan, store: Store, start_engine: StartEngine = start_vllm) -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended."""
-    from orchestrator.driver import Driver, make_core
+    from orchestrator.driver import Driver, Observer, make_core
     from orchestrator.ray_backend import RayBackend
 
     grid = plan.survey.grid
@@ -90,7 +95,8 @@ def drive(plan: Plan, store: Store) -> str:
             TrackingThread(store, plan.survey, say) as tracking,
             show_progress() as progress,
         ):
-            reason = Driver(core, backend, store, grid.runtime, Path(scratch), [progress, tracking]).run()
+            views: list[Observer] = [progress, tracking]
+            reason = Driver(core, backend, store, grid.runtime, Path(scratch), views, start_engine).run()
         say(f"{grid.name}: {closing_line(core)}")
         return reason
     finally:

@@ -185,7 +185,7 @@ def storm(command: Sequence[str], store: Store, strikes: Sequence[Strike], log: 
         runs += 1
         driven = Driven(command, log)
         try:
-            for one in _strike_while_running(driven, store, pending):
+            for one in deal(driven, store, pending):
                 struck.append(one)
         finally:
             driven.stop()
@@ -197,7 +197,7 @@ def storm(command: Sequence[str], store: Store, strikes: Sequence[Strike], log: 
             return Storm(tuple(struck), tuple(pending), runs, status)
 
 
-def _strike_while_running(driven: Driven, store: Store, pending: list[Strike]) -> Iterator[Struck]:
+def deal(driven: Driven, store: Store, pending: list[Strike]) -> Iterator[Struck]:
     """Deal the strikes of `pending` that fall due during one run, removing each."""
     progress, looked, cost = progress_of(store), time.monotonic(), 0.0
     while driven.status is None:

@@ -27,6 +27,8 @@ STRIKES = 20
 LINES = (1, 2, 3, 4, 5, 6)
 """Further kills come as a run says its n-th line. (One more than needed: two may meet in one run.)"""
 
+pytestmark = pytest.mark.timeout(900)  # one sweep with all its faults is one fixture
+
 
 def strikes(seed: int) -> tuple[Strike, ...]:
     """Every table and moment at least once, the rest at random; one of them freezes the driver instead."""

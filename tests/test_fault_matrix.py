@@ -53,6 +53,8 @@ FAST_RAY = {
     "RAY_health_check_failure_threshold": "4",
 }
 
+pytestmark = pytest.mark.timeout(900)  # one sweep with all its faults is one fixture
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:

@@ -143,16 +143,17 @@ def test_whole_drill_passes_and_tells_of_every_kill(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(ROOT)
     grid = read_grid(ROOT / "examples" / "tiny" / "grid.yaml")
     benchmark = str(ROOT / "examples" / "tiny" / "chain-mixed.jsonl")
-    small = shrink(grid.source.value, [benchmark], 5, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    small = shrink(grid.source.value, [benchmark], 3, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    small["variants"] = small["variants"][:1]
     small["runtime"]["commit_seconds"] = 0.001
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(small))))
     command = [*SWEEP, str(tmp_path / "grid.yaml"), "--ledger", str(tmp_path / "ledger")]
-    done = run_drill(command, str(tmp_path), tmp_path, kills=5, seed=3)
+    done = run_drill(command, str(tmp_path), tmp_path, kills=3, seed=12)  # a grader's child, the driver, an engine
     assert not isinstance(done, int), (tmp_path / "undisturbed.log").read_text()
     told = done.lines()
     assert done.passed, (told, (tmp_path / "disturbed.log").read_text())
-    assert len(done.storm.struck) + len(done.storm.spared) == 5
+    assert len(done.storm.struck) + len(done.storm.spared) == 3
     assert any(one.strike.kind is Kind.DRIVER for one in done.storm.struck)
     assert sum(line.startswith("killed: ") for line in told) == len(done.storm.struck)
-    assert "compared 200 draws" in "\n".join(told)
+    assert "compared 100 draws" in "\n".join(told)
     assert told[-1] == "the same as the undisturbed run"

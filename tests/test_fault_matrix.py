@@ -5,6 +5,8 @@ strike that is due. To add a row, add a `Strike`. The driver's rows are in test_
 in test_sweep_end_to_end.py. MLflow's server is out of reach all the while.
 """
 
+import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from orchestrator.__main__ import main
+from orchestrator.faults import children
+from orchestrator.ray_backend import run_on_host
 from orchestrator.sameness import compare_stores
 from tests.drilled_demo import ROOT, Demo
 from tests.struck_store import Deed, Moment, Strike, Victim, struck
@@ -132,3 +136,9 @@ def test_unreachable_tracking_server_is_said_and_sync_makes_it_right(stormed: En
         assert main(["sync", str(demo.folder / "grid.yaml"), "--store", demo.store.uri]) == 0
         assert set(demo.mlflow_runs().values()) == {1}
         assert len(demo.mlflow_runs()) == len(undisturbed.mlflow_runs())
+
+
+def test_drill_reaches_processes_on_other_machines_through_ray(cluster: Cluster) -> None:
+    assert run_on_host(socket.gethostname(), children, os.getpid()), "the cluster's own processes are ours"
+    with pytest.raises(ValueError, match="no living node of the cluster is called elsewhere"):
+        run_on_host("elsewhere", children, os.getpid())

@@ -82,6 +82,19 @@ def struck(ledger: Path) -> set[str]:
     return {file.name.removesuffix(".strike") for file in ledger.glob("*.strike")}
 
 
+def doom(ledger: str | Path, driver: int) -> bool:
+    """Take the driver's only death, to deal it. False if somebody else has."""
+    return _created(Path(ledger, f"{driver}.doomed"))
+
+
+def _created(file: Path) -> bool:
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 @dataclass
 class StruckStore(Store):
     """See the module's docstring."""
@@ -127,17 +140,14 @@ class StruckStore(Store):
             self._strike(due)
 
     def _claim(self, strike: Strike) -> bool:
-        if strike.victim is Victim.DRIVER and not Path(f"/proc/{self.driver}").exists():
-            return False  # this worker has outlived its driver by a moment
-        return self._first_time(f"{strike.name}.strike")
+        file = f"{strike.name}.strike"
+        if strike.victim is Victim.DRIVER and (Path(self.ledger, file).exists() or not doom(self.ledger, self.driver)):
+            return False  # a driver dies once, though its workers outlive it by a moment
+        return self._first_time(file)
 
     def _first_time(self, name: str) -> bool:
         """Whether no process of this sweep has asked this before."""
-        try:
-            Path(self.ledger, name).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        return True
+        return _created(Path(self.ledger, name))
 
     def _strike(self, strike: Strike) -> None:
         if strike.deed is Deed.ERROR:

@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock schema clean
+.PHONY: help setup demo test drill lint format bench lock schema clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ demo: $(READY) ## run the example sweep end to end and draw its curves
 
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+drill: $(READY) ## sweep the example while killing its processes, and compare (about ten minutes)
+	$(BIN)/python -m orchestrator drill $(GRID) --kills 25 --problems 25
 
 lint: $(READY) ## check style, types, and that generated files are fresh
 	$(BIN)/ruff check .

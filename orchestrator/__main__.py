@@ -1,6 +1,6 @@
 """`python -m orchestrator VERB GRID.yaml`: everything beside running a sweep. Each verb reads the store anew.
 
-Verbs: plan, status, explain, report, regrade, export, sync. `sweep` runs (orchestrator/sweep.py).
+Verbs: plan, status, explain, report, regrade, export, sync, drill. `sweep` runs (orchestrator/sweep.py).
 """
 
 import argparse
@@ -35,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
             one.add_argument("--output", default=None, help="folder for the report; <store>/reports/<name> if left out")
         if name == "regrade":
             one.add_argument("--grader", help="grade with this one; the grid's runtime.grader if left out")
+        if name == "drill":
+            one.add_argument("--kills", type=int, default=8, help="processes to kill; 8 if left out")
+            one.add_argument("--seed", type=int, default=0, help="chooses whom and when; 0 if left out")
+            one.add_argument("--problems", type=int, default=8, help="of each benchmark; 8 if left out")
         if name == "export":
             one.add_argument("--output", required=True, type=Path, metavar="FILE.jsonl", help="the file to write")
             one.add_argument("--variant", default="dense", help="whose traces: a label of the table; dense if left out")
@@ -132,6 +136,13 @@ def export_traces(options: argparse.Namespace) -> int:
     return COMPLETE
 
 
+def run_drill(options: argparse.Namespace) -> int:
+    """Kill things, and see whether anything is lost."""
+    from orchestrator.drill import drill
+
+    return drill(Path(options.grid), options.store, options.kills, options.seed, options.problems)
+
+
 EXPLAINED = (
     "a cell as the table names it ('wanda + uniform at 0.5'), at one limit ('wanda + uniform at 0.5 @ 1024'), the "
     "beginning of a patch's or context's id, or a draw as CONTEXT/PROMPT/SEED; every cell in one line if left out"
@@ -144,6 +155,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "report": (write_report, "draw the curves and write every cell as a row"),
     "regrade": (grade_again, "grade the stored answers that a grader has not judged, without an engine"),
     "export": (export_traces, "write a variant's own traces as calibration data"),
+    "drill": (run_drill, "sweep a small version of the grid while killing its processes, and compare with peace"),
     "sync": (write_tracking, "write everything the store holds into MLflow"),
 }
 

@@ -236,8 +236,9 @@ class Core:
         self.state.fleet.remove(worker)
         closing = known.life is Life.CLOSING
         self.state.tally.workers_lost += not closing
-        if known.life is Life.STARTING:
+        if known.life is Life.STARTING and known.started >= self.state.failed_at[known.role]:
             self.state.failed_starts[known.role] += 1
+            self.state.failed_at[known.role] = now
         for task in list(known.tasks.values()):
             yield from self._unfinished(task, failure, closing, now)
 
@@ -293,7 +294,7 @@ class Core:
             return
         patch.attempts += 1
         if failure.kind not in FINAL_KINDS and patch.attempts < policy.attempts:
-            patch.not_before = now + policy.backoff_seconds * 2 ** (patch.attempts - 1)
+            patch.not_before = now + min(policy.longest_backoff, policy.backoff_seconds * 2 ** (patch.attempts - 1))
             self._set_patch(patch, Patched.OWED)
             return
         patch.state = Patched.FAILED

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import Protocol
 
@@ -114,19 +115,18 @@ class Driver:
         scratch: Path,
         observers: Sequence[Observer] = (),
         start_engine: StartEngine = start_vllm,
+        stops: "SimpleQueue[str] | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`stops`: from any thread, a reason put in there ends the sweep in order."""
         self._core, self._backend, self._store = core, backend, store
         self._runtime = plan.survey.grid.runtime
         self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
         self._scratch, self._observers, self._start_engine, self._clock = scratch, observers, start_engine, clock
+        self._stops: SimpleQueue[str] = stops or SimpleQueue()
         self._asked: list[Event] = []
         self._gpus = backend.devices().gpus
         self._errands = Errands(store, self._contexts, self._runtime.store_seconds, say)
-
-    def ask_to_stop(self, reason: str) -> None:
-        """From any thread: end the sweep in order."""
-        self._asked.append(StopAsked(reason))
 
     def run(self) -> str:
         """Drive to the end; returns why it ended: "done", a stop's reason, or what keeps it from going on."""
@@ -141,6 +141,8 @@ class Driver:
                     for observer in self._observers:
                         observer.observe(self._core, event, commands, now)
                 asked, self._asked = self._asked, []
+                while not self._stops.empty():
+                    asked.append(StopAsked(self._stops.get()))
                 done = self._errands.run(self._clock())
                 pending = [*asked, *done, *self._backend.poll(0 if asked or done else POLL_SECONDS)] or [Tick()]
         return self._core.finished

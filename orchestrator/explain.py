@@ -182,7 +182,7 @@ def _held(store: Store, context_id: str, rows: Iterable[Mapping[str, Any]]) -> H
     moments = [row["created_at"] for row in rows]
     return Held(
         f"{store.uri}/draws/{context_id}",
-        store.parts("draws", context_id),
+        len(store.parts("draws", context_id, ["seed"])),
         len({(row["prompt_id"], row["seed"]) for row in rows}),
         min(moments),
         max(moments),

@@ -21,6 +21,7 @@ class WorkerState:
 
     worker: str
     role: Role
+    started: float
     since: float
     """When it was last heard of."""
     shape: Shape | None = None

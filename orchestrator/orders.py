@@ -73,7 +73,7 @@ def _give(state: State, known: WorkerState, task: Order, now: float) -> Assign:
 def _start(
     state: State, role: Role, now: float, shape: Shape | None = None, patch_id: str | None = None
 ) -> StartWorker:
-    known = WorkerState(state.name(role), role, now, shape)
+    known = WorkerState(state.name(role), role, now, now, shape)
     state.fleet.add(known)
     state.tally.engines_started += role is Role.ENGINE
     return StartWorker(known.worker, role, shape, patch_id)

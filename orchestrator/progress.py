@@ -105,7 +105,7 @@ def notable(event: Event, commands: Sequence[Command]) -> Iterator[str]:
     """Events worth a line of their own."""
     match event:
         case WorkerReady(worker, facts):
-            yield f"{worker} is ready on {facts.host} (log: {facts.log or 'none'})"
+            yield f"{worker} is ready on {facts.host}, pid {facts.pid} (log: {facts.log or 'none'})"
         case Reported(worker, Swapped(patch_id=patch, seconds=seconds, canary_error=error)):
             yield f"{worker} holds {patch}, proved in {seconds:.2f} s (canary within {error:.3f} nats)"
         case Reported(_, PatchMade(patch_id=patch, sparsity=sparsity, seconds=seconds)):

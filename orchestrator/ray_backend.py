@@ -6,9 +6,9 @@ every loss anyway. An actor works in one thread and listens in another, so that 
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 # Read when ray is imported. A local Ray needs no token; one that was started by the user keeps the user's own mode.
 if not os.environ.get("RAY_ADDRESS"):
@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backend import Devices
 from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
@@ -25,6 +26,8 @@ from workers.inbox import Inbox
 from workers.messages import Facts, Failure, Report, Task
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
 from workers.worker import Worker, WorkerFault, serve
+
+T = TypeVar("T")
 
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
 """Environment that must reach the workers when the cluster was started without it."""
@@ -201,3 +204,20 @@ def _line(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error
     lines = [line for line in str(cause).strip().splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def run_on_host(host: str, deed: Callable[..., T], *arguments: Any) -> T:
+    """Run `deed` on the machine called `host` of the cluster that RAY_ADDRESS names, beside whatever runs there.
+
+    For the drill, which is no sweep and holds no backend. Raises ValueError if no living node has that name.
+    """
+    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+    try:
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerHostname"] == host]
+        if not nodes:
+            raise ValueError(f"no living node of the cluster is called {host}; its workers are gone with it")
+        there = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+        answer: T = ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(deed).remote(*arguments), timeout=60)
+        return answer
+    finally:
+        ray.shutdown()

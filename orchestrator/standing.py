@@ -14,7 +14,7 @@ from eval.grading import Grade
 from orchestrator.schemas import TABLES
 from orchestrator.store import Store
 from orchestrator.survey import Question
-from workers.joining import COLUMNS, join_rows
+from workers.joining import METADATA, Measured, measure_rows
 from workers.messages import Context
 from workers.verdicts import GradeKey, verdicts
 
@@ -22,17 +22,6 @@ DrawName = tuple[str, int]
 """(prompt id, seed) within a context."""
 DETAILS = ["benchmark", "problem_id", "prompt_ids", "weights_digest", "engine", "worker"]
 """The columns that only a closer look needs: where the rows came from."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One draw as its rows tell it, without a token of it."""
-
-    length: int
-    """Of its trace, in tokens."""
-    ended: bool
-    cuts: frozenset[int]
-    """Where it has an answer."""
 
 
 class Why(StrEnum):
@@ -105,13 +94,9 @@ def list_store(store: Store) -> Present:
 def read_context(store: Store, context: Context, grader: str, present: Present, closely: bool) -> Reading:
     """Read one context. `closely` adds the columns in `DETAILS`, which the provenance of rows is told by."""
     name = context.context_id
-    columns = ["answers.cut" if column == "answers" else column for column in COLUMNS]
-    rows = _read(store, present, "draws", name, columns + (DETAILS if closely else []))
+    rows = _read(store, present, "draws", name, [*METADATA, "limit", *(DETAILS if closely else [])])
     grades = _read(store, present, "grades", name)
     failures = _read(store, present, "failures", name)
-    joined = join_rows(rows, context.answer_context_id)
-    for row in rows:
-        row["trace_tokens"] = len(row.pop("trace_ids"))
     seeds: dict[str, set[int]] = {}
     judges: dict[tuple[str, int, int], set[tuple[str, str]]] = {}
     for row in rows:
@@ -125,7 +110,7 @@ def read_context(store: Store, context: Context, grader: str, present: Present, 
         grader,
         context.patch_id in present.patches,
         rows,
-        {name: Measured(len(d.trace.token_ids), d.trace.ended, frozenset(d.answers)) for name, d in joined.items()},
+        measure_rows(rows, context.answer_context_id),
         verdicts(grades, context.answer_context_id, grader),
         still_given_up(failures, rows),
         seeds,

@@ -169,10 +169,6 @@ class Store:
         """Contexts that have rows in `table`."""
         return frozenset(file.folder for file in self._files_of(table))
 
-    def parts(self, table: str, context_id: str) -> int:
-        """How many files hold the rows of one context."""
-        return len(self._list(f"{table}/{context_id}"))
-
     def held_keys(self, context_id: str) -> frozenset[DrawKey]:
         """The draws of one context that have a committed row."""
         table = self.read("draws", context_id, ["prompt_id", "seed"])

@@ -7,17 +7,21 @@ safe: what is owed is the plan minus the store, and nothing that is in the store
 import sys
 import tempfile
 from pathlib import Path
+from queue import SimpleQueue
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, sweep_parser
+from orchestrator.compaction import compact_finished
 from orchestrator.grid import Grid, read_grid
 from orchestrator.holdings import read_holdings
+from orchestrator.lease import hold_lease
 from orchestrator.plan import Plan, make_plan
 from orchestrator.progress import closing_line, say, show_progress
-from orchestrator.results import read_results
-from orchestrator.store import Store
+from orchestrator.results import Results, read_results
+from orchestrator.store import Store, StoreError
 from orchestrator.survey import Survey, survey
 from orchestrator.table import final_table
 from orchestrator.tracking_thread import TrackingThread
+from workers.recipes import StartEngine, start_vllm
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,15 +33,35 @@ def main(arguments: list[str] | None = None) -> int:
 def sweep(grid_path: Path, store_uri: str | None = None) -> int:
     """Run or resume the sweep of `grid_path`. Raises GridError or StoreError before anything is started."""
     grid = read_grid(grid_path)
-    store = open_store(grid, store_uri)
+    return run(grid, open_store(grid, store_uri))
+
+
+def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm) -> int:
+    """Run or resume `grid` into `store` on engines that `start_engine` starts. Returns the exit status.
+
+    Raises GridError or StoreError, SweepHeld among them, before anything is started; afterwards a store that fails
+    leaves the sweep incomplete.
+    """
     surveyed, plan = prepare(grid, store)
     if plan.nothing_owed:
         say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
-        reason = "done"
-    else:
-        reason = drive(plan, store)
-        track_to_the_end(store, surveyed)
-    results = read_results(store, surveyed)
+        return conclude(grid, store, read_results(store, surveyed), "done")
+    stops: SimpleQueue[str] = SimpleQueue()
+    with hold_lease(store, grid.name, say, stops.put):
+        try:
+            reason = drive(plan, store, start_engine, stops)
+            track_to_the_end(store, surveyed)
+            results = read_results(store, surveyed)
+            if results.complete:
+                compact_finished(store, [owed.decoding.context.context_id for owed in plan.contexts])
+        except StoreError as error:
+            say(f"{grid.name}: not finished: {error}")
+            return INCOMPLETE
+    return conclude(grid, store, results, reason)
+
+
+def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
+    """Print the table and what is missing from it. Returns the exit status."""
     print(final_table(results))
     if reason != "done":
         say(f"{grid.name}: not finished: {reason}. Run the same command again to go on")
@@ -45,9 +69,9 @@ def sweep(grid_path: Path, store_uri: str | None = None) -> int:
         missing = sum(cell.metrics.missing for cell in results.cells)
         ungraded = sum(cell.metrics.ungraded for cell in results.cells)
         say(
-            f"{grid.name}: incomplete: {missing} answers are missing, and the grader failed on {ungraded}; the causes "
-            f"are in {store.uri}/failures and {store.uri}/grades. The same command tries them again, with a larger "
-            "runtime.grader_seconds if the grader was too slow"
+            f"{grid.name}: incomplete: {missing} answers are missing, and the grader failed on {ungraded}; "
+            f"`python -m orchestrator explain {grid.source.name}` tells why. The same command tries them again, with "
+            "a larger runtime.grader_seconds if the grader was too slow"
         )
     for line in sorted(store.reported):
         say(line)
@@ -64,9 +88,9 @@ def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
     return surveyed, plan
 
 
-def drive(plan: Plan, store: Store) -> str:
+def drive(plan: Plan, store: Store, start_engine: StartEngine, stops: "SimpleQueue[str]") -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended."""
-    from orchestrator.driver import Driver, make_core
+    from orchestrator.driver import Driver, Observer, make_core
     from orchestrator.ray_backend import RayBackend
 
     grid = plan.survey.grid
@@ -90,7 +114,8 @@ def drive(plan: Plan, store: Store) -> str:
             TrackingThread(store, plan.survey, say) as tracking,
             show_progress() as progress,
         ):
-            reason = Driver(core, plan, backend, store, Path(scratch), [progress, tracking]).run()
+            views: list[Observer] = [progress, tracking]
+            reason = Driver(core, plan, backend, store, Path(scratch), views, start_engine, stops).run()
         say(f"{grid.name}: {closing_line(core)}")
         return reason
     finally:

@@ -37,8 +37,10 @@ class Policy:
     """Pruning reports nothing until it is done: SparseGPT on a large model takes its time."""
     backoff_seconds: float = 5.0
     """Wait before a failed patch is tried again, doubling: a full disk or a lost mount needs a moment."""
+    longest_backoff: float = 60.0
     failed_starts: int = 3
-    """Workers of one role lost in a row before any was ready: something is wrong that more attempts will not mend."""
+    """Times in a row that workers of one role were lost before any was ready: something is wrong that more attempts
+    will not mend. Workers that were starting side by side, on a machine that died, count once."""
     smallest_shard: int = 16
     largest_shard: int = 512
 
@@ -205,6 +207,7 @@ class State:
         self.stopping: str | None = None
         self.recounting: dict[str, Recounting] = {}
         self.failed_starts: dict[Role, int] = dict.fromkeys(Role, 0)
+        self.failed_at: dict[Role, float] = dict.fromkeys(Role, 0.0)
         self.store_losses = 0
         """Tasks in a row that failed because the store could not be used."""
         self.watched = 0.0

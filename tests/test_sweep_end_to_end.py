@@ -5,7 +5,6 @@ One small sweep is killed, resumed, repeated and looked at. Fixtures do, tests l
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,9 @@ import pytest
 from matplotlib.image import imread
 from mlflow.tracking import MlflowClient
 
-from orchestrator.store import load_draws
+from orchestrator.faults import Driven, Kind, Strike, deal
+from orchestrator.sameness import compare_stores
+from orchestrator.store import Store, load_draws
 
 ROOT = Path(__file__).parent.parent
 GRID = """
@@ -76,19 +77,27 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """A sweep whose driver was killed when its first draws were committed."""
+    """A sweep whose pruner, grader and engine were killed at work, each once, and at last its driver."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "grid.yaml").write_text(GRID.format(store=folder / "store"))
-    process = start("orchestrator.sweep", str(folder / "grid.yaml"))
-    assert process.stderr is not None
-    heard = ""
-    for line in process.stderr:
-        heard += line
-        if "first draws committed" in line:
-            break
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    return Ran(folder, process.returncode, "", heard, committed(folder / "store"))
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(ROOT)
+        driven = Driven([sys.executable, "-m", "orchestrator.sweep", str(folder / "grid.yaml")], folder / "log")
+    pending = [Strike(Kind.PRUNER, 0), Strike(Kind.GRADER, 0), Strike(Kind.ENGINE, 10), Strike(Kind.DRIVER, 100)]
+    struck = [one.strike.kind for one in deal(driven, Store.open(str(folder / "store")), pending)]
+    heard = (folder / "log").read_text()
+    assert sorted(struck) == sorted([Kind.PRUNER, Kind.GRADER, Kind.ENGINE, Kind.DRIVER]), heard
+    return Ran(folder, driven.process.returncode, "", heard, committed(folder / "store"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of the same sweep when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "grid.yaml").write_text(GRID.format(store=folder / "store"))
+    status, _, err = run("orchestrator.sweep", str(folder / "grid.yaml"))
+    assert status == 0, err
+    return Store.open(str(folder / "store"))
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +129,13 @@ def test_resumed_sweep_is_complete_and_made_no_draw_twice(killed: Ran, resumed: 
     assert all(row in after for row in before), "committed draws stay as they are"
     # The killed driver's engine may have committed a little more before it died; nothing was made twice.
     assert resumed.draws.num_rows == DRAWS
+
+
+def test_resumed_sweep_equals_the_undisturbed_one(resumed: Ran, undisturbed: Store, tmp_path: Path) -> None:
+    found = compare_stores(undisturbed, Store.open(str(resumed.folder / "store")), tmp_path)
+    assert (found.draws, found.patches) == (DRAWS, 2)
+    assert found.same, found.lines()
+    assert not found.resampled
 
 
 def test_table_shows_the_reasoner_at_its_limits(resumed: Ran) -> None:

@@ -59,6 +59,10 @@ class GradeWorker:
     def _grade(self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]) -> int:
         items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
         grades = self._pool.grade_many(items, self._grader)
+        # A grader that was killed or starved may do better now; whatever fails twice is said to have failed.
+        again = [index for index, grade in enumerate(grades) if grade.grader_failed]
+        for index, grade in zip(again, self._pool.grade_many([items[i] for i in again], self._grader), strict=True):
+            grades[index] = grade
         rows = [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=True)]
         self._store.commit_grades(rows)
         return len(rows)

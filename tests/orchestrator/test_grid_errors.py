@@ -118,7 +118,8 @@ def test_store_that_cannot_be_written_is_told_before_anything_starts(
     status = main(["examples/tiny/grid.yaml", "--store", str(tmp_path / "file" / "store")])
     assert status == 2
     assert re.search(
-        r"error: store .*/file/store cannot be written: .*; give a folder that can", capsys.readouterr().err
+        r"error: store .*/file/store: .* cannot be written \(refused\): .*; give a folder that can be written",
+        capsys.readouterr().err,
     )
 
 

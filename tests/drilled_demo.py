@@ -1,0 +1,77 @@
+"""The demo sweep under Ray with scripted engines, in a folder of its own: run, run again, and looked at."""
+
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from orchestrator.faults import Driven
+from orchestrator.store import Store, load_draws
+from tests.struck_store import Strike, write_strikes
+from workers.scripted_engine import ScriptedEngines
+
+ROOT = Path(__file__).parent.parent
+
+SWEEP = (sys.executable, "-m", "tests.drilled_sweep")
+
+Trace = tuple[str, tuple[int, ...]]
+"""(digest of the weights, prompt ids): what names a trace where decoding is greedy."""
+
+
+@dataclass
+class Demo:
+    """A sweep of `grid` into a store beside it."""
+
+    folder: Path
+    grid: str
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        self.store = Store.open(str(self.folder / "store"))
+        self.ledger = self.folder / "ledger"
+        self.engines = ScriptedEngines(str(self.ledger))
+        (self.folder / "grid.yaml").write_text(self.grid)
+
+    def start(self, strikes: Sequence[Strike] = ()) -> Driven:
+        """The sweep's command, run or run again."""
+        write_strikes(self.folder / "strikes.json", strikes)
+        grid, store, ledger, file = (
+            str(self.folder / name) for name in ("grid.yaml", "store", "ledger", "strikes.json")
+        )
+        command = [*SWEEP, grid, "--store", store, "--ledger", ledger, "--strikes", file]
+        return Driven(command, self.folder / "log")
+
+    def finish(self) -> int:
+        """Run it undisturbed to its end; returns the exit status."""
+        driven = self.start()
+        while driven.status is None:
+            driven.hear(1.0)
+        return driven.status
+
+    def held(self) -> set[Trace]:
+        """The traces that are committed."""
+        rows = load_draws(self.store, ["weights_digest", "prompt_ids"]).to_pylist()
+        return {(row["weights_digest"], tuple(row["prompt_ids"])) for row in rows}
+
+    def traces(self) -> Counter[Trace]:
+        """How often each trace was generated, over all engines there ever were."""
+        made = self.engines.generated()
+        return Counter((hashlib.sha256(one.variant.encode()).hexdigest(), one.prompt_ids) for one in made)
+
+    def log(self) -> str:
+        """What all runs said."""
+        return (self.folder / "log").read_text()
+
+    def table(self) -> str:
+        """The table that was printed last."""
+        return (self.folder / "log.out").read_text().rpartition("accuracy by thinking-token limit")[2]
+
+    def mlflow_runs(self) -> Counter[str]:
+        """How often MLflow has a run of each name."""
+        client = MlflowClient(f"sqlite:///{self.folder / 'store' / 'mlflow.db'}")
+        (experiment,) = client.search_experiments(filter_string="name = 'prunesweep'")
+        return Counter(run.data.tags["prunesweep.id"] for run in client.search_runs([experiment.experiment_id]))

@@ -1,0 +1,31 @@
+"""`python -m tests.drilled_sweep GRID.yaml --store STORE --ledger FOLDER [--strikes FILE]`: a sweep, scripted engines.
+
+Everything but the engine is what `python -m orchestrator.sweep` runs. With strikes, the store is one that kills, stops
+or fails processes at exact moments of its commits (tests/struck_store.py).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from orchestrator.cli import run_command, sweep_parser
+from orchestrator.grid import read_grid
+from orchestrator.store import Store
+from orchestrator.sweep import run
+from tests.struck_store import StruckStore, read_strikes
+from workers.scripted_engine import ScriptedEngines
+
+
+def main() -> int:
+    parser = sweep_parser()
+    parser.add_argument("--ledger", required=True)
+    parser.add_argument("--strikes", type=Path)
+    options = parser.parse_args()
+    store = Store.open(options.store)
+    if options.strikes:
+        store = StruckStore.over(store, options.ledger, os.getpid(), read_strikes(options.strikes))
+    return run_command(lambda: run(read_grid(Path(options.grid)), store, ScriptedEngines(options.ledger)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

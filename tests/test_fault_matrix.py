@@ -1,0 +1,144 @@
+"""The fault matrix: each kind of worker × kill -9, hang, error × before, during, after its commit; and a node's loss.
+
+All of it befalls one sweep, in which only the engine is scripted, on a real Ray cluster: every commit meets the next
+strike that is due. To add a row, add a `Strike`. The driver's rows are in test_driver_kills.py, those of real engines
+in test_sweep_end_to_end.py. MLflow's server is out of reach all the while.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from orchestrator.__main__ import main
+from orchestrator.faults import children
+from orchestrator.ray_backend import run_on_host
+from orchestrator.sameness import compare_stores
+from tests.drilled_demo import ROOT, Demo
+from tests.struck_store import Deed, Moment, Strike, Victim, struck
+
+NODE_LOST = Strike("draws", Moment.DURING, Victim.NODE)
+MATRIX = (
+    *(Strike(t, moment, deed=deed) for t in ("patches", "draws", "grades") for deed in Deed for moment in Moment),
+    *(Strike("grades", Moment.BEFORE, Victim.CHILD, deed) for deed in (Deed.KILL, Deed.HANG)),
+    NODE_LOST,
+)
+GRID = """
+name: matrix
+store: unused
+models: [examples/tiny/model]
+variants:
+  - {method: dense}
+  - {method: magnitude, sparsity: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]}
+token_limits: [8, 16]
+benchmarks: [examples/tiny/chain-mixed.jsonl]
+sampling: {temperature: 0.0}
+budget: {mode: native-strict, answer_tokens: 16}
+runtime:
+  engines: 1
+  slots: 2
+  in_flight: 8
+  commit_seconds: 0.001
+  attempts: 50
+  silence_seconds: 8
+  prune_seconds: 4
+  grader_seconds: 3
+"""
+UNREACHABLE = "  tracking_uri: http://127.0.0.1:9\n"
+FAST_RAY = {
+    "RAY_kill_worker_timeout_milliseconds": "1000",
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+pytestmark = pytest.mark.timeout(900)  # one sweep with all its faults is one fixture
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without cores, and a node that holds all workers that need one."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {"RAY_AUTH_MODE": "disabled", **FAST_RAY}.items():
+            environment.setenv(name, value)
+        environment.chdir(ROOT)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster.add_node(num_cpus=2)
+        environment.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+        cluster.shutdown()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A sweep at its end, and the exit status of each of its runs."""
+
+    demo: Demo
+    statuses: tuple[int, ...]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    demo = Demo(tmp_path_factory.mktemp("undisturbed"), GRID)
+    assert demo.finish() == 0, demo.log()
+    return demo
+
+
+@pytest.fixture(scope="module")
+def stormed(cluster: Cluster, undisturbed: Demo, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """The sweep under every strike of the matrix; a run that ends incomplete is repeated, as its message says."""
+    demo, statuses, joined = Demo(tmp_path_factory.mktemp("stormed"), GRID + UNREACHABLE), [], False
+    while not statuses or (statuses[-1] != 0 and len(statuses) < 4):
+        driven = demo.start(MATRIX)
+        while driven.status is None:
+            driven.hear(0.1)
+            if not joined and NODE_LOST.name in struck(demo.ledger):
+                cluster.add_node(num_cpus=2)
+                joined = True
+        statuses.append(driven.status)
+    return Ended(demo, tuple(statuses))
+
+
+@pytest.mark.parametrize("strike", MATRIX, ids=lambda strike: strike.name)
+def test_strike_happened(stormed: Ended, strike: Strike) -> None:
+    assert strike.name in struck(stormed.demo.ledger), stormed.demo.log()[-3000:]
+
+
+def test_sweep_survives_every_row_and_equals_the_undisturbed_one(
+    stormed: Ended, undisturbed: Demo, tmp_path: Path
+) -> None:
+    assert stormed.statuses[-1] == 0, stormed.demo.log()[-3000:]
+    found = compare_stores(undisturbed.store, stormed.demo.store, tmp_path)
+    assert (found.draws, found.patches) == (1000, 10)
+    assert found.same, found.lines()
+    assert not found.resampled
+    assert stormed.demo.table() == undisturbed.table()
+
+
+def test_what_was_published_and_not_reported_is_not_generated_again(stormed: Ended) -> None:
+    """A strike costs at most what was in flight and what was finished and not yet published."""
+    traces = stormed.demo.traces()
+    lost = sum(traces[name] - 1 for name in stormed.demo.held())
+    strikes_on_engines = sum(strike.table == "draws" for strike in MATRIX)
+    in_flight = 8
+    assert 0 < lost <= strikes_on_engines * 2 * in_flight
+
+
+def test_unreachable_tracking_server_is_said_and_sync_makes_it_right(stormed: Ended, undisturbed: Demo) -> None:
+    assert "MLflow cannot be written" in stormed.demo.log()
+    demo = Demo(stormed.demo.folder, GRID)
+    for _ in range(2):
+        assert main(["sync", str(demo.folder / "grid.yaml"), "--store", demo.store.uri]) == 0
+        assert set(demo.mlflow_runs().values()) == {1}
+        assert len(demo.mlflow_runs()) == len(undisturbed.mlflow_runs())
+
+
+def test_drill_reaches_processes_on_other_machines_through_ray(cluster: Cluster) -> None:
+    assert run_on_host(socket.gethostname(), children, os.getpid()), "the cluster's own processes are ours"
+    with pytest.raises(ValueError, match="no living node of the cluster is called elsewhere"):
+        run_on_host("elsewhere", children, os.getpid())

@@ -122,7 +122,8 @@ def _start_pruners(state: State, now: float) -> Iterator[Command]:
     idle = [] if any(state.ready.values()) else fleet.idle(Role.ENGINE)
     free = slots - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
     at_work = fleet.of(Role.PRUNE, Life.STARTING, Life.IDLE, Life.BUSY)
-    wanted = pruners_wanted(owed + sum(bool(known.tasks) for known in at_work), slots, free + len(idle)) - len(at_work)
+    unused = max(0, slots - state.policy.engines) + len(idle)
+    wanted = pruners_wanted(owed + sum(bool(known.tasks) for known in at_work), slots, unused) - len(at_work)
     for _ in range(max(0, wanted)):
         if free > 0:
             free -= 1

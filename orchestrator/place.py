@@ -73,6 +73,6 @@ def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
     return shares
 
 
-def pruners_wanted(patches: int, slots: int, idle_engines: int) -> int:
+def pruners_wanted(patches: int, slots: int, unused: int) -> int:
     """How many devices should prune when `patches` are to be made: some, and every one that has nothing else to do."""
-    return min(patches, max(math.ceil(slots / PRUNERS_SHARE), idle_engines))
+    return min(patches, max(math.ceil(slots / PRUNERS_SHARE), unused))

@@ -44,7 +44,9 @@ class Host:
         return self._worker.facts()
 
     def serve(self) -> Iterator[Report]:
-        yield from serve(self._worker, self._inbox)
+        # Not `yield from`: Ray sends values into its generators, and a plain iterator inside cannot take them.
+        for report in serve(self._worker, self._inbox):  # noqa: UP028
+            yield report
 
     def put(self, task: Task) -> None:
         self._inbox.put(task)

@@ -26,6 +26,7 @@ class Lengths:
         self._counts = array("I", bytes(4 * len(benchmark_of)))
         self._benchmark_sums = [0.0] * len(names)
         self._benchmark_counts = [0] * len(names)
+        self.questions = len(benchmark_of)
         self.observed = 0
         """How many lengths have been taken in."""
 

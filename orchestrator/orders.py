@@ -5,7 +5,8 @@ starts at once, while the first patches are being made. Every question asked on 
 the state; those about who should be started are asked only when something happened that could change the answer.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from orchestrator.events import Assign, Command, Discard, Finish, Order, Retire, Role, Slice, StartWorker
@@ -104,14 +105,24 @@ def _assign_patches(state: State, now: float) -> Iterator[Command]:
 
 
 def owed_patches(state: State) -> list[PatchWork]:
-    """Patches to be made that draws wait for, in grid order; those first without which an engine cannot even start."""
+    """Patches to be made that draws wait for, most urgent first."""
     owed = [patch for name in state.coming if (patch := state.patches[name]).state is Patched.OWED]
     return sorted(owed, key=lambda patch: _urgency(state, patch))
 
 
-def _urgency(state: State, patch: PatchWork) -> tuple[bool, int]:
+def _urgency(state: State, patch: PatchWork) -> tuple[float, int]:
+    """First what engines will lack soonest: patches of the shape with the fewest ready per engine; then grid order.
+
+    A shape without an engine comes last, unless devices are plenty: then its engines wait for the patch to start.
+    """
     work = state.by_patch[patch.task.patch_id][0]
-    return (work.context.shape.whole or state.policy.slots <= 2, work.order)
+    engines = state.fleet.shapes.get(work.context.shape, 0)
+    if not engines:
+        return (-1.0 if len(state.coming) <= state.policy.slots // 2 else math.inf, work.order)
+    shape = work.context.shape
+    making = [name for name in state.coming if state.patches[name].state is Patched.MAKING]
+    soon = sum(state.by_patch[name][0].context.shape == shape for name in making)
+    return ((len(state.ready[shape]) + soon) / engines, work.order)
 
 
 def _start_pruners(state: State, now: float) -> Iterator[Command]:
@@ -144,25 +155,50 @@ def _assign_slices(state: State, now: float, tasks: dict[str, ContextWork]) -> I
                 work = next((work for work in state.by_patch[patch_id] if work.fresh), None)
                 if work is not None:
                     yield _give_fresh(state, known, work, now, tasks)
-        for known in state.fleet.idle(Role.ENGINE):
-            if known.shape == shape:
-                demand = choose(Idle(known.worker, shape, known.patch_id), demands(state, shape))
-                if demand is None:
-                    break
-                if known.patch_id != demand.patch_id:
-                    state.fleet.take_weights(known, demand.patch_id)
-                works = state.by_patch[demand.patch_id]
-                work = next((work for work in works if work.fresh), None)
-                if work is not None:
-                    yield _give_fresh(state, known, work, now, tasks)
-                else:
-                    yield _give_lost(state, known, next(work for work in works if work.lost), now, tasks)
+        if not state.staffed:
+            yield from _place_idle(state, shape, now, tasks)
+
+
+def _place_idle(state: State, shape: Shape, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
+    """Give the idle engines of a shape something to do."""
+    for known in state.fleet.idle(Role.ENGINE):
+        if known.shape != shape:
+            continue
+        demand = choose(Idle(known.worker, shape, known.patch_id, _crowd(state, known, now)), demands(state, shape))
+        if demand is None:
+            return
+        if known.patch_id != demand.patch_id:
+            state.fleet.take_weights(known, demand.patch_id)
+        works = state.by_patch[demand.patch_id]
+        work = next((work for work in works if work.fresh), None)
+        if work is not None:
+            yield _give_fresh(state, known, work, now, tasks)
+        else:
+            yield _give_lost(state, known, next(work for work in works if work.lost), now, tasks)
+
+
+def _variants(state: State, shape: Shape) -> tuple[int, int]:
+    """Variants of a shape that are ready, and that will be when their patches are made."""
+    coming = () if state.dead(Role.PRUNE) else state.coming
+    return len(state.ready[shape]), sum(state.by_patch[name][0].context.shape == shape for name in coming)
+
+
+def _crowd(state: State, known: WorkerState, now: float) -> float:
+    """How many engines may share a variant: while patches are to come, and for a while, only a fair number."""
+    assert known.shape is not None
+    ready, coming = _variants(state, known.shape)
+    if not coming or now - known.since > state.policy.patch_patience:
+        return math.inf
+    return max(1, state.fleet.shapes[known.shape] // (ready + coming))
 
 
 def _give_fresh(
     state: State, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
 ) -> Assign:
-    policy, engines = state.policy, state.fleet.engines_of[work.context.patch_id]
+    policy, shape = state.policy, work.context.shape
+    # Engines that are still to come to this variant count, or the first would take what is theirs.
+    share = state.fleet.shapes.get(shape, 0) // max(1, sum(_variants(state, shape)))
+    engines = max(state.fleet.engines_of[work.context.patch_id], share)
     length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
     return _give_slice(state, known, work, Running(work.take_fresh(length), set(), 0), now, tasks)
 
@@ -193,6 +229,7 @@ def demands(state: State, shape: Shape) -> list[Demand]:
             patch_id,
             shape,
             _tokens(state, patch_id),
+            _draws(state, patch_id),
             state.fleet.engines_of.get(patch_id, 0),
             state.by_patch[patch_id][0].order,
         )
@@ -202,6 +239,10 @@ def demands(state: State, shape: Shape) -> list[Demand]:
 
 def _tokens(state: State, patch_id: str) -> float:
     return max(1.0, sum(work.tokens for work in state.by_patch[patch_id] if work.fresh or work.lost))
+
+
+def _draws(state: State, patch_id: str) -> int:
+    return sum(work.draws for work in state.by_patch[patch_id])
 
 
 def _start_engines(state: State, now: float) -> Iterator[Command]:
@@ -214,18 +255,19 @@ def _start_engines(state: State, now: float) -> Iterator[Command]:
     if room <= 0 and not idle:
         return
     work = _work_by_shape(state)
-    shares = allot(work, min(policy.engines, policy.slots))
-    lacking = [s for s in sorted(shares, key=lambda s: -work[s]) if fleet.shapes.get(s, 0) < shares[s]]
+    shares = allot(_unfinished(state, work), min(policy.engines, policy.slots))
+    lacking = [s for s in sorted(work, key=lambda s: -work[s]) if fleet.shapes.get(s, 0) < shares[s]]
     startable = [shape for shape in lacking if shape.whole or state.ready.get(shape)]
     if room <= 0:
         # Every place is taken: an idle engine of a shape without work makes room for one that has some.
         useless = [known for known in idle if known.shape is not None and not work.get(known.shape)]
-        for known, _ in zip(useless, startable, strict=False):
+        lacks = [shape for shape in startable if _worth_an_engine(state, shape, policy.largest_shard)]
+        for known, _ in zip(useless, lacks, strict=False):
             yield retire(state, known, now)
         return
     for shape in startable:
         for _ in range(shares[shape] - fleet.shapes.get(shape, 0)):
-            if room <= 0 or not _worth_an_engine(state, shape):
+            if room <= 0 or not _worth_an_engine(state, shape, policy.smallest_shard):
                 break
             room -= 1
             # A whole engine is built from the model alone; any other needs a patch to show which blocks are gone.
@@ -244,12 +286,25 @@ def _work_by_shape(state: State) -> dict[Shape, float]:
     return work
 
 
-def _worth_an_engine(state: State, shape: Shape) -> bool:
-    """Whether more draws wait than the engines of this shape will soon have finished."""
+def _unfinished(state: State, waiting: Mapping[Shape, float]) -> dict[Shape, float]:
+    """Expected tokens by shape, with those that engines have been given: their engines are in the right place."""
+    work = dict(waiting)
+    for known in state.fleet.of(Role.ENGINE, Life.BUSY):
+        for one in known.tasks.values():
+            if isinstance(one, Slice) and known.shape is not None:
+                context = state.contexts[one.context_id]
+                left = context.running[one.task_id].left
+                mean = context.expected(next(iter(left))) if left else 0.0
+                work[known.shape] = work.get(known.shape, 0.0) + mean * len(left)
+    return work
+
+
+def _worth_an_engine(state: State, shape: Shape, draws: int) -> bool:
+    """Whether more than so many draws wait for each engine that this shape has."""
     here = state.fleet.shapes.get(shape, 0)
     names = [*state.ready.get(shape, ()), *state.coming]
     works = (work for name in names for work in state.by_patch[name] if work.context.shape == shape)
-    return sum(work.draws for work in works) > here * state.policy.smallest_shard
+    return sum(work.draws for work in works) > here * draws
 
 
 # --- grading ----------------------------------------------------------------------------------------------------------

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 from workers.messages import Shape
 
-SHARDS_PER_ENGINE = 3
+SHARDS_PER_ENGINE = 6
 """A variant's remaining work is cut into about this many shards per engine on it: large enough to keep an engine's
 batch full, small enough that the last ones even out."""
 
-PRUNERS_SHARE = 8
-"""Of so many devices, one prunes while engines have work: a patch takes minutes, and its evaluation the better part of
+PRUNERS_SHARE = 4
+"""Of so many devices, one prunes while patches are many: a patch takes minutes, and its evaluation the better part of
 an hour, so patches stay ahead of need."""
+
+WORTH_A_SWAP = 32
+"""An engine joins others at a variant if more draws than this wait there for each of them: fewer will have begun, or
+will soon have, by the time that it has swapped."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Demand:
     shape: Shape
     waiting: float
     """Expected tokens not yet given to any engine."""
+    draws: int
+    """Draws not yet given to any engine."""
     engines: int
     """How many engines hold this patch's weights or are on their way to them."""
     order: int
@@ -42,15 +48,18 @@ class Idle:
     worker: str
     shape: Shape
     patch_id: str | None
+    crowd: float = math.inf
+    """So many engines may work on one variant for now: the others wait for the patches that are on their way."""
 
 
 def choose(engine: Idle, demands: Iterable[Demand]) -> Demand | None:
-    """The work that `engine` should take next, or None if nothing that fits its shape is waiting."""
+    """The work that `engine` should take next, or None if nothing that fits its shape is worth its while."""
     fitting = [demand for demand in demands if demand.shape == engine.shape and demand.waiting > 0]
     for demand in fitting:
         if demand.patch_id == engine.patch_id:
             return demand
-    return max(fitting, key=lambda d: (d.waiting / (d.engines + 1), -d.order), default=None)
+    worth = [d for d in fitting if not d.engines or (d.engines < engine.crowd and d.draws > d.engines * WORTH_A_SWAP)]
+    return max(worth, key=lambda d: (d.waiting / (d.engines + 1), -d.order), default=None)
 
 
 def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int:
@@ -60,13 +69,13 @@ def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int
 
 
 def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
-    """Share out `engines` among shapes in proportion to their work (D'Hondt: the next goes where most is per engine).
+    """Share out `engines` among shapes in proportion to their work, rounded to the nearest (Sainte-Laguë).
 
-    A shape may come away with none; it waits until another's engines run out of work.
+    A shape with little work may come away with none; it waits until another's engines run out of work.
     """
     shares = dict.fromkeys(work, 0)
     for _ in range(engines):
-        best = max(work, key=lambda shape: work[shape] / (1 + shares[shape]), default=None)
+        best = max(work, key=lambda shape: work[shape] / (1 + 2 * shares[shape]), default=None)
         if best is None or work[best] <= 0:
             break
         shares[best] += 1
@@ -74,5 +83,10 @@ def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
 
 
 def pruners_wanted(patches: int, slots: int, unused: int) -> int:
-    """How many devices should prune when `patches` are to be made: some, and every one that has nothing else to do."""
+    """How many devices should prune when `patches` are to be made: some, and every one that has nothing else to do.
+
+    Where devices are plenty, all patches are made at once: engines then begin with variants of their own.
+    """
+    if patches <= slots // 2:
+        return patches
     return min(patches, max(math.ceil(slots / PRUNERS_SHARE), unused))

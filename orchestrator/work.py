@@ -35,6 +35,8 @@ class Policy:
     """An engine that reports and generates nothing for so long is stuck."""
     prune_seconds: float = 3600.0
     """Pruning reports nothing until it is done: SparseGPT on a large model takes its time."""
+    patch_patience: float = 120.0
+    """So long an idle engine waits for a patch of its own before it joins others at theirs: a swap fewer."""
     backoff_seconds: float = 5.0
     """Wait before a failed patch is tried again, doubling: a full disk or a lost mount needs a moment."""
     longest_backoff: float = 60.0
@@ -136,13 +138,19 @@ class ContextWork:
     def take_fresh(self, most: int) -> tuple[int, ...]:
         """Remove up to `most` draws that were never lost, those with the longest expected traces first."""
         observed = self.lengths.observed
-        if self._sorted_at < 0 or observed >= 2 * self._sorted_at + 64:
-            # By falling number where lengths are equal, so that they are handed out in the order of the benchmark.
-            self.fresh = array("I", sorted(self.fresh, key=lambda number: (self.expected(number), -number)))
+        if self._sorted_at < 0 or observed >= self._sorted_at * 5 // 4 + 64:
+            self.fresh = array("I", sorted(self.fresh, key=lambda number: (self.expected(number), -self._turn(number))))
             self._sorted_at = observed
         taken = tuple(self.fresh[: -most - 1 : -1])
         self.fresh = self.fresh[: len(self.fresh) - len(taken)]
         return taken
+
+    def _turn(self, number: int) -> int:
+        """The order of draws that are expected to be equally long: one seed of every question first, and each variant
+        begins elsewhere, so that variants tell each other early which questions are long."""
+        question, seed = divmod(number, self.seeds)
+        questions = self.lengths.questions
+        return seed * questions + (question + 101 * self.order) % questions
 
     def put_back(self, numbers: Iterable[int]) -> None:
         """Let draws wait that nobody is to blame for."""

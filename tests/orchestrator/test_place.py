@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.place import Demand, Idle, allot, choose, pruners_wanted, shard_length
+from orchestrator.place import WORTH_A_SWAP, Demand, Idle, allot, choose, pruners_wanted, shard_length
 from tests.orchestrator.builders import SHORTENED, WHOLE
 from workers.messages import Shape
 
@@ -14,8 +14,8 @@ ENGINES = st.integers(0, 5)
 @st.composite
 def demands(draw: st.DrawFn) -> list[Demand]:
     count = draw(st.integers(0, 6))
-    waiting = st.one_of(st.just(0), st.integers(1, 10_000))
-    return [Demand(f"p{n}", draw(SHAPES), draw(waiting), draw(ENGINES), n) for n in range(count)]
+    waiting, draws = st.one_of(st.just(0), st.integers(1, 10_000)), st.integers(1, 300)
+    return [Demand(f"p{n}", draw(SHAPES), draw(waiting), draw(draws), draw(ENGINES), n) for n in range(count)]
 
 
 idle_engines = st.builds(Idle, st.just("engine-1"), SHAPES, st.one_of(st.none(), st.integers(0, 6).map("p{}".format)))
@@ -45,12 +45,14 @@ def test_choice_fits_the_shape_and_has_work_and_is_made_whenever_there_is_one(
 ) -> None:
     chosen = choose(engine, offered)
     fitting = [demand for demand in offered if demand.shape == engine.shape and demand.waiting > 0]
-    assert (chosen in fitting) if fitting else (chosen is None)
+    assert chosen is None or chosen in fitting
+    if any(not demand.engines or demand.draws > demand.engines * WORTH_A_SWAP for demand in fitting):
+        assert chosen is not None
 
 
 @given(demands(), st.integers(0, 5))
 def test_engine_keeps_its_weights_while_there_is_work_for_them(offered: list[Demand], which: int) -> None:
-    held = Demand("held", WHOLE, 1, 3, 9)
+    held = Demand("held", WHOLE, 1, 1, 3, 9)
     offered.insert(which, held)
     assert choose(Idle("engine-1", WHOLE, "held"), offered) == held
 
@@ -64,14 +66,15 @@ def test_engine_without_work_takes_the_most_remaining_work_per_engine(engine: Id
     def worth(demand: Demand) -> float:
         return demand.waiting / (demand.engines + 1)
 
-    rivals = [d for d in offered if d.shape == engine.shape and d.waiting > 0]
+    worthy = [d for d in offered if not d.engines or d.draws > d.engines * WORTH_A_SWAP]
+    rivals = [d for d in worthy if d.shape == engine.shape and d.waiting > 0]
     assert all(worth(chosen) >= worth(rival) for rival in rivals)
     assert all(chosen.order <= rival.order for rival in rivals if worth(rival) == worth(chosen))
 
 
 def test_choice_depends_on_engines_at_work_not_on_work_alone() -> None:
-    busy = Demand("busy", WHOLE, 900, 8, 0)
-    free = Demand("free", WHOLE, 200, 0, 1)
+    busy = Demand("busy", WHOLE, 900, 900, 8, 0)
+    free = Demand("free", WHOLE, 200, 200, 0, 1)
     chosen = choose(Idle("engine-1", WHOLE, None), [busy, free])
     assert chosen == free
 
@@ -84,16 +87,24 @@ def test_engines_are_shared_out_among_the_shapes_that_have_work(work: dict[Shape
     # Nobody's last engine would be worth more elsewhere.
     for shape, share in shares.items():
         if share:
-            assert all(work[shape] / share >= work[other] / (shares[other] + 1) for other in work)
+            assert all(work[shape] / (2 * share - 1) >= work[other] / (2 * shares[other] + 1) for other in work)
 
 
 def test_small_shape_waits_while_engines_are_few() -> None:
     assert allot({WHOLE: 300.0, SHORTENED: 20.0}, 8) == {WHOLE: 8, SHORTENED: 0}
-    assert allot({WHOLE: 300.0, SHORTENED: 20.0}, 32) == {WHOLE: 30, SHORTENED: 2}
+    assert allot({WHOLE: 300.0, SHORTENED: 18.0}, 32) == {WHOLE: 30, SHORTENED: 2}
 
 
 def test_pruning_takes_a_share_of_the_devices_and_all_that_are_idle() -> None:
-    assert pruners_wanted(28, 64, 0) == 8
+    assert pruners_wanted(33, 64, 0) == 16
+    assert pruners_wanted(28, 64, 0) == 28
     assert pruners_wanted(28, 2, 0) == 1
-    assert pruners_wanted(28, 64, 20) == 20
+    assert pruners_wanted(48, 64, 20) == 20
     assert pruners_wanted(3, 64, 20) == 3
+
+
+def test_engine_does_not_crowd_a_variant_while_others_are_on_their_way() -> None:
+    crowded = Demand("crowded", WHOLE, 900, 900, 2, 0)
+    assert choose(Idle("engine-1", WHOLE, None, crowd=2), [crowded]) is None
+    assert choose(Idle("engine-1", WHOLE, None), [crowded]) == crowded
+    assert choose(Idle("engine-1", WHOLE, "crowded", crowd=2), [crowded]) == crowded

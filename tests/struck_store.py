@@ -107,7 +107,7 @@ class StruckStore(Store):
     def over(cls, store: Store, ledger: str, driver: int, strikes: tuple[Strike, ...]) -> "StruckStore":
         """`store`, under strikes. `driver` is the pid of this run's driver."""
         Path(ledger).mkdir(parents=True, exist_ok=True)
-        return cls(store.uri, store.root, store.local, ledger=ledger, driver=driver, strikes=strikes)
+        return cls(store.files, ledger=ledger, driver=driver, strikes=strikes)
 
     def commit_draws(self, rows: Sequence[DrawRow]) -> str:
         with self._struck("draws", len(rows)):

@@ -1,8 +1,9 @@
 """A real S3 server on this machine, behind a proxy that fails on demand."""
 
 import http.client
-import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -11,7 +12,16 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+SERVER = """
+import logging, sys
 from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+server.stop()
+"""
 
 
 class Fault(Enum):
@@ -68,11 +78,14 @@ class Bucket:
 
 @contextmanager
 def s3_server() -> Iterator[Bucket]:
-    """moto's server with one bucket, `bucket`, and the failing proxy in front of it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
+    """moto's server with one bucket, `bucket`, and the failing proxy in front of it.
+
+    The server is a process of its own: whoever looks at all objects of a process, as vLLM does, trips over Flask's.
+    """
+    moto = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    assert moto.stdout is not None
+    assert moto.stdin is not None
+    host, port = "127.0.0.1", int(moto.stdout.readline())
     bucket = Bucket()
 
     class Handler(_Proxy):
@@ -91,7 +104,7 @@ def s3_server() -> Iterator[Bucket]:
     finally:
         proxy.shutdown()
         proxy.server_close()
-        moto.stop()
+        moto.communicate()  # its input ends, and so does it
 
 
 class _Proxy(BaseHTTPRequestHandler):

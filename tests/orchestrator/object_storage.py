@@ -152,7 +152,7 @@ class _Proxy(BaseHTTPRequestHandler):
             return self._cut()
         self._answer(answer.status, kept, text)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815 - the names http.server calls
 
     def _chunk(self) -> bytes:
         size = int(self.rfile.readline().split(b";")[0], 16)

@@ -160,13 +160,15 @@ def _assign_slices(state: State, now: float, tasks: dict[str, ContextWork]) -> I
 
 
 def _place_idle(state: State, shape: Shape, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    """Give the idle engines of a shape something to do."""
-    for known in state.fleet.idle(Role.ENGINE):
-        if known.shape != shape:
-            continue
-        demand = choose(Idle(known.worker, shape, known.patch_id, _crowd(state, known, now)), demands(state, shape))
+    """Give the idle engines of a shape something to do: first those that hold what is wanted, then the longest idle."""
+    idle = [known for known in state.fleet.idle(Role.ENGINE) if known.shape == shape]
+    if not idle:
+        return
+    waiting = {patch_id: _demand(state, shape, patch_id) for patch_id in state.ready[shape]}
+    for known in sorted(idle, key=lambda known: (known.patch_id not in waiting, known.since)):
+        demand = choose(Idle(known.worker, shape, known.patch_id, _crowd(state, known, now)), waiting.values())
         if demand is None:
-            return
+            return  # nor is anything worth the while of those that idle since later
         if known.patch_id != demand.patch_id:
             state.fleet.take_weights(known, demand.patch_id)
         works = state.by_patch[demand.patch_id]
@@ -175,6 +177,10 @@ def _place_idle(state: State, shape: Shape, now: float, tasks: dict[str, Context
             yield _give_fresh(state, known, work, now, tasks)
         else:
             yield _give_lost(state, known, next(work for work in works if work.lost), now, tasks)
+        if demand.patch_id in state.ready[shape]:
+            waiting[demand.patch_id] = _demand(state, shape, demand.patch_id)
+        else:
+            del waiting[demand.patch_id]
 
 
 def _variants(state: State, shape: Shape) -> tuple[int, int]:
@@ -222,19 +228,16 @@ def _give_slice(
     return _give(state, known, one, now)
 
 
-def demands(state: State, shape: Shape) -> list[Demand]:
-    """What is ready to run on engines of `shape`, by patch."""
-    return [
-        Demand(
-            patch_id,
-            shape,
-            _tokens(state, patch_id),
-            _draws(state, patch_id),
-            state.fleet.engines_of.get(patch_id, 0),
-            state.by_patch[patch_id][0].order,
-        )
-        for patch_id in state.ready.get(shape, ())
-    ]
+def _demand(state: State, shape: Shape, patch_id: str) -> Demand:
+    """What of a patch is ready to run."""
+    return Demand(
+        patch_id,
+        shape,
+        _tokens(state, patch_id),
+        _draws(state, patch_id),
+        state.fleet.engines_of.get(patch_id, 0),
+        state.by_patch[patch_id][0].order,
+    )
 
 
 def _tokens(state: State, patch_id: str) -> float:

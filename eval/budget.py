@@ -38,6 +38,7 @@ from eval.rules import (
     make_rules,
     natural_end,
     phase_seed,
+    room_to_think,
     trace_stops,
 )
 
@@ -135,9 +136,10 @@ def _take_trace(rules: Rules, state: State, completion: Completion) -> Step:
         waiting = replace(state, trace=trace, waits=state.waits + 1, rounds=rounds)
         if len(trace) < reach:
             return Step(waiting, (_trace_ask(rules, waiting, reach),), None)
-        # A limit inside the text still stores all of it: a larger limit, added later, must go on behind it.
-        full = reach < max(state.job.limits)
-        return _ask_answers(rules, replace(waiting, trace=trace[:reach] if full else trace, ended=full))
+        # A limit inside the text still stores all of it that the context holds: a larger limit, added later, must go
+        # on behind it.
+        trace = trace[: room_to_think(rules, state.job)]
+        return _ask_answers(rules, replace(waiting, trace=trace, ended=reach < max(state.job.limits)))
     # An engine that decodes several tokens per step may overshoot; what lies behind the end was never asked
     # for.
     trace = trace[: end[1]] if end is not None else trace[:reach]

@@ -48,13 +48,24 @@ def make_rules(
         style = shown_format(codec) if budget.mode == "none" else detect_format(codec)
     wait_text = budget.wait_text if budget.wait else ""
     style_tags = tags(codec, style, wait_text) if style is not None else None
+    if budget.wait and style is not None and style_tags is not None and len(style_tags.end) > 1:
+        # A limit inside the mark would stand on tokens that the overruling takes back: no shared trace could serve it.
+        raise ValueError(
+            f"budget.wait = {budget.wait}: this tokenizer spells the end mark {style.end!r} in {len(style_tags.end)} "
+            "tokens, and only an end of one token can be overruled. Use a model with Qwen2.5's vocabulary, as s1's "
+            "are, or drop budget.wait."
+        )
     return Rules(budget, style, style_tags, codec, eos_ids, context)
 
 
 def longest_trace(rules: Rules, job: DrawJob) -> int:
-    """How long the trace may get: the largest limit, or what the context leaves after prompt, forced text
-    and answer.
-    """
+    """How long the trace may get: the largest limit, or what the context leaves."""
+    return min(max(job.limits), room_to_think(rules, job))
+
+
+def room_to_think(rules: Rules, job: DrawJob) -> int:
+    """What the context leaves for a trace after prompt, forced text and answer, in tokens. Raises ``ValueError`` if
+    nothing."""
     room = rules.context - len(job.prompt_ids)
     if rules.budget.mode != "none":
         assert rules.tags is not None
@@ -67,7 +78,7 @@ def longest_trace(rules: Rules, job: DrawJob) -> int:
             f"think and answer in a context of {rules.context}. Drop the problem, lower "
             "budget.answer_tokens, or use a longer context."
         )
-    return min(max(job.limits), room)
+    return room
 
 
 def trace_stops(rules: Rules) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -261,7 +261,11 @@ LIMITS = st.sets(st.integers(0, 60), min_size=1, max_size=6).map(lambda limits: 
 def settings_and_model(draw, sampled=False):
     codec = draw(st.sampled_from([CODEC, SPLIT]))
     whole = [] if codec is SPLIT else [THINK, END, IM]
-    rules = rules_for(draw(MODES), codec, draw(st.sampled_from([170, 400])))
+    rules = rules_for(
+        draw(MODES if codec is CODEC else MODES.filter(lambda budget: not budget.wait)),
+        codec,
+        draw(st.sampled_from([170, 400])),
+    )
     # Rare stops make long traces, frequent ones short; both kinds of tags appear.
     choices = CHOICES * draw(st.integers(1, 4)) + whole + [EOS]
     return rules, ScriptedModel(codec, tuple(choices), sampled, draw(st.integers(0, 10_000)))
@@ -290,6 +294,23 @@ def test_shared_decoding_equals_independent_decoding(pair, limits, order):
         assert served([shared], limit) == served([alone], limit)
         alone_tokens += sum(ask.max_tokens for ask in its_asks if ask.name.startswith("trace"))
     assert sum(ask.max_tokens for ask in asked if ask.name == "trace") <= max(alone_tokens, 0)
+
+
+def test_wait_is_refused_where_the_end_mark_is_several_tokens():
+    with pytest.raises(ValueError, match=r"budget\.wait = 1: .*'<\|im_start\|>' in 3 tokens.*or drop budget\.wait"):
+        rules_for(BudgetSpec("s1-legacy", wait=1), SPLIT)
+
+
+def test_wait_text_that_outruns_the_context_is_stored_as_far_as_the_context_goes():
+    """Limit 53 stores the text that begins at 51, of which the context holds three tokens: limit 55 must end there."""
+    rules = rules_for(BudgetSpec("s1-legacy", wait=2, wait_text="Waiting"), context=164)
+    model = Script((A,) * 51 + (IM,), (A, EOS))
+    at_once, _ = run(rules, job(53, 55), model.complete)
+    before, _ = run(rules, job(53), model.complete)
+    prior = PriorTrace(before.trace_ids, before.ended, before.limit, before.waits)
+    after, _ = run(rules, job(55, prior=prior), model.complete)
+    assert at_once.trace_ids == before.trace_ids == (A,) * 51 + rules.tags.wait[:3]
+    assert by_cut(after) | by_cut(before) == by_cut(at_once)
 
 
 @settings(max_examples=150, deadline=None)

@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backend import Devices
 from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
+from workers.following import follow
 from workers.inbox import Inbox
 from workers.messages import Facts, Failure, Report, Task
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
@@ -37,6 +38,7 @@ class Host:
     """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
 
     def __init__(self, name: str, recipe: Recipe) -> None:
+        follow(os.getppid())  # the raylet: Ray's own check lets a worker commit for seconds after its node counts as dead
         self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 

@@ -1,15 +1,10 @@
-"""The processes of a tensor-parallel engine: a lost or hanging one is told as such, and none outlives the engine.
+"""The processes of a tensor-parallel engine: a lost or hanging one is told as such.
 
 vLLM starts one process per rank and waits for all of them. One that dies takes the engine down within seconds, as some
 `RuntimeError`; one that hangs does so when a step's time is out. Here both get their names. No vllm is imported: of its
 executor only `workers`, each with `rank` and `proc`, is read. An engine of one process has none, and no rank to lose.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
-from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -40,18 +35,6 @@ class Ranks:
             worker.proc.kill()
         for worker in self._workers:
             worker.proc.join()
-
-
-def follow_parent() -> None:
-    """Called in a rank: from now on this process is killed when its parent ends, however that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only a rank that was started as a process of its own has somebody to follow"
-
-    def follow() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=follow, name="follow-parent", daemon=True).start()
 
 
 def failure_of(error: BaseException, otherwise: str) -> Failure:

@@ -53,8 +53,9 @@ from eval.spec import SamplingSpec
 from pruning.checkpoint import Checkpoint
 from pruning.patch import Patch
 from workers.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.following import follow
 from workers.messages import Failure
-from workers.ranks import Ranks, failure_of, follow_parent
+from workers.ranks import Ranks, failure_of
 from workers.witness import Digests, Stream, Witness, layout, shapes
 
 CANARY_TOLERANCE = 0.1
@@ -90,7 +91,7 @@ class VllmEngine:
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
         if settings.tensor_parallel > 1:
-            self._engine.collective_rpc("follow_parent")
+            self._engine.collective_rpc("follow", args=(os.getpid(),))
         self._patience = settings.patience_seconds
         self._facts = _facts(self._engine)
         self._canaries = self._generated = 0
@@ -243,9 +244,9 @@ class SwapExtension:
                 return f"{len(wrong)} tensors are not in place as the manifest promises, among them {wrong[0]}"
             return ""
 
-    def follow_parent(self) -> None:
+    def follow(self, process: int) -> None:
         """Die with the process that drives this rank, whatever the rank is doing then."""
-        follow_parent()
+        follow(process)
 
 
 def _mismatch(needed: set[str], have: set[str]) -> str:

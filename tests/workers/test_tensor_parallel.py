@@ -83,7 +83,7 @@ def test_every_rank_follows_the_process_that_drives_it(splitting: VllmEngine) ->
     def threads(_worker: CPUWorker) -> list[str]:
         return [thread.name for thread in threading.enumerate()]
 
-    assert all("follow-parent" in names for names in splitting._engine.collective_rpc(threads))
+    assert all("follow" in names for names in splitting._engine.collective_rpc(threads))
 
 
 def test_rank_that_keeps_old_weights_is_named(splitting: VllmEngine, split_heads: Path, make_patch: MakePatch) -> None:
@@ -162,11 +162,11 @@ def gone(pidfds: list[int], seconds: float = 20) -> bool:
 
 
 PARENT = """
-import multiprocessing, time
-from workers.ranks import follow_parent
+import multiprocessing, os, time
+from workers.following import follow
 
 def child(started):
-    follow_parent()
+    follow(os.getppid())
     started.send_bytes(b"")
     while True:
         pass
@@ -182,7 +182,7 @@ if __name__ == "__main__":
 """
 
 
-def test_process_that_follows_its_parent_is_gone_when_the_parent_is_killed(tmp_path: Path) -> None:
+def test_process_that_follows_another_is_gone_when_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -6,6 +6,7 @@ the moment its last draw was committed, so that writing twice changes nothing. O
 incomplete one says what is missing. One writer, through the client API with explicit run ids.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from orchestrator.identity import VERSION, canonical, name_of
@@ -29,6 +31,7 @@ from orchestrator.survey import PlannedVariant, Survey
 from pruning.spec import to_json
 
 ID_TAG = "prunesweep.id"
+SQLITE = "sqlite:///"
 
 for chatty in ("mlflow", "alembic"):  # they tell of every table of a new database, amid a sweep's own lines
     logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -56,6 +59,8 @@ class Tracker:
     @classmethod
     def open(cls, store: Store, survey: Survey) -> "Tracker":
         uri = tracking_uri(survey, store)
+        if uri.startswith(SQLITE):
+            _make_database(Path(uri.removeprefix(SQLITE).partition("?")[0]))
         client = MlflowClient(tracking_uri=uri)
         name = survey.grid.runtime.experiment
         found = client.get_experiment_by_name(name)
@@ -63,7 +68,7 @@ class Tracker:
             experiment = found.experiment_id
         else:
             artifacts = (
-                Path(store.root, "mlflow-artifacts").as_uri() if uri.startswith("sqlite") and store.local else None
+                Path(store.root, "mlflow-artifacts").as_uri() if uri.startswith(SQLITE) and store.local else None
             )
             experiment = client.create_experiment(name, artifact_location=artifacts)
         return cls(store, survey, client, experiment, {})
@@ -133,6 +138,20 @@ class Tracker:
                 self.runs[name] = run.info.run_id
                 self.client.log_batch(self.runs[name], params=[Param(k, v) for k, v in params.items()])
         return self.runs[name]
+
+
+def _make_database(file: Path) -> None:
+    """Make MLflow's database whole or not at all: a process killed amid its dozens of migrations leaves one that no
+    later process can open."""
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    SqlAlchemyStore(f"{SQLITE}{beside}", str(file.parent / "mlruns")).engine.dispose()
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # another process was as quick, and has swept up
+        os.link(beside, file)
+    for left in file.parent.glob(f"{file.name}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def sync(store: Store, survey: Survey) -> str:

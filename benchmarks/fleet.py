@@ -65,6 +65,8 @@ class Speeds:
     start: float = 60.0
     swap: float = 8.0
     prune: float = 90.0
+    record: float = 15.0
+    """A dense variant's patch: the model is read and its digests are taken."""
     step: float = 0.025
     slots: int = 128
     commit: float = 5.0
@@ -98,7 +100,8 @@ def paper_core(engines: int, made: bool = False) -> Core:
             shape = Shape(f"model-{model}", 28 - removed, "bfloat16", whole=not removed)
             name = f"m{model}v{variant:02}"
             state = Patched.HELD if made else Patched.OWED
-            patches.append(PatchWork(PruneTask(f"prune-{name}", shape.model, PruneSpec("dense"), name, {}), state))
+            spec = PruneSpec("wanda" if variant else "dense")
+            patches.append(PatchWork(PruneTask(f"prune-{name}", shape.model, spec, name, {}), state))
             context = Context(name, "answers", shape, name, sampling, budget, None, 40960, name)
             contexts.append(ContextWork(context, (), len(contexts), expected, SEEDS, LIMIT, fresh=range(draws)))
     return Core(Policy(engines=engines, slots=engines, largest_shard=128), patches, contexts)
@@ -133,7 +136,7 @@ class Outcome:
     starts: int
     committed: int
     decisions: list[float]
-    """Seconds that each call of the core took, in real time."""
+    """Seconds that each call of the core took for each of its commands, in real time."""
     events: int
 
 
@@ -169,7 +172,7 @@ class VirtualFleet:
     def _tell(self, now: float, event: Event) -> None:
         began = time.perf_counter()
         commands = self._core.handle(event, now + 1.0)
-        self.decisions.append(time.perf_counter() - began)
+        self.decisions.append((time.perf_counter() - began) / max(1, len(commands)))
         self.events += 1
         for command in commands:
             self._perform(now, command)
@@ -185,8 +188,9 @@ class VirtualFleet:
             case Assign(worker, Slice() as one):
                 self._take(now, worker, one)
             case Assign(worker, PruneTask() as task):
-                at = now + self._speeds.prune
-                self._later(at, Reported(worker, PatchMade(task.task_id, task.patch_id, 0.2, self._speeds.prune)))
+                takes = self._speeds.record if task.spec.method == "dense" else self._speeds.prune
+                at = now + takes
+                self._later(at, Reported(worker, PatchMade(task.task_id, task.patch_id, 0.2, takes)))
                 self._later(at, Reported(worker, Ended(task.task_id)))
             case Assign(worker, GradeTask() as task):
                 self._later(now + 2.0, Reported(worker, Graded(task.task_id, task.context_id, 1)))
@@ -263,7 +267,8 @@ def lower_bound(engines: int, speeds: Speeds, length_of: Sequence[Sequence[int]]
     tokens = sum(map(sum, length_of))
     loads = max(1.0, variants / engines)
     decoding = tokens * speeds.step / (engines * speeds.slots)
-    area = speeds.start + loads * speeds.swap + variants * speeds.prune / engines + decoding
+    pruning = MODELS * speeds.record + (variants - MODELS) * speeds.prune
+    area = speeds.start + loads * speeds.swap + pruning / engines + decoding
     longest = max(map(max, length_of)) * speeds.step
     chain = 1.0 + speeds.prune + speeds.start + speeds.swap + longest
     return max((area, "work"), (chain, "patch, engine of its shape, longest draw"))

@@ -44,6 +44,6 @@ class Lengths:
         if self._counts[question]:
             return self._sums[question] / self._counts[question]
         benchmark = self._benchmark[question]
-        if self._benchmark_counts[benchmark]:
-            return self._benchmark_sums[benchmark] / self._benchmark_counts[benchmark]
-        return self._defaults[benchmark]
+        # The first traces that end are the short ones: what is not seen yet is not shorter for it.
+        seen = self._benchmark_sums[benchmark] / max(1, self._benchmark_counts[benchmark])
+        return max(self._defaults[benchmark], seen)

@@ -44,7 +44,7 @@ class Fleet:
     def __init__(self) -> None:
         self._all: dict[str, WorkerState] = {}
         self._by_life: dict[tuple[Role, Life], dict[str, WorkerState]] = {(r, life): {} for r in Role for life in Life}
-        self.engines_of: dict[str | None, int] = {}
+        self.engines_of: dict[str, int] = {}
         """Patch id -> engines that hold it or are on their way to it."""
         self.shapes: dict[Shape, int] = {}
         """Shape -> engines of it that are not closing."""

@@ -110,19 +110,20 @@ def owed_patches(state: State) -> list[PatchWork]:
     return sorted(owed, key=lambda patch: _urgency(state, patch))
 
 
-def _urgency(state: State, patch: PatchWork) -> tuple[float, int]:
+def _urgency(state: State, patch: PatchWork) -> tuple[float, bool, int]:
     """First what engines will lack soonest: patches of the shape with the fewest ready per engine; then grid order.
 
-    A shape without an engine comes last, unless devices are plenty: then its engines wait for the patch to start.
+    A shape of its own has no engine before it has a patch, so its patch comes as soon as every engine has one, where
+    engines suffice for all shapes; else last.
     """
     work = state.by_patch[patch.task.patch_id][0]
-    engines = state.fleet.shapes.get(work.context.shape, 0)
-    if not engines:
-        return (-1.0 if len(state.coming) <= state.policy.slots // 2 else math.inf, work.order)
     shape = work.context.shape
+    engines = state.fleet.shapes.get(shape, 0)
+    if not engines:
+        return (0.0 if len(state.ready) <= state.policy.engines else math.inf, True, work.order)
     making = [name for name in state.coming if state.patches[name].state is Patched.MAKING]
-    soon = sum(state.by_patch[name][0].context.shape == shape for name in making)
-    return ((len(state.ready[shape]) + soon) / engines, work.order)
+    soon = sum(state.shape_of(name) == shape for name in making)
+    return ((len(state.ready[shape]) + soon) / engines, False, work.order)
 
 
 def _start_pruners(state: State, now: float) -> Iterator[Command]:
@@ -183,28 +184,34 @@ def _place_idle(state: State, shape: Shape, now: float, tasks: dict[str, Context
             del waiting[demand.patch_id]
 
 
-def _variants(state: State, shape: Shape) -> tuple[int, int]:
-    """Variants of a shape that are ready, and that will be when their patches are made."""
-    coming = () if state.dead(Role.PRUNE) else state.coming
-    return len(state.ready[shape]), sum(state.by_patch[name][0].context.shape == shape for name in coming)
-
-
 def _crowd(state: State, known: WorkerState, now: float) -> float:
     """How many engines may share a variant: while patches are to come, and for a while, only a fair number."""
     assert known.shape is not None
-    ready, coming = _variants(state, known.shape)
-    if not coming or now - known.since > state.policy.patch_patience:
+    if not _coming(state, known.shape) or now - known.since > state.policy.patch_patience:
         return math.inf
-    return max(1, state.fleet.shapes[known.shape] // (ready + coming))
+    return max(1, _fair_share(state, known.shape))
+
+
+def _fair_share(state: State, shape: Shape) -> int:
+    """Engines of a shape for each of its variants that draws wait for, made or to be made, if they share alike."""
+    wanted = {*state.ready[shape], *_coming(state, shape)}
+    here = state.fleet.engines_of.items()
+    away = sum(n for name, n in here if name not in wanted and state.shape_of(name) == shape)
+    return (state.fleet.shapes.get(shape, 0) - away) // max(1, len(wanted))
+
+
+def _coming(state: State, shape: Shape) -> list[str]:
+    """Patches of a shape that will be made."""
+    coming = () if state.dead(Role.PRUNE) else state.coming
+    return [name for name in coming if state.shape_of(name) == shape]
 
 
 def _give_fresh(
     state: State, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
 ) -> Assign:
-    policy, shape = state.policy, work.context.shape
+    policy, patch_id = state.policy, work.context.patch_id
     # Engines that are still to come to this variant count, or the first would take what is theirs.
-    share = state.fleet.shapes.get(shape, 0) // max(1, sum(_variants(state, shape)))
-    engines = max(state.fleet.engines_of[work.context.patch_id], share)
+    engines = max(state.fleet.engines_of[patch_id], _fair_share(state, work.context.shape))
     length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
     return _give_slice(state, known, work, Running(work.take_fresh(length), set(), 0), now, tasks)
 
@@ -221,6 +228,7 @@ def _give_slice(
     state: State, known: WorkerState, work: ContextWork, run: Running, now: float, tasks: dict[str, ContextWork]
 ) -> Assign:
     run.left.update(run.numbers)
+    run.expected = sum(map(work.expected, run.numbers))
     one = Slice(state.name("shard"), work.context.context_id, run.numbers)
     work.running[one.task_id], tasks[one.task_id] = run, work
     state.feed_on(known, False)
@@ -259,7 +267,8 @@ def _start_engines(state: State, now: float) -> Iterator[Command]:
         return
     work = _work_by_shape(state)
     shares = allot(_unfinished(state, work), min(policy.engines, policy.slots))
-    lacking = [s for s in sorted(work, key=lambda s: -work[s]) if fleet.shapes.get(s, 0) < shares[s]]
+    lacking = [shape for shape in work if fleet.shapes.get(shape, 0) < shares[shape]]
+    lacking.sort(key=lambda shape: (fleet.shapes.get(shape, 0) / shares[shape], -work[shape]))
     startable = [shape for shape in lacking if shape.whole or state.ready.get(shape)]
     if room <= 0:
         # Every place is taken: an idle engine of a shape without work makes room for one that has some.
@@ -284,7 +293,7 @@ def _work_by_shape(state: State) -> dict[Shape, float]:
     names = [name for ready in state.ready.values() for name in ready] + list(coming)
     work: dict[Shape, float] = {}
     for name in names:
-        shape = state.by_patch[name][0].context.shape
+        shape = state.shape_of(name)
         work[shape] = work.get(shape, 0.0) + _tokens(state, name)
     return work
 
@@ -296,9 +305,7 @@ def _unfinished(state: State, waiting: Mapping[Shape, float]) -> dict[Shape, flo
         for one in known.tasks.values():
             if isinstance(one, Slice) and known.shape is not None:
                 context = state.contexts[one.context_id]
-                left = context.running[one.task_id].left
-                mean = context.expected(next(iter(left))) if left else 0.0
-                work[known.shape] = work.get(known.shape, 0.0) + mean * len(left)
+                work[known.shape] = work.get(known.shape, 0.0) + context.running[one.task_id].tokens
     return work
 
 

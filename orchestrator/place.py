@@ -69,16 +69,16 @@ def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int
 
 
 def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
-    """Share out `engines` among shapes in proportion to their work, rounded to the nearest (Sainte-Laguë).
+    """Share out `engines` among shapes in proportion to their work, rounded up for the small ones (Adams).
 
-    A shape with little work may come away with none; it waits until another's engines run out of work.
+    A small shape that is done early gives its engines to the large ones, which can use any number to the end; the other
+    way round, the sweep would end with a few engines at work. Where there are fewer engines than shapes, those with the
+    least work come away with none, and wait until another's engines run out of work.
     """
-    shares = dict.fromkeys(work, 0)
-    for _ in range(engines):
-        best = max(work, key=lambda shape: work[shape] / (1 + 2 * shares[shape]), default=None)
-        if best is None or work[best] <= 0:
-            break
-        shares[best] += 1
+    by_size = sorted((shape for shape, tokens in work.items() if tokens > 0), key=lambda shape: -work[shape])
+    shares = dict.fromkeys(work, 0) | dict.fromkeys(by_size[:engines], 1)
+    for _ in range(engines - len(by_size) if by_size else 0):
+        shares[max(by_size, key=lambda shape: (work[shape] / shares[shape], -work[shape]))] += 1
     return shares
 
 

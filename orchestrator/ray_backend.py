@@ -38,7 +38,7 @@ class Host:
     """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
 
     def __init__(self, name: str, recipe: Recipe) -> None:
-        follow(os.getppid())  # the raylet: Ray's own check lets a worker commit for seconds after its node counts as dead
+        follow(os.getppid())  # the raylet; by Ray's own check a worker commits on for seconds when its node is lost
         self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 

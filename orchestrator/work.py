@@ -35,7 +35,7 @@ class Policy:
     """An engine that reports and generates nothing for so long is stuck."""
     prune_seconds: float = 3600.0
     """Pruning reports nothing until it is done: SparseGPT on a large model takes its time."""
-    patch_patience: float = 120.0
+    patch_patience: float = 45.0
     """So long an idle engine waits for a patch of its own before it joins others at theirs: a swap fewer."""
     backoff_seconds: float = 5.0
     """Wait before a failed patch is tried again, doubling: a full disk or a lost mount needs a moment."""
@@ -62,6 +62,13 @@ class Running:
     numbers: tuple[int, ...]
     left: set[int]
     losses: int
+    expected: float = 0.0
+    """Thinking tokens that all its draws were expected to take when it was handed out."""
+
+    @property
+    def tokens(self) -> float:
+        """Expected thinking tokens of what is not committed."""
+        return self.expected * len(self.left) / len(self.numbers)
 
     def rest(self) -> tuple[int, ...]:
         """The draws that are not committed, in the order in which they were handed out."""
@@ -259,6 +266,10 @@ class State:
     def wanted(self, patch_id: str) -> bool:
         """Whether draws wait for a patch."""
         return any(work.fresh or work.lost for work in self.by_patch.get(patch_id, ()))
+
+    def shape_of(self, patch_id: str) -> Shape:
+        """The shape of a patch that some context is of."""
+        return self.by_patch[patch_id][0].context.shape
 
     def name(self, prefix: str) -> str:
         """A name that this sweep has not used."""

@@ -84,15 +84,19 @@ def test_engines_are_shared_out_among_the_shapes_that_have_work(work: dict[Shape
     shares = allot(work, engines)
     assert sum(shares.values()) == (engines if any(work.values()) else 0)
     assert all(work[shape] > 0 for shape, share in shares.items() if share)
-    # Nobody's last engine would be worth more elsewhere.
+    if len(some := [shape for shape in work if work[shape]]) <= engines:
+        assert all(shares[shape] for shape in some)
+    # Nobody's last engine is lacked more elsewhere.
     for shape, share in shares.items():
-        if share:
-            assert all(work[shape] / (2 * share - 1) >= work[other] / (2 * shares[other] + 1) for other in work)
+        if share > 1:
+            assert all(work[shape] / (share - 1) >= work[other] / shares[other] for other in some)
 
 
-def test_small_shape_waits_while_engines_are_few() -> None:
-    assert allot({WHOLE: 300.0, SHORTENED: 20.0}, 8) == {WHOLE: 8, SHORTENED: 0}
-    assert allot({WHOLE: 300.0, SHORTENED: 18.0}, 32) == {WHOLE: 30, SHORTENED: 2}
+def test_small_shapes_are_done_early_where_engines_suffice_and_wait_where_they_do_not() -> None:
+    other = Shape("model", 2, "bfloat16", whole=False)
+    assert allot({WHOLE: 300.0, SHORTENED: 20.0, other: 10.0}, 8) == {WHOLE: 6, SHORTENED: 1, other: 1}
+    assert allot({WHOLE: 300.0, SHORTENED: 20.0, other: 10.0}, 2) == {WHOLE: 1, SHORTENED: 1, other: 0}
+    assert allot({WHOLE: 300.0, SHORTENED: 20.0}, 32) == {WHOLE: 30, SHORTENED: 2}
 
 
 def test_pruning_takes_a_share_of_the_devices_and_all_that_are_idle() -> None:

@@ -32,7 +32,7 @@ demo: $(READY) ## run the example sweep end to end and draw its curves
 	$(BIN)/python -m orchestrator report $(GRID)
 
 test: $(READY) ## run every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 drill: $(READY) ## sweep the example while killing its processes, and compare (about ten minutes)
 	$(BIN)/python -m orchestrator drill $(GRID) --kills 25 --problems 25

@@ -19,6 +19,14 @@ settings.load_profile("prunesweep")
 ROOT = Path(__file__).parent.parent
 
 
+LONGEST = ("test_driver_kills.py", "test_fault_matrix.py", "test_sweep_end_to_end.py", "test_ray_jobs.py", "test_drill.py")
+"""Begun first, so that two processes end together: a file is the work of one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Path:
     """The shipped tiny reasoner."""

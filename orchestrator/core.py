@@ -123,15 +123,17 @@ class Core:
                 self.state.store_losses = 0
                 if known is not None:
                     known.progressed = now
-                for work, number in self._settle(report.task_id, report.numbers):
-                    tally.committed += 1
-                    work.ungraded = True
-                    work.lengths.observe(number // work.seeds, report.lengths[report.numbers.index(number)])
+                if (work := self._tasks.get(report.task_id)) is not None:
+                    lengths = dict(zip(report.numbers, report.lengths, strict=True))
+                    for number in self.state.settle(work, report.task_id, report.numbers):
+                        tally.committed += 1
+                        work.ungraded = True
+                        work.lengths.observe(number // work.seeds, lengths[number])
                     self.state.note(work)
             case Rejected(task_id, numbers, failure):
-                settled = self._settle(task_id, numbers)
-                if settled:
-                    yield self._give_up(settled[0][0], [number for _, number in settled], failure, 1)
+                work = self._tasks.get(task_id)
+                if work is not None and (settled := self.state.settle(work, task_id, numbers)):
+                    yield self._give_up(work, settled, failure, 1)
             case Hungry(task_id):
                 self._feed(task_id, known)
             case Swapped(seconds=seconds):
@@ -157,16 +159,6 @@ class Core:
             case Troubled():
                 if known is not None:
                     known.progressed = now  # it waits for the store, and says so
-
-    def _settle(self, task_id: str, done: Iterable[int]) -> list[tuple[ContextWork, int]]:
-        """Remove draws from the slice that ran them. A report that comes twice finds nothing left to remove."""
-        work = self._tasks.get(task_id)
-        if work is None or task_id not in work.running:
-            return []
-        left = work.running[task_id].left
-        settled = [(work, number) for number in done if number in left]
-        left.difference_update(done)
-        return settled
 
     def _feed(self, task_id: str, known: WorkerState | None) -> None:
         """An engine could take more of what it holds: unless it works on draws that were lost before, it may."""
@@ -216,7 +208,7 @@ class Core:
             return
         if failure.kind in FINAL_KINDS and (work.fresh or work.lost):
             yield self._give_up(work, work.drain(), failure, 1)
-        run = work.running.pop(task.task_id)
+        run = self.state.end(work, task.task_id)
         if rest := run.rest():
             self.state.recounting[task.task_id] = Recounting(
                 work.context.context_id, rest, run.losses, failure, blameless

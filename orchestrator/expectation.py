@@ -7,6 +7,9 @@ long as the limit: what matters is that the long ones start first.
 from array import array
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 TYPICAL_TOKENS: Mapping[str, float] = {"AIME24": 10_000, "AMC23": 6_000, "GPQA-Diamond": 6_000, "MATH-500": 3_500}
 """Thinking tokens of 7–8 B reasoning models on the built-in benchmarks, roughly: only their order is relied on."""
 
@@ -39,11 +42,10 @@ class Lengths:
         self._benchmark_sums[benchmark] += tokens
         self._benchmark_counts[benchmark] += 1
 
-    def expect(self, question: int) -> float:
-        """The expected length of a trace for `question` that no limit cuts."""
-        if self._counts[question]:
-            return self._sums[question] / self._counts[question]
-        benchmark = self._benchmark[question]
+    def expect(self) -> NDArray[np.float64]:
+        """The expected length of a trace for each question that no limit cuts."""
+        counts = np.asarray(self._counts)
         # The first traces that end are the short ones: what is not seen yet is not shorter for it.
-        seen = self._benchmark_sums[benchmark] / max(1, self._benchmark_counts[benchmark])
-        return max(self._defaults[benchmark], seen)
+        seen = np.asarray(self._benchmark_sums) / np.maximum(1, self._benchmark_counts)
+        otherwise = np.maximum(self._defaults, seen)[np.asarray(self._benchmark)]
+        return np.where(counts, np.asarray(self._sums) / np.maximum(1, counts), otherwise)

@@ -6,14 +6,14 @@ the state; those about who should be started are asked only when something happe
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from orchestrator.events import Assign, Command, Discard, Finish, Order, Retire, Role, Slice, StartWorker
 from orchestrator.fleet import Life, WorkerState
 from orchestrator.place import Demand, Idle, allot, choose, pruners_wanted, shard_length
-from orchestrator.work import ContextWork, Patched, PatchWork, Running, State
-from workers.messages import Failure, GradeTask, PruneTask, Shape
+from orchestrator.work import ContextWork, Patched, PatchWork, Piece, State
+from workers.messages import Failure, GradeTask, Shape
 
 WATCH_SECONDS = 1.0
 
@@ -55,8 +55,7 @@ def _patience(state: State, known: WorkerState) -> float | None:
         return None
     if known.life is Life.STARTING:
         return state.policy.start_seconds
-    prunes = any(isinstance(task, PruneTask) for task in known.tasks.values())
-    return state.policy.prune_seconds if prunes else state.policy.silence_seconds
+    return state.policy.prune_seconds if known.role is Role.PRUNE else state.policy.silence_seconds
 
 
 def _engaged(known: WorkerState) -> bool:
@@ -213,24 +212,22 @@ def _give_fresh(
     # Engines that are still to come to this variant count, or the first would take what is theirs.
     engines = max(state.fleet.engines_of[patch_id], _fair_share(state, work.context.shape))
     length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
-    return _give_slice(state, known, work, Running(work.take_fresh(length), set(), 0), now, tasks)
+    return _give_slice(state, known, work, Piece(work.take_fresh(length), 0), now, tasks)
 
 
 def _give_lost(
     state: State, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
 ) -> Assign:
     """A piece that was lost travels alone, so that no other is lost with it."""
-    piece = work.lost.popleft()
-    return _give_slice(state, known, work, Running(piece.numbers, set(), piece.losses), now, tasks)
+    return _give_slice(state, known, work, work.lost.popleft(), now, tasks)
 
 
 def _give_slice(
-    state: State, known: WorkerState, work: ContextWork, run: Running, now: float, tasks: dict[str, ContextWork]
+    state: State, known: WorkerState, work: ContextWork, piece: Piece, now: float, tasks: dict[str, ContextWork]
 ) -> Assign:
-    run.left.update(run.numbers)
-    run.expected = sum(map(work.expected, run.numbers))
-    one = Slice(state.name("shard"), work.context.context_id, run.numbers)
-    work.running[one.task_id], tasks[one.task_id] = run, work
+    one = Slice(state.name("shard"), work.context.context_id, piece.numbers)
+    state.begin(work, one.task_id, piece.numbers, piece.losses)
+    tasks[one.task_id] = work
     state.feed_on(known, False)
     state.note(work)
     return _give(state, known, one, now)
@@ -265,14 +262,19 @@ def _start_engines(state: State, now: float) -> Iterator[Command]:
     idle = fleet.idle(Role.ENGINE)
     if room <= 0 and not idle:
         return
+    spent = [shape for shape in fleet.shapes if not state.ready.get(shape) and not _coming(state, shape)]
+    useless = [known for known in idle if known.shape in spent]
+    if room <= 0 and not useless:
+        return
     work = _work_by_shape(state)
-    shares = allot(_unfinished(state, work), min(policy.engines, policy.slots))
+    # What engines have been given counts: they are in the right place.
+    unfinished = {s: work.get(s, 0.0) + state.given.get(s, 0.0) for s in {**work, **state.given}}
+    shares = allot(unfinished, min(policy.engines, policy.slots))
     lacking = [shape for shape in work if fleet.shapes.get(shape, 0) < shares[shape]]
     lacking.sort(key=lambda shape: (fleet.shapes.get(shape, 0) / shares[shape], -work[shape]))
     startable = [shape for shape in lacking if shape.whole or state.ready.get(shape)]
     if room <= 0:
         # Every place is taken: an idle engine of a shape without work makes room for one that has some.
-        useless = [known for known in idle if known.shape is not None and not work.get(known.shape)]
         lacks = [shape for shape in startable if _worth_an_engine(state, shape, policy.largest_shard)]
         for known, _ in zip(useless, lacks, strict=False):
             yield retire(state, known, now)
@@ -295,17 +297,6 @@ def _work_by_shape(state: State) -> dict[Shape, float]:
     for name in names:
         shape = state.shape_of(name)
         work[shape] = work.get(shape, 0.0) + _tokens(state, name)
-    return work
-
-
-def _unfinished(state: State, waiting: Mapping[Shape, float]) -> dict[Shape, float]:
-    """Expected tokens by shape, with those that engines have been given: their engines are in the right place."""
-    work = dict(waiting)
-    for known in state.fleet.of(Role.ENGINE, Life.BUSY):
-        for one in known.tasks.values():
-            if isinstance(one, Slice) and known.shape is not None:
-                context = state.contexts[one.context_id]
-                work[known.shape] = work.get(known.shape, 0.0) + context.running[one.task_id].tokens
     return work
 
 

@@ -77,7 +77,11 @@ def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
     """
     by_size = sorted((shape for shape, tokens in work.items() if tokens > 0), key=lambda shape: -work[shape])
     shares = dict.fromkeys(work, 0) | dict.fromkeys(by_size[:engines], 1)
-    for _ in range(engines - len(by_size) if by_size else 0):
+    if len(by_size) < engines:
+        # Rounding up by this divisor gives out no more than there are; the last few go to who lacks one most.
+        divisor = sum(work.values()) / (engines - len(by_size))
+        shares |= {shape: math.ceil(work[shape] / divisor) for shape in by_size}
+    for _ in range(engines - sum(shares.values()) if by_size else 0):
         shares[max(by_size, key=lambda shape: (work[shape] / shares[shape], -work[shape]))] += 1
     return shares
 

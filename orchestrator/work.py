@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.events import Role
 from orchestrator.expectation import Lengths
 from orchestrator.fleet import Fleet, WorkerState
@@ -62,7 +65,7 @@ class Running:
     numbers: tuple[int, ...]
     left: set[int]
     losses: int
-    expected: float = 0.0
+    expected: float
     """Thinking tokens that all its draws were expected to take when it was handed out."""
 
     @property
@@ -119,6 +122,8 @@ class ContextWork:
     """Draws that wait and were never lost, the longest expected last. Sorted when some are taken."""
     lost: deque[Piece] = field(default_factory=deque)
     """Draws that wait to be tried again."""
+    _sampled: tuple[tuple[int, int], float] = ((-1, 0), 0.0)
+    """What `tokens` last found, and for which number of draws that wait and of traces observed."""
     _sorted_at: int = -1
     """How many traces had been observed when `fresh` was sorted."""
 
@@ -129,15 +134,19 @@ class ContextWork:
 
     @property
     def tokens(self) -> float:
-        """Expected thinking tokens of the draws that wait."""
-        sample = self.fresh[:: max(1, len(self.fresh) // 16)]
-        mean = sum(map(self.expected, sample)) / max(1, len(sample))
-        return mean * len(self.fresh) + sum(self.expected(n) for piece in self.lost for n in piece.numbers)
+        """Expected thinking tokens of the draws that wait, by a sample of them."""
+        seen = (len(self.fresh), self.lengths.observed // 256)
+        if self._sampled[0] != seen:
+            sample = self.fresh[:: max(1, len(self.fresh) // 16)]
+            mean = self.expected(sample).sum() / max(1, len(sample))
+            self._sampled = (seen, float(mean) * len(self.fresh))
+        return self._sampled[1] + sum(float(self.expected(piece.numbers).sum()) for piece in self.lost)
 
-    def expected(self, number: int) -> float:
-        """Expected thinking tokens of one draw; at least 1, for its answers."""
-        whole = min(self.lengths.expect(number // self.seeds), self.limit)
-        return max(1.0, whole - self.held.get(number, 0))
+    def expected(self, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Expected thinking tokens of each of these draws; at least 1, for its answers."""
+        whole = np.minimum(self.lengths.expect(), self.limit)[np.asarray(numbers, dtype=np.uint32) // self.seeds]
+        held = np.array([self.held.get(number, 0) for number in numbers]) if self.held else 0
+        return np.maximum(1.0, whole - held)
 
     def settled(self) -> bool:
         return not (self.fresh or self.lost or self.running or self.ungraded or self.grading)
@@ -146,16 +155,18 @@ class ContextWork:
         """Remove up to `most` draws that were never lost, those with the longest expected traces first."""
         observed = self.lengths.observed
         if self._sorted_at < 0 or observed >= self._sorted_at * 5 // 4 + 64:
-            self.fresh = array("I", sorted(self.fresh, key=lambda number: (self.expected(number), -self._turn(number))))
+            numbers = np.asarray(self.fresh, dtype=np.uint32)
+            ranked = numbers[np.lexsort((-self._turn(numbers), self.expected(self.fresh)))]
+            self.fresh = array("I", ranked.tobytes())
             self._sorted_at = observed
         taken = tuple(self.fresh[: -most - 1 : -1])
         self.fresh = self.fresh[: len(self.fresh) - len(taken)]
         return taken
 
-    def _turn(self, number: int) -> int:
+    def _turn(self, numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
         """The order of draws that are expected to be equally long: one seed of every question first, and each variant
         begins elsewhere, so that variants tell each other early which questions are long."""
-        question, seed = divmod(number, self.seeds)
+        question, seed = np.divmod(numbers.astype(np.int64), self.seeds)
         questions = self.lengths.questions
         return seed * questions + (question + 101 * self.order) % questions
 
@@ -238,6 +249,8 @@ class State:
         """Patches that draws wait for and that are not made."""
         self.hungry: dict[str, dict[str, WorkerState]] = {}
         """Patch -> engines at work on it that could take more."""
+        self.given: dict[Shape, float] = {}
+        """Shape -> expected tokens that its engines have been given and have not committed."""
         self._names = count(1)
         for work in self.contexts.values():
             self.note(work)
@@ -258,6 +271,33 @@ class State:
             self.coming[patch_id] = None
         else:
             self.coming.pop(patch_id, None)
+
+    def begin(self, work: ContextWork, task_id: str, numbers: tuple[int, ...], losses: int) -> None:
+        """Note that an engine has been given draws."""
+        run = work.running[task_id] = Running(numbers, set(numbers), losses, float(work.expected(numbers).sum()))
+        self._give(work, run.tokens)
+
+    def settle(self, work: ContextWork, task_id: str, done: Iterable[int]) -> list[int]:
+        """Note that draws of a slice need no more; returns those that had not been noted before."""
+        run = work.running.get(task_id)
+        if run is None:
+            return []
+        before, settled = run.tokens, [number for number in done if number in run.left]
+        run.left.difference_update(settled)
+        self._give(work, run.tokens - before)
+        return settled
+
+    def end(self, work: ContextWork, task_id: str) -> Running:
+        """Note that an engine has a slice no more; returns what is left of it."""
+        run = work.running.pop(task_id)
+        self._give(work, -run.tokens)
+        return run
+
+    def _give(self, work: ContextWork, tokens: float) -> None:
+        shape = work.context.shape
+        total = self.given.pop(shape, 0.0) + tokens
+        if total > 0.5:  # a draw counts for one at least: what is less is rounding
+            self.given[shape] = total
 
     def note_patch(self, patch_id: str) -> None:
         for work in self.by_patch.get(patch_id, ()):

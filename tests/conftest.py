@@ -19,7 +19,13 @@ settings.load_profile("prunesweep")
 ROOT = Path(__file__).parent.parent
 
 
-LONGEST = ("test_driver_kills.py", "test_fault_matrix.py", "test_sweep_end_to_end.py", "test_ray_jobs.py", "test_drill.py")
+LONGEST = (
+    "test_driver_kills.py",
+    "test_fault_matrix.py",
+    "test_sweep_end_to_end.py",
+    "test_ray_jobs.py",
+    "test_drill.py",
+)
 """Begun first, so that two processes end together: a file is the work of one."""
 
 

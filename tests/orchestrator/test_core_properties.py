@@ -8,6 +8,7 @@ committed or failed exactly once.
 
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,7 +19,7 @@ from orchestrator.fleet import Life
 from orchestrator.work import Patched, Policy
 from tests.orchestrator.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.orchestrator.test_core_world import DrawKey, Process, World
-from workers.messages import Failure, Heartbeat
+from workers.messages import Failure, Heartbeat, Shape
 
 POLICIES = st.builds(
     Policy,
@@ -208,6 +209,12 @@ class Sweep(RuleBasedStateMachine):
         assert set(state.coming) == {name for name in wanted if state.patches[name].state in coming}
         holding = Counter(known.patch_id for known in state.fleet if known.patch_id is not None)
         assert holding == Counter({name: n for name, n in state.fleet.engines_of.items() if n})
+        given: dict[Shape, float] = {}
+        for work in state.contexts.values():
+            for run in work.running.values():
+                if run.left:
+                    given[work.context.shape] = given.get(work.context.shape, 0.0) + run.tokens
+        assert state.given == pytest.approx(given)
         shapes = Counter(k.shape for k in state.fleet if k.shape is not None and k.life is not Life.CLOSING)
         assert shapes == Counter(state.fleet.shapes)
 

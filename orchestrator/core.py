@@ -10,7 +10,7 @@ Promise emit-everything: every owed draw ends exactly once as committed, or as a
 - A store that cannot be used is nobody's fault: nothing is given up for it. When it stays so, the sweep ends.
 - Nothing is retried by anybody else: Ray's own retries are off.
 
-What idle workers do next is decided in orders.py.
+What comes next is decided in orders.py, assigning.py and staffing.py.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,8 +32,10 @@ from orchestrator.events import (
     WorkerReady,
 )
 from orchestrator.fleet import Life, WorkerState
-from orchestrator.orders import next_orders, retire
-from orchestrator.work import ContextWork, Patched, PatchWork, Piece, Policy, Recounting, State
+from orchestrator.orders import next_orders
+from orchestrator.staffing import retire
+from orchestrator.state import Recounting, State
+from orchestrator.work import ContextWork, Patched, PatchWork, Piece, Policy
 from workers.messages import (
     Committed,
     Ended,

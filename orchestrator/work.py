@@ -1,4 +1,4 @@
-"""The state of a sweep as the core holds it: patches, draws and gradings that are owed. No decisions.
+"""What is owed, as the core holds it: patches, draws and gradings, and the policy for them. No decisions."""
 
 Draws are numbers here, and those that wait are ranges or packed arrays: a context costs the same whether it owes ten
 draws or a million.
@@ -9,15 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.events import Role
 from orchestrator.expectation import Lengths
-from orchestrator.fleet import Fleet, WorkerState
-from workers.messages import Context, Failure, Gold, PruneTask, Shape
+from workers.messages import Context, Gold, PruneTask
 
 
 @dataclass(frozen=True)
@@ -181,150 +178,3 @@ class ContextWork:
         self.fresh = ()
         self.lost.clear()
         return numbers
-
-
-@dataclass
-class Tally:
-    """Running totals, for the progress display."""
-
-    owed: int = 0
-    committed: int = 0
-    failed: int = 0
-    patches_owed: int = 0
-    patches_made: int = 0
-    trace_tokens: int = 0
-    answer_tokens: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    swaps: int = 0
-    swap_seconds: float = 0.0
-    graded: int = 0
-    engines_started: int = 0
-    workers_lost: int = 0
-
-
-@dataclass(frozen=True)
-class Recounting:
-    """A slice whose end was not in order, until the store has been asked what of it is done."""
-
-    context_id: str
-    numbers: tuple[int, ...]
-    losses: int
-    failure: Failure
-    blameless: bool
-    """Its worker was asked to close: nothing was lost."""
-
-
-class State:
-    """Everything that the core remembers. After any change to a `ContextWork` or to a patch's state, call `note`."""
-
-    def __init__(self, policy: Policy, patches: Iterable[PatchWork], contexts: Iterable[ContextWork]) -> None:
-        self.policy = policy
-        self.patches = {patch.task.patch_id: patch for patch in patches}
-        self.contexts = {work.context.context_id: work for work in contexts}
-        self.by_patch: dict[str, list[ContextWork]] = {}
-        for work in self.contexts.values():
-            self.by_patch.setdefault(work.context.patch_id, []).append(work)
-        self.fleet = Fleet()
-        self.tally = Tally(
-            owed=sum(work.draws for work in self.contexts.values()),
-            patches_owed=sum(patch.state is Patched.OWED for patch in self.patches.values()),
-        )
-        self.stopping: str | None = None
-        self.recounting: dict[str, Recounting] = {}
-        self.failed_starts: dict[Role, int] = dict.fromkeys(Role, 0)
-        self.failed_at: dict[Role, float] = dict.fromkeys(Role, 0.0)
-        self.store_losses = 0
-        """Tasks in a row that failed because the store could not be used."""
-        self.watched = 0.0
-        self.staffed = False
-        """Whether the fleet has been looked at since anything happened that could call for other workers."""
-        self.unsettled: set[str] = set()
-        """Contexts that owe something."""
-        self.ungraded: set[str] = set()
-        """Contexts that could be graded now."""
-        self.ready: dict[Shape, dict[str, None]] = {}
-        """Shape -> patches that are held and that draws wait for, in no order that matters."""
-        self.coming: dict[str, None] = {}
-        """Patches that draws wait for and that are not made."""
-        self.hungry: dict[str, dict[str, WorkerState]] = {}
-        """Patch -> engines at work on it that could take more."""
-        self.given: dict[Shape, float] = {}
-        """Shape -> expected tokens that its engines have been given and have not committed."""
-        self._names = count(1)
-        for work in self.contexts.values():
-            self.note(work)
-
-    def note(self, work: ContextWork) -> None:
-        """Bring the indexes up to date with a context and its patch."""
-        name, patch_id, shape = work.context.context_id, work.context.patch_id, work.context.shape
-        (self.unsettled.discard if work.settled() else self.unsettled.add)(name)
-        (self.ungraded.add if work.ungraded and work.grading is None else self.ungraded.discard)(name)
-        wanted = self.wanted(patch_id)
-        state = self.patches[patch_id].state
-        ready = self.ready.setdefault(shape, {})
-        if wanted and state is Patched.HELD:
-            ready[patch_id] = None
-        else:
-            ready.pop(patch_id, None)
-        if wanted and state in (Patched.OWED, Patched.MAKING):
-            self.coming[patch_id] = None
-        else:
-            self.coming.pop(patch_id, None)
-
-    def begin(self, work: ContextWork, task_id: str, numbers: tuple[int, ...], losses: int) -> None:
-        """Note that an engine has been given draws."""
-        run = work.running[task_id] = Running(numbers, set(numbers), losses, float(work.expected(numbers).sum()))
-        self._give(work, run.tokens)
-
-    def settle(self, work: ContextWork, task_id: str, done: Iterable[int]) -> list[int]:
-        """Note that draws of a slice need no more; returns those that had not been noted before."""
-        run = work.running.get(task_id)
-        if run is None:
-            return []
-        before, settled = run.tokens, [number for number in done if number in run.left]
-        run.left.difference_update(settled)
-        self._give(work, run.tokens - before)
-        return settled
-
-    def end(self, work: ContextWork, task_id: str) -> Running:
-        """Note that an engine has a slice no more; returns what is left of it."""
-        run = work.running.pop(task_id)
-        self._give(work, -run.tokens)
-        return run
-
-    def _give(self, work: ContextWork, tokens: float) -> None:
-        shape = work.context.shape
-        total = self.given.pop(shape, 0.0) + tokens
-        if total > 0.5:  # a draw counts for one at least: what is less is rounding
-            self.given[shape] = total
-
-    def note_patch(self, patch_id: str) -> None:
-        for work in self.by_patch.get(patch_id, ()):
-            self.note(work)
-
-    def wanted(self, patch_id: str) -> bool:
-        """Whether draws wait for a patch."""
-        return any(work.fresh or work.lost for work in self.by_patch.get(patch_id, ()))
-
-    def shape_of(self, patch_id: str) -> Shape:
-        """The shape of a patch that some context is of."""
-        return self.by_patch[patch_id][0].context.shape
-
-    def name(self, prefix: str) -> str:
-        """A name that this sweep has not used."""
-        return f"{prefix}-{next(self._names)}"
-
-    def dead(self, role: Role) -> bool:
-        """Whether workers of a role have failed to start so often that no more are started."""
-        return self.failed_starts[role] >= self.policy.failed_starts
-
-    def feed_on(self, known: WorkerState, hungry: bool) -> None:
-        """Note whether an engine at work could take more of the variant it holds."""
-        known.hungry = hungry
-        assert known.patch_id is not None
-        group = self.hungry.setdefault(known.patch_id, {})
-        if hungry:
-            group[known.worker] = known
-        else:
-            group.pop(known.worker, None)

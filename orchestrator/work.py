@@ -1,4 +1,4 @@
-"""What is owed, as the core holds it: patches, draws and gradings, and the policy for them. No decisions."""
+"""What is owed, as the core holds it: patches, draws and gradings, and the policy for them. No decisions.
 
 Draws are numbers here, and those that wait are ranges or packed arrays: a context costs the same whether it owes ten
 draws or a million.

@@ -10,6 +10,7 @@ from orchestrator.events import (
     Assign,
     Discard,
     Finish,
+    Leaving,
     RecordFailures,
     Recount,
     Recounted,
@@ -35,7 +36,7 @@ from tests.orchestrator.builders import (
     ready,
     started,
 )
-from workers.messages import Ended, Failed, Failure, Graded, GradeTask, PatchMade, PruneTask, Rejected
+from workers.messages import Ended, Failed, Failure, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected
 
 LOST = Failure("engine-lost", "the engine died")
 POLICY = Policy(engines=1, slots=2, smallest_shard=16, largest_shard=16)
@@ -128,6 +129,27 @@ def test_lost_engine_makes_only_what_the_store_lacks_again() -> None:
     assert hand.core.state.tally.committed == 5
     _, again = shard_of(hand(ready(engine)))
     assert set(again.numbers) < set(shard.numbers[5:])
+
+
+def test_engine_with_draws_that_were_lost_before_is_fed_nothing_beside_them() -> None:
+    hand = Hand(make_core(68, replace(POLICY, engines=2, smallest_shard=33, largest_shard=33)))
+    one, other = started(hand(Tick()), Role.ENGINE)
+    _, first = shard_of(hand(ready(one)))
+    _, second = shard_of(hand(ready(other)))
+    hand(WorkerLost(one, LOST))
+    (third,) = started(hand(missing(first, first.numbers)), Role.ENGINE)
+    _, rest = shard_of(hand(ready(third)))
+    hand(Reported(third, committed(rest, rest.numbers)))
+    _, again = shard_of(hand(Reported(third, Ended(rest.task_id))))
+    assert set(again.numbers) < set(first.numbers)
+    hand(Leaving((other,), "spot notice"))
+    hand(WorkerLost(other, Failure("retired", "closed as asked")))
+    hand(missing(second, second.numbers))
+    assert hand.core.state.contexts["c"].fresh, "what the leaving engine hands back waits, and nobody is to blame"
+    assert not of_kind(hand(Reported(third, Hungry(again.task_id))), Assign)
+    hand(Reported(third, committed(again, again.numbers)))
+    _, fresh = shard_of(hand(Reported(third, Ended(again.task_id))))
+    assert set(fresh.numbers) == set(second.numbers)
 
 
 def test_shard_ended_without_a_report_is_recounted_before_anything_is_made_again() -> None:

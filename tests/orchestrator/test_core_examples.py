@@ -152,6 +152,30 @@ def test_engine_with_draws_that_were_lost_before_is_fed_nothing_beside_them() ->
     assert set(fresh.numbers) == set(second.numbers)
 
 
+def test_lost_draws_handed_back_by_a_leaving_engine_keep_their_losses_and_stay_together() -> None:
+    hand, worker, shard = start_engine(make_core(16, POLICY))
+    hand(WorkerLost(worker, LOST))
+    (second,) = started(hand(missing(shard, shard.numbers)), Role.ENGINE)
+    _, half = shard_of(hand(ready(second)))
+    hand(Leaving((second,), "spot notice"))
+    hand(WorkerLost(second, Failure("retired", "closed as asked")))
+    hand(missing(half, half.numbers))
+    work = hand.core.state.contexts["c"]
+    assert not work.fresh
+    other = tuple(number for number in shard.numbers if number not in half.numbers)
+    assert {piece.numbers: piece.losses for piece in work.lost} == {half.numbers: 1, other: 1}
+
+
+def test_engines_that_are_lost_while_starting_side_by_side_count_as_one_failed_start() -> None:
+    hand = Hand(make_core(80, replace(POLICY, engines=3, slots=3)))
+    starting = started(hand(Tick()), Role.ENGINE)
+    assert len(starting) == 3
+    for worker in starting:
+        hand(WorkerLost(worker, Failure("worker-lost", "the machine died")), after=1.0)
+    assert hand.core.state.failed_starts[Role.ENGINE] == 1
+    assert hand.core.finished is None
+
+
 def test_shard_ended_without_a_report_is_recounted_before_anything_is_made_again() -> None:
     hand, worker, shard = start_engine(make_core(4, POLICY))
     commands = hand(Reported(worker, Ended(shard.task_id)))

@@ -176,6 +176,29 @@ def test_engines_that_are_lost_while_starting_side_by_side_count_as_one_failed_s
     assert hand.core.finished is None
 
 
+def test_draws_that_were_committed_and_not_reported_are_graded() -> None:
+    hand, worker, shard = start_engine(make_core(8, POLICY))
+    (grader,) = started(hand.said, Role.GRADE)
+    hand(ready(grader))
+    hand(WorkerLost(worker, LOST))
+    (given,) = of_kind(hand(missing(shard, ())), Assign)
+    assert isinstance(given.task, GradeTask)
+
+
+def test_patch_that_no_engine_can_prove_is_given_up_after_as_many_engines_as_the_policy_says() -> None:
+    hand = Hand(make_core(8, replace(POLICY, attempts=2)))
+    unproved = Failure("proof", "1 tensor is not in place")
+    todo = hand(Tick())
+    for _ in range(2):
+        (engine,) = started(todo, Role.ENGINE)
+        _, shard = shard_of(hand(ready(engine)))
+        assert not hand.failures(), "no draw is to blame for one engine"
+        hand(WorkerLost(engine, unproved))
+        todo = hand(missing(shard, shard.numbers))
+    assert {given_up.failure for given_up in hand.failures().values()} == {unproved}
+    assert len(hand.failures()) == 8
+
+
 def test_shard_ended_without_a_report_is_recounted_before_anything_is_made_again() -> None:
     hand, worker, shard = start_engine(make_core(4, POLICY))
     commands = hand(Reported(worker, Ended(shard.task_id)))
@@ -337,6 +360,28 @@ def test_stop_leaves_draws_owed_and_records_no_failure() -> None:
     assert hand.core.state.contexts["c"].draws == 37
     assert not of_kind(hand.said, RecordFailures)
     assert hand.core.state.tally.workers_lost == 0
+
+
+def test_stop_waits_for_the_store_to_tell_what_was_committed() -> None:
+    hand, worker, shard = start_engine(make_core(8, POLICY))
+    hand(StopAsked("stopped by SIGTERM"))
+    for known in list(hand.core.state.fleet):
+        if known.worker != worker:
+            hand(WorkerLost(known.worker, Failure("retired", "closed as asked")))
+    assert not of_kind(hand(WorkerLost(worker, LOST)), Finish)
+    assert of_kind(hand(missing(shard, shard.numbers[5:])), Finish)
+    assert hand.core.state.tally.committed == 5
+
+
+def test_hungry_engine_that_leaves_is_fed_no_more() -> None:
+    hand = Hand(make_core(66, replace(POLICY, engines=2, smallest_shard=33, largest_shard=33)))
+    one, other = started(hand(Tick()), Role.ENGINE)
+    _, first = shard_of(hand(ready(one)))
+    _, second = shard_of(hand(ready(other)))
+    hand(Reported(one, Hungry(first.task_id)))
+    hand(Leaving((one, other), "spot notice"))
+    hand(WorkerLost(other, Failure("retired", "closed as asked")))
+    assert not of_kind(hand(missing(second, second.numbers)), Assign)
 
 
 def test_stop_with_a_worker_that_never_closes_still_ends() -> None:

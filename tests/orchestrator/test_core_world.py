@@ -142,6 +142,7 @@ class World:
 
     def assign(self, process: Process, task: Order) -> None:
         assert process.life != "starting", "a task for a worker that is not up"
+        assert not process.asked_to_stop, "a task for a worker that was asked to close"
         if process.life != "well":
             return  # it goes to nobody; silence will tell
         if isinstance(task, Slice):

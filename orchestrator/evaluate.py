@@ -43,7 +43,10 @@ def evaluate(options: argparse.Namespace) -> int:
     else:
         backend = LocalBackend()
         core = make_core(plan, store, grid.runtime, backend.devices())
-        with tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch, show_progress() as progress:
+        with (
+            tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
+            show_progress(plan.survey.labels) as progress,
+        ):
             Driver(core, plan, backend, store, Path(scratch), [progress]).run()
         backend.close()
     results = read_results(store, surveyed)

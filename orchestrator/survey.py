@@ -73,6 +73,12 @@ class Survey:
     payloads: dict[str, dict[str, Any]]
     """Name -> what it was computed from."""
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What people call each patch, by its id."""
+        several = len({variant.model_label for variant in self.variants}) > 1
+        return {v.patch_id: f"{v.model_label}: {v.label}" if several else v.label for v in self.variants}
+
     def dense_of(self, variant: PlannedVariant) -> PlannedVariant | None:
         """The dense variant of the same model, which the others are compared with."""
         return next((v for v in self.variants if v.dense and v.model_path == variant.model_path), None)

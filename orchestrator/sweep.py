@@ -108,11 +108,11 @@ def drive(plan: Plan, store: Store, start_engine: StartEngine, stops: "SimpleQue
                 f"{devices.nodes} nodes: all of them must see {store.root}, or workers elsewhere fail; share it, or use s3://"
             )
         core = make_core(plan, store, grid.runtime, devices)
-        say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} nodes")
+        say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} node{'s' * (devices.nodes != 1)}")
         with (
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
             TrackingThread(store, plan.survey, say) as tracking,
-            show_progress() as progress,
+            show_progress(plan.survey.labels) as progress,
         ):
             views: list[Observer] = [progress, tracking]
             reason = Driver(core, plan, backend, store, Path(scratch), views, start_engine, stops).run()

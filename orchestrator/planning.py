@@ -35,7 +35,7 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
                 "context": owed.decoding.context.context_id,
                 "limits": list(owed.decoding.limits),
                 "draws_owed": len(owed.numbers),
-                "draws_held": len({q.gold.prompt_id for q in owed.variant.questions}) * seeds - len(owed.numbers),
+                "draws_held": len(owed.variant.distinct) * seeds - len(owed.numbers),
             }
             for owed in plan.contexts
         ],

@@ -78,7 +78,7 @@ def _tokens(plan: Plan, cost: Cost) -> str:
         return "no thinking: the stored traces serve what is owed"
     seen = sum(model.seen for model in cost.models.values())
     basis = f"by {_many(seen, 'stored trace')}" if seen else "by what its benchmarks usually take: nothing is stored"
-    about = f"about {cost.tokens:,}, at most {most:,}" if cost.tokens < most else f"at most {most:,}"
+    about = f"about {float(f'{cost.tokens:.3g}'):,.0f}, at most {most:,}" if cost.tokens < most else f"at most {most:,}"
     return f"{about} of thinking ({basis})"
 
 

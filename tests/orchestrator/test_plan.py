@@ -176,9 +176,11 @@ def test_variant_of_the_same_content_is_named_and_counted_once(
 
 def test_page_of_a_large_grid_fits_a_screen(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     sweep.variants.append({"method": "magnitude", "sparsity": [round(0.01 * n, 2) for n in range(1, 80)]})
-    hold(sweep, [0, 1], 32, (8, 32))
+    hold(sweep, [0, 1], 20, (8, 20), ended=True)
     lines = told(sweep, capsys).splitlines()
     assert len(lines) < 20
+    # 20 for each of 158 draws of the question that was seen, 32 for each of 480 others, in three digits.
+    assert lines[7] == "  tokens    about 18,500, at most 20,416 of thinking (by 2 stored traces)"
     assert lines[-4] == "           2          6  dense"
     assert lines[-3].startswith(
         "           0          8  79 × magnitude + uniform at 0.01, magnitude + uniform at 0.02"

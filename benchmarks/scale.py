@@ -3,11 +3,13 @@
     python -m benchmarks.scale
 
 Planning: 10,000 cells (2,000 variants x 5 token limits of the tiny model) on 4 benchmarks, in an empty store, by the
-command itself. The core: commits reported by 1,000 busy engines of the paper's grid, one event at a time. The fleet:
-see benchmarks/fleet.py. Memory: what a core holds for ten and for a thousand times as many draws.
+command itself; beside the clock's time stands the processor's, which other work on the machine does not stretch. The
+core: commits reported by 1,000 busy engines of the paper's grid, one event at a time. The fleet: see
+benchmarks/fleet.py. Memory: what a core holds for ten and for a thousand times as many draws.
 """
 
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -50,8 +52,12 @@ def plan() -> None:
         command = [sys.executable, "-m", "orchestrator", "plan", str(file), "--json"]
         out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         seconds = time.monotonic() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     told = json.loads(out)
-    print(f"plan: {told['cells']:,} cells, {told['draws']['owed']:,} draws on 4 benchmarks in {seconds:.1f} s")
+    print(
+        f"plan: {told['cells']:,} cells, {told['draws']['owed']:,} draws on 4 benchmarks in {seconds:.1f} s, "
+        f"{used.ru_utime + used.ru_stime:.1f} s of processor"
+    )
 
 
 def pace() -> None:

@@ -61,12 +61,16 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    """Print what is held and what is owed. Starts nothing."""
-    from orchestrator.planning import plan_json, plan_text
+    """Print what is held, what is owed and what it will cost. Starts nothing."""
+    from orchestrator.cost import cost
+    from orchestrator.experience import read_experience
+    from orchestrator.plan_page import plan_text
+    from orchestrator.planning import plan_json
 
     store, surveyed = _look(options)
     plan = make_plan(surveyed, read_holdings(store, surveyed))
-    print(plan_json(plan) if options.json else plan_text(plan))
+    costs = cost(plan, read_experience(store, surveyed))
+    print((plan_json if options.json else plan_text)(plan, costs, store.uri))
     return COMPLETE
 
 
@@ -149,7 +153,7 @@ EXPLAINED = (
 )
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "sweep": (run_sweep, "run a sweep, or resume it"),
-    "plan": (show_plan, "print what is held and what is owed, without starting anything"),
+    "plan": (show_plan, "print what is held, what is owed and what it will cost, without starting anything"),
     "status": (show_status, "print the table of what the store holds now"),
     "explain": (tell_why, "say why a cell or a draw is cached, owed, or different from a look-alike"),
     "report": (write_report, "draw the curves and write every cell as a row"),

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Protocol
 
-from orchestrator.backend import Backend, Devices
+from orchestrator.backend import Backend
 from orchestrator.core import Core
 from orchestrator.errands import Errands
 from orchestrator.events import (
@@ -29,14 +29,11 @@ from orchestrator.events import (
     StopAsked,
     Tick,
 )
-from orchestrator.expectation import Lengths
-from orchestrator.grid_file import Runtime
 from orchestrator.plan import Plan
 from orchestrator.progress import say
 from orchestrator.store import Store
-from orchestrator.work import ContextWork, Patched, PatchWork, Policy
 from workers.engine import EngineSettings
-from workers.messages import Gold, GradeTask, PruneTask, Shard
+from workers.messages import GradeTask, PruneTask, Shard
 from workers.recipes import EngineRecipe, GradeRecipe, PruneRecipe, Recipe, StartEngine, start_vllm
 
 POLL_SECONDS = 1.0
@@ -46,61 +43,6 @@ class Observer(Protocol):
     """A view that is told what happened: progress display, tracking. It must not fail the sweep."""
 
     def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None: ...
-
-
-def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> Core:
-    """The core's starting state for what `plan` owes, on a fleet of `devices`."""
-    slots = runtime.slots or (devices.gpus // runtime.tensor_parallel if devices.gpus else devices.cpus)
-    engines = runtime.engines or (slots if devices.gpus else 1)
-    policy = Policy(
-        engines=max(1, min(engines, slots)),
-        slots=max(1, slots),
-        attempts=runtime.attempts,
-        start_seconds=runtime.start_seconds,
-        silence_seconds=runtime.silence_seconds,
-        stall_seconds=runtime.stall_seconds,
-        prune_seconds=runtime.prune_seconds,
-        smallest_shard=16,
-        largest_shard=max(16, runtime.in_flight),
-    )
-    held = store.patch_ids()
-    patches: dict[str, PatchWork] = {}
-    contexts: list[ContextWork] = []
-    models: dict[str, tuple[Lengths, tuple[Gold, ...]]] = {}
-    for owed in plan.contexts:
-        variant = owed.variant
-        if variant.patch_id not in patches:
-            task = PruneTask(
-                f"prune-{variant.patch_id}",
-                variant.model_path,
-                variant.spec,
-                variant.patch_id,
-                variant.patch_payload,
-            )
-            state = Patched.HELD if variant.patch_id in held else Patched.OWED
-            patches[variant.patch_id] = PatchWork(task, state)
-        if variant.model_path not in models:
-            benchmarks = [question.benchmark for question in variant.distinct]
-            models[variant.model_path] = (Lengths(benchmarks), tuple(q.gold for q in variant.questions))
-        lengths, golds = models[variant.model_path]
-        if owed.held is not None:
-            for number, tokens in enumerate(owed.held.lengths):
-                if tokens >= 0:
-                    lengths.observe(number // len(owed.seeds), tokens)
-        contexts.append(
-            ContextWork(
-                owed.decoding.context,
-                golds,
-                owed.order,
-                lengths,
-                len(owed.seeds),
-                owed.limit,
-                owed.held_tokens(),
-                ungraded=owed.ungraded > 0,
-                fresh=owed.numbers,
-            )
-        )
-    return Core(policy, patches.values(), contexts)
 
 
 class Driver:

@@ -32,8 +32,9 @@ def evaluate(options: argparse.Namespace) -> int:
     """Evaluate, or go on evaluating, `options.model`."""
     # Read when torch is imported: threads that wait by spinning take the core from the pruner and the grader.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from orchestrator.driver import Driver, make_core
+    from orchestrator.driver import Driver
     from orchestrator.local_backend import LocalBackend
+    from orchestrator.owing import make_core
 
     grid = parse_grid(Source("command line", grid_value(options), {}))
     store = Store.open(options.output)

@@ -213,7 +213,9 @@ def _foreign(sources: _Sources, prefix: str) -> Foreign:
     found = sorted(name for name in kinds if name.startswith(prefix))
     if len(found) != 1:
         several = f"{len(found)} ids of the store begin so: {', '.join(found)}; give more digits"
-        none = "neither the grid nor the store has a patch or context whose id begins so; `plan` lists the grid's"
+        none = (
+            "neither the grid nor the store has a patch or context whose id begins so; `plan --json` lists the grid's"
+        )
         raise GridError(f"{prefix}: {several if found else none}")
     (name,) = found
     draws = len(sources.store.held_keys(name)) if kinds[name] == "context" else 0

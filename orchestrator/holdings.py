@@ -38,6 +38,7 @@ def _held(store: Store, seeds: Sequence[int], variant: PlannedVariant, decoding:
     draws = read_draws(store, context.context_id, context.answer_context_id)
     lengths = array("i", [-1]) * (len(variant.distinct) * len(seeds))
     partial: dict[int, tuple[int, ...]] = {}
+    growing: set[int] = set()
     number = 0
     for question in variant.distinct:
         for seed in seeds:
@@ -46,8 +47,10 @@ def _held(store: Store, seeds: Sequence[int], variant: PlannedVariant, decoding:
                 lengths[number] = have.length
                 if owed := unserved_limits(have.length, have.ended, have.cuts, decoding.limits):
                     partial[number] = owed
+                    if not have.ended and have.length < max(owed):
+                        growing.add(number)
             number += 1
-    return HeldContext(lengths, partial)
+    return HeldContext(lengths, partial, growing)
 
 
 def read_draws(store: Store, context_id: str, answer_context_id: str) -> Mapping[DrawName, Measured]:

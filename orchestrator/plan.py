@@ -8,8 +8,8 @@ is owed is a range or an array of numbers, so a plan of ten million draws is as 
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, fields
 
 from eval.draws import DrawJob
 from orchestrator.survey import Limits, PlannedVariant, Survey
@@ -24,6 +24,8 @@ class HeldContext:
     """Tokens of each draw's trace; -1 where nothing is held."""
     partial: Mapping[int, tuple[int, ...]]
     """Draw -> limits that it owes still, for draws of which something is held. The others are complete."""
+    growing: Set[int] = frozenset()
+    """Those of `partial` whose trace has to go on. The others lack only answers to the trace that is held."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,25 @@ class Holdings:
     """Context id -> its draws. A context that is not here holds nothing."""
     ungraded: Mapping[str, int] = field(default_factory=dict)
     """Context id -> how many answers of it lack a grade."""
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What is owed, by what it takes."""
+
+    new: int = 0
+    """Draws of which nothing is stored."""
+    continued: int = 0
+    """Draws whose stored trace has to go on."""
+    answered: int = 0
+    """Draws whose stored trace lacks answers only."""
+    answers: int = 0
+    """How many answers those lack."""
+    grades: int = 0
+    """Stored answers that the grader has not judged."""
+
+    def __add__(self, other: "Kinds") -> "Kinds":
+        return Kinds(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Kinds)))
 
 
 @dataclass(frozen=True)
@@ -57,9 +78,19 @@ class OwedContext:
     @property
     def new_tokens(self) -> int:
         """At most this many thinking tokens will be generated."""
-        begun = {number: self._held_tokens(number) for number in self.held.partial} if self.held else {}
-        grown = sum(max(0, max(self._limits(number)) - held) for number, held in begun.items())
-        return (len(self.numbers) - len(begun)) * self.limit + grown
+        if self.held is None:
+            return len(self.numbers) * self.limit
+        grown = sum(max(self._limits(number)) - self._held_tokens(number) for number in self.held.growing)
+        return (len(self.numbers) - len(self.held.partial)) * self.limit + grown
+
+    @property
+    def kinds(self) -> Kinds:
+        if self.held is None:
+            return Kinds(new=len(self.numbers), grades=self.ungraded)
+        partial, growing = self.held.partial, self.held.growing
+        lacking = {number: limits for number, limits in partial.items() if number not in growing}
+        cuts = sum(len({min(limit, self._held_tokens(n)) for limit in limits}) for n, limits in lacking.items())
+        return Kinds(len(self.numbers) - len(partial), len(growing), len(lacking), cuts, self.ungraded)
 
     def items(self, numbers: Sequence[int]) -> tuple[Item, ...]:
         """The draws of these numbers, as a worker needs them."""
@@ -93,9 +124,22 @@ class Plan:
     """One variant per patch to be made."""
     contexts: tuple[OwedContext, ...]
     """Every context of the sweep, in grid order, also those that owe nothing."""
+    repeats: tuple[tuple[PlannedVariant, PlannedVariant], ...]
+    """Variants with the very content of one before them (a calibration file and its copy, say), and that one."""
     cells: int
+    """Without those of repeats."""
+    patches_held: int
     draws_held: int
     draws_owed: int
+
+    @property
+    def variants(self) -> int:
+        """How many there are, without repeats."""
+        return len(self.survey.variants) - len(self.repeats)
+
+    @property
+    def kinds(self) -> Kinds:
+        return sum((context.kinds for context in self.contexts), Kinds())
 
     @property
     def nothing_owed(self) -> bool:
@@ -105,15 +149,16 @@ class Plan:
 def make_plan(survey: Survey, holdings: Holdings) -> Plan:
     """Subtract `holdings` from `survey`."""
     contexts: list[OwedContext] = []
-    seen: set[str] = set()
+    first: dict[str, PlannedVariant] = {}
+    repeats: list[tuple[PlannedVariant, PlannedVariant]] = []
     seeds = survey.grid.sampling.seeds
     held = 0
     for variant in survey.variants:
+        if first.setdefault(variant.patch_id, variant) is not variant:
+            repeats.append((variant, first[variant.patch_id]))
+            continue  # the same weights, the same draws
         for decoding in variant.decodings:
             name = decoding.context.context_id
-            if name in seen:
-                continue  # two spellings of one variant: the same weights, the same draws
-            seen.add(name)
             stored = holdings.contexts.get(name)
             draws = len(variant.distinct) * len(seeds)
             numbers = owed_numbers(draws, stored)
@@ -122,9 +167,16 @@ def make_plan(survey: Survey, holdings: Holdings) -> Plan:
             contexts.append(OwedContext(variant, decoding, seeds, numbers, stored, ungraded, len(contexts)))
     wanted = {owed.variant.patch_id for owed in contexts if owed.numbers} - holdings.patches
     patches = {owed.variant.patch_id: owed.variant for owed in contexts if owed.variant.patch_id in wanted}
-    cells = len(survey.variants) * len(survey.grid.token_limits)
-    owed_draws = sum(len(owed.numbers) for owed in contexts)
-    return Plan(survey, tuple(patches.values()), tuple(contexts), cells, held, owed_draws)
+    return Plan(
+        survey,
+        tuple(patches.values()),
+        tuple(contexts),
+        tuple(repeats),
+        cells=len(first) * len(survey.grid.token_limits),
+        patches_held=len(first.keys() & holdings.patches),
+        draws_held=held,
+        draws_owed=sum(len(owed.numbers) for owed in contexts),
+    )
 
 
 def owed_numbers(draws: int, held: HeldContext | None) -> Sequence[int]:

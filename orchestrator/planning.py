@@ -1,32 +1,45 @@
-"""What `plan` prints: what is held and owed, what it will cost at most, and what the design can detect."""
+"""A plan as one JSON object: what is held and owed, what it will cost, and what the design can detect."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
+from orchestrator.cost import Cost
 from orchestrator.plan import Plan
+from orchestrator.survey import PlannedVariant
 
 
-def plan_summary(plan: Plan) -> dict[str, Any]:
-    """The plan as one JSON object."""
+def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
+    """The plan as one JSON object. `store`: where it was held against."""
     # Imported here: scipy takes as long as everything else that a plan needs.
     from eval.power import detectable_sentence, minimum_detectable_effect, planned_difference_sd
 
-    grid = plan.survey.grid
+    grid, kinds, tests = plan.survey.grid, plan.kinds, comparisons(plan)
     seeds = len(grid.sampling.seeds)
-    comparisons = sum(not v.dense for v in plan.survey.variants) * len(grid.token_limits) * len(plan.survey.benchmarks)
     return {
         "name": grid.name,
-        "store": grid.store,
+        "store": store,
         "cells": plan.cells,
-        "variants": len(plan.survey.variants),
+        "variants": plan.variants,
         "token_limits": list(grid.token_limits),
-        "patches": {
-            "held": len({v.patch_id for v in plan.survey.variants}) - len(plan.patches),
-            "owed": [variant.label for variant in plan.patches],
-        },
+        "repeated_variants": [repeat_sentence(*pair) for pair in plan.repeats],
+        "patches": {"held": plan.patches_held, "owed": [variant.label for variant in plan.patches]},
         "draws": {"held": plan.draws_held, "owed": plan.draws_owed},
-        "answers_to_grade": sum(context.ungraded for context in plan.contexts),
+        "draws_shared": shared_draws(plan),
+        "draws_owed": {
+            "new": kinds.new,
+            "continued_traces": kinds.continued,
+            "stored_traces_without_answers": kinds.answered,
+        },
+        "answers_owed_to_stored_traces": kinds.answers,
+        "answers_to_grade": kinds.grades,
         "thinking_tokens_at_most": sum(context.new_tokens for context in plan.contexts),
+        "thinking_tokens_expected": cost.tokens,
+        "bytes_expected": {"draws": cost.draw_bytes, "patches": cost.patch_bytes, "measured": cost.bytes_measured},
+        "engine_seconds_expected": cost.engine_seconds,
+        "models": {
+            path: asdict(model) | {"engine_seconds": model.engine_seconds} for path, model in cost.models.items()
+        },
         "contexts": [
             {
                 "model": owed.variant.model_label,
@@ -35,7 +48,7 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
                 "context": owed.decoding.context.context_id,
                 "limits": list(owed.decoding.limits),
                 "draws_owed": len(owed.numbers),
-                "draws_held": len({q.gold.prompt_id for q in owed.variant.questions}) * seeds - len(owed.numbers),
+                "draws_held": len(owed.variant.distinct) * seeds - len(owed.numbers),
             }
             for owed in plan.contexts
         ],
@@ -43,38 +56,35 @@ def plan_summary(plan: Plan) -> dict[str, Any]:
             benchmark.name: {
                 "questions": len(benchmark.problems),
                 "seeds": seeds,
-                "difference": minimum_detectable_effect(
-                    len(benchmark.problems), planned_difference_sd(seeds), max(1, comparisons)
-                ),
-                "sentence": detectable_sentence(benchmark.name, len(benchmark.problems), seeds, max(1, comparisons)),
+                "difference": minimum_detectable_effect(len(benchmark.problems), planned_difference_sd(seeds), tests),
+                "sentence": detectable_sentence(benchmark.name, len(benchmark.problems), seeds, tests),
             }
             for benchmark in plan.survey.benchmarks
         },
     }
 
 
-def plan_json(plan: Plan) -> str:
+def plan_json(plan: Plan, cost: Cost, store: str) -> str:
     """One JSON object on one line."""
-    return json.dumps(plan_summary(plan))
+    return json.dumps(plan_summary(plan, cost, store))
 
 
-def plan_text(plan: Plan) -> str:
-    """The plan for a person."""
-    summary = plan_summary(plan)
-    patches, draws = summary["patches"], summary["draws"]
-    lines = [
-        f"{summary['name']}: {summary['cells']} cells = {summary['variants']} variants × "
-        f"{len(summary['token_limits'])} token limits on {len(summary['detectable'])} benchmarks; "
-        f"store {summary['store']}",
-        f"  patches   {patches['held']:>7} held  {len(patches['owed']):>7} owed",
-        f"  draws     {draws['held']:>7} held  {draws['owed']:>7} owed, at most "
-        f"{summary['thinking_tokens_at_most']:,} thinking tokens (one trace serves every limit)",
-        f"  answers   {summary['answers_to_grade']:>7} to grade",
-        "",
-        f"  {'variant':<44} {'held':>7} {'owed':>7}  context",
-    ]
-    for row in summary["contexts"]:
-        label = f"{row['model']}: {row['variant']}"
-        lines.append(f"  {label:<44} {row['draws_held']:>7} {row['draws_owed']:>7}  {row['context']}")
-    lines += ["", *(f"  {row['sentence']}" for row in summary["detectable"].values())]
-    return "\n".join(lines)
+def repeat_sentence(variant: PlannedVariant, first: PlannedVariant) -> str:
+    """One line for a variant that is counted once with the one before it."""
+    return (
+        f"line {variant.line}: {variant.label} has the same content as {first.label} on line {first.line}, and is "
+        "counted once"
+    )
+
+
+def shared_draws(plan: Plan) -> int:
+    """How many draws need not be made because another benchmark asks the same."""
+    seeds = len(plan.survey.grid.sampling.seeds)
+    variants = {context.variant.patch_id: context.variant for context in plan.contexts}.values()
+    return seeds * sum(len(variant.questions) - len(variant.distinct) for variant in variants)
+
+
+def comparisons(plan: Plan) -> int:
+    """How many tests against dense the design makes."""
+    pruned = {variant.patch_id for variant in plan.survey.variants if not variant.dense}
+    return max(1, len(pruned) * len(plan.survey.grid.token_limits) * len(plan.survey.benchmarks))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.grading import GRADER_FAILURES, check_grader
+from eval.grading import Grade, check_grader
 from orchestrator.grid import Grid
 from orchestrator.grid_errors import At
 from orchestrator.grid_file import Runtime
@@ -21,9 +21,10 @@ from orchestrator.yaml_source import GridError
 from workers.grade_worker import GradeWorker, grader_id, ungraded
 from workers.inbox import Inbox
 from workers.messages import Failed, Gold, Graded, GradeTask
+from workers.verdicts import GradeKey, verdicts
 
-Verdicts = Mapping[tuple[str, str, int, int, str], tuple[str, str]]
-"""(context id, prompt id, seed, cut, gold id) -> (verdict, cause)."""
+Judged = Mapping[tuple[str, GradeKey], Grade]
+"""(context id, answer and gold within it) -> what a grader says of it."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,19 @@ def regrade(store: Store, survey: Survey, grader: str) -> Regraded:
         )
     owed = [task for task in tasks if ungraded(store, task, grader_id(grader))]
     graded = _grade(store, owed, grader, survey.grid.runtime) if owed else 0
-    verdicts = _verdicts(store, tasks, grader)
-    others = _verdicts(store, tasks, reference) if reference != grader else {}
+    judged = _judged(store, tasks, grader)
+    others = _judged(store, tasks, reference) if reference != grader else {}
     both = [
-        (verdicts[answer][0], others[answer][0])
-        for answer in verdicts.keys() & others.keys()
-        if not _failed(verdicts[answer]) and not _failed(others[answer])
+        (judged[answer].verdict, others[answer].verdict)
+        for answer in judged.keys() & others.keys()
+        if not judged[answer].grader_failed and not others[answer].grader_failed
     ]
     return Regraded(
         grader,
         reference,
         graded,
-        len(verdicts),
-        Counter(_cause(verdict) for verdict in verdicts.values() if _failed(verdict)),
+        len(judged),
+        Counter(str(grade.cause).split(":")[0] for grade in judged.values() if grade.grader_failed),
         len(both),
         sum(one != other for one, other in both),
     )
@@ -131,24 +132,14 @@ def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runti
     return graded
 
 
-def _verdicts(store: Store, tasks: Sequence[GradeTask], grader: str) -> Verdicts:
-    """The verdicts of one grader on the answers of `tasks`, against the golds that the benchmarks hold today."""
-    columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader", "verdict", "cause"]
-    found = {}
+def _judged(store: Store, tasks: Sequence[GradeTask], grader: str) -> Judged:
+    """What one grader says of the answers of `tasks`, against the golds that the benchmarks hold today."""
+    judged = {}
     for task in tasks:
         golds = {(gold.prompt_id, gold.gold_id) for gold in task.golds}
-        for row in store.read("grades", task.context_id, columns).to_pylist():
-            ours = row["grader"] == grader_id(grader) and row["answer_context_id"] == task.answer_context_id
-            if ours and (row["prompt_id"], row["gold_id"]) in golds:
-                answer = (task.context_id, row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
-                found[answer] = (row["verdict"], row["cause"])
-    return found
-
-
-def _cause(verdict: tuple[str, str]) -> str:
-    return verdict[1].split(":")[0]
-
-
-def _failed(verdict: tuple[str, str]) -> bool:
-    """Whether the grader, not the model, is to blame: such an answer has no verdict (see eval/grading.py)."""
-    return _cause(verdict) in GRADER_FAILURES
+        rows = store.read("grades", task.context_id).to_pylist()
+        for answer, grade in verdicts(rows, task.answer_context_id, grader_id(grader)).items():
+            prompt, _, _, gold = answer
+            if (prompt, gold) in golds:
+                judged[task.context_id, answer] = grade
+    return judged

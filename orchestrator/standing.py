@@ -11,6 +11,7 @@ from typing import Any
 
 from eval.draws import answer_for
 from eval.grading import Grade
+from orchestrator.holdings import DrawName
 from orchestrator.schemas import TABLES
 from orchestrator.store import Store
 from orchestrator.survey import Question
@@ -18,8 +19,6 @@ from workers.joining import METADATA, Measured, measure_rows
 from workers.messages import Context
 from workers.verdicts import GradeKey, verdicts
 
-DrawName = tuple[str, int]
-"""(prompt id, seed) within a context."""
 DETAILS = ["benchmark", "problem_id", "prompt_ids", "weights_digest", "engine", "worker"]
 """The columns that only a closer look needs: where the rows came from."""
 

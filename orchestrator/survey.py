@@ -5,6 +5,7 @@ cache is an error with the command that fetches it. Imports no torch: safetensor
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from eval.prompts import ChatTokenizer, prompt_ids
 from orchestrator.grid import Grid, Model, Variant
 from orchestrator.identity import answer_payload, context_payload, gold_id, name_of, patch_payload, prompt_id
 from orchestrator.yaml_source import GridError, Place
+from pruning.architecture import LINEARS
 from pruning.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec, PruneSpec, describe
 from workers.messages import Context, Gold, Shape
 
 DATA_FIELDS = ("calibration", "influence_train", "influence_validation")
+PRUNABLE = tuple(f".{linear}.weight" for linear in LINEARS)
+"""How the names of tensors end that a method may prune."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ class PlannedVariant:
     questions: tuple[Question, ...]
     distinct: tuple[Question, ...]
     """The questions by prompt: the same prompt in two benchmarks is one draw."""
-    parameters: int
+    prunable: int
+    """How many weights of the model can be pruned: those of its blocks' linear layers."""
+    line: int
+    """Where it stands in the grid."""
 
     @property
     def dense(self) -> bool:
@@ -90,34 +97,45 @@ def survey(grid: Grid) -> Survey:
     _refuse_same_names(grid, benchmarks)
     payloads: dict[str, dict[str, Any]] = {}
     models: dict[str, _Surveyed] = {}
+    data: dict[str, str] = {}
     planned: list[PlannedVariant] = []
     for variant in grid.variants:
         model = variant.model
         if model.path not in models:
-            models[model.path] = _look_at(grid, model, benchmarks)
+            models[model.path] = _look_at(grid, model, benchmarks, payloads)
             _refuse_same_weights(grid, model, models)
-        planned.append(_plan_variant(grid, variant, models[model.path], payloads))
+        digests = _digests(grid, variant, data)
+        planned.append(_plan_variant(grid, variant, models[model.path], digests, payloads))
     return Survey(grid, tuple(planned), benchmarks, payloads)
 
 
 @dataclass(frozen=True)
 class _Surveyed:
+    """What the variants of one model have in common."""
+
     label: str
     checkpoint: Checkpoint
-    tokenizer: ChatTokenizer
+    digest: str
+    tokenizer_digest: str
     rules: Rules
+    answers: str
+    """The name of the answers' context."""
     questions: tuple[Question, ...]
     distinct: tuple[Question, ...]
     dtype: str
+    prunable: int
 
 
-def _look_at(grid: Grid, model: Model, benchmarks: tuple[Benchmark, ...]) -> _Surveyed:
+def _look_at(
+    grid: Grid, model: Model, benchmarks: tuple[Benchmark, ...], payloads: dict[str, dict[str, Any]]
+) -> _Surveyed:
     place = _place_of(grid, "models", model.path)
     try:
         folder = local_folder(model.path)
         checkpoint = Checkpoint.open(folder)
         tokenizer = ChatTokenizer.load(folder)
         rules = make_rules(grid.budget, tokenizer, tokenizer.eos_ids, checkpoint.context_length, model.format)
+        digest, tokenizer_digest = checkpoint.digest(), checkpoint.tokenizer_digest()
     except ValueError as error:
         raise GridError(f"{grid.source.where(place)}: {error}") from error
     questions = tuple(_questions(grid, benchmarks, tokenizer))
@@ -129,11 +147,14 @@ def _look_at(grid: Grid, model: Model, benchmarks: tuple[Benchmark, ...]) -> _Su
     return _Surveyed(
         model.path,
         checkpoint,
-        tokenizer,
+        digest,
+        tokenizer_digest,
         rules,
+        _name(answer_payload(grid.budget, rules.style, rules.tags), payloads),
         questions,
         tuple(distinct.values()),
         stored if model.dtype == "auto" else model.dtype,
+        sum(header.numel for name, header in checkpoint.tensors.items() if name.endswith(PRUNABLE)),
     )
 
 
@@ -168,16 +189,31 @@ def _check_limits(grid: Grid, rules: Rules, questions: tuple[Question, ...], mod
         )
 
 
+def _digests(grid: Grid, variant: Variant, known: dict[str, str]) -> dict[str, str]:
+    """Data field of the variant's spec -> what names its data. `known`: the data that was named before."""
+    named = {}
+    for field in DATA_FIELDS:
+        calibration: CalibrationSpec | None = getattr(variant.spec, field)
+        if calibration is None:
+            continue
+        if calibration.data not in known:
+            try:
+                known[calibration.data] = data_digest(calibration)
+            except ValueError as error:
+                raise GridError(f"{grid.source.name}:{variant.line}: {error}") from error
+        named[field] = known[calibration.data]
+    return named
+
+
 def _plan_variant(
-    grid: Grid, variant: Variant, model: _Surveyed, payloads: dict[str, dict[str, Any]]
+    grid: Grid,
+    variant: Variant,
+    model: _Surveyed,
+    digests: Mapping[str, str],
+    payloads: dict[str, dict[str, Any]],
 ) -> PlannedVariant:
     spec = variant.spec
-    try:
-        digests = {field: data_digest(getattr(spec, field)) for field in DATA_FIELDS if getattr(spec, field)}
-    except ValueError as error:
-        raise GridError(f"{grid.source.name}:{variant.line}: {error}") from error
-    tokenizer = model.checkpoint.tokenizer_digest() if digests else None
-    patch = patch_payload(model.checkpoint.digest(), spec, digests, tokenizer)
+    patch = patch_payload(model.digest, spec, digests, model.tokenizer_digest if digests else None)
     patch_id = _name(patch, payloads)
     layers = model.checkpoint.num_layers - (spec.blocks or 0)
     if layers < 1:
@@ -186,10 +222,9 @@ def _plan_variant(
             "blocks of the model; remove fewer"
         )
     label = describe(spec)
-    answers = _name(answer_payload(grid.budget, model.rules.style, model.rules.tags), payloads)
     base = Context(
         context_id="",
-        answer_context_id=answers,
+        answer_context_id=model.answers,
         shape=Shape(
             str(model.checkpoint.path.absolute()),
             layers,
@@ -228,7 +263,8 @@ def _plan_variant(
         tuple(decodings),
         model.questions,
         model.distinct,
-        sum(header.numel for header in model.checkpoint.tensors.values()),
+        model.prunable,
+        variant.line,
     )
 
 
@@ -257,9 +293,8 @@ def _refuse_same_names(grid: Grid, benchmarks: tuple[Benchmark, ...]) -> None:
 
 
 def _refuse_same_weights(grid: Grid, model: Model, models: dict[str, _Surveyed]) -> None:
-    digest = models[model.path].checkpoint.digest()
     for path, other in models.items():
-        if path != model.path and other.checkpoint.digest() == digest:
+        if path != model.path and other.digest == models[model.path].digest:
             place = grid.source.where(_place_of(grid, "models", model.path))
             raise GridError(f"{place}: {model.path} has the same weights as {path}; list a model once in a grid")
 

@@ -90,7 +90,8 @@ def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
 
 def drive(plan: Plan, store: Store, start_engine: StartEngine, stops: "SimpleQueue[str]") -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended."""
-    from orchestrator.driver import Driver, Observer, make_core
+    from orchestrator.driver import Driver, Observer
+    from orchestrator.owing import make_core
     from orchestrator.ray_backend import RayBackend
 
     grid = plan.survey.grid

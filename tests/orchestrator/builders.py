@@ -14,7 +14,6 @@ from eval.grader_pool import GraderPool
 from eval.spec import BudgetSpec, SamplingSpec
 from orchestrator.core import Core
 from orchestrator.driver import Driver
-from orchestrator.driver import make_core as make_driven_core
 from orchestrator.events import (
     Command,
     Event,
@@ -30,6 +29,7 @@ from orchestrator.expectation import Lengths
 from orchestrator.grid import read_grid
 from orchestrator.holdings import read_holdings
 from orchestrator.local_backend import LocalBackend
+from orchestrator.owing import make_core as make_driven_core
 from orchestrator.plan import Plan, make_plan
 from orchestrator.store import Store
 from orchestrator.survey import Survey, survey

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.results import read_results
-from tests.orchestrator.builders import TinySweep, make_row
+from tests.orchestrator.builders import TinySweep, make_grade, make_row
 from workers.grade_worker import grader_id
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +126,17 @@ def test_grader_failure_stays_missing_and_is_said(sweep: TinySweep, capsys: pyte
     assert (cell.metrics.ungraded, cell.metrics.accuracy) == (1, 1.0)
     assert regrade(sweep) == 0
     assert "standard: 1 answers graded, 2 held" in capsys.readouterr().out, "it is tried again, and it alone"
+
+
+def test_verdict_stands_before_a_later_try_that_failed(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
+    put_answers(sweep, [r"\boxed{4}"])
+    (variant,) = sweep.survey().variants
+    context, gold = variant.decodings[0].context, variant.questions[0].gold
+    names = {"context_id": context.context_id, "answer_context_id": context.answer_context_id}
+    first = replace(make_grade(gold.prompt_id, 0, 8), gold_id=gold.gold_id, grader=grader_id("standard"), **names)
+    sweep.store.commit_grades([first, replace(first, verdict="UNPARSED", cause="timeout: 10 s")])
+    assert regrade(sweep) == 0
+    assert capsys.readouterr().out == "standard: 0 answers graded, 1 held\n"
 
 
 def test_unknown_grader_is_refused_with_the_nearest_name(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:

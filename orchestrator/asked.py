@@ -40,7 +40,7 @@ class Chosen:
 
     @property
     def label(self) -> str:
-        return f"{self.variant.model_label}: {self.variant.label}"
+        return self.variant.full_label
 
 
 def find_chosen(survey: Survey, what: str | None, selection: Selection) -> tuple[Chosen, ...]:
@@ -102,13 +102,13 @@ def _limit(survey: Survey, text: str) -> int:
 
 
 def _variant(survey: Survey, name: str) -> PlannedVariant:
-    found = _distinct(v for v in survey.variants if name in (v.label, f"{v.model_label}: {v.label}"))
+    found = _distinct(v for v in survey.variants if name in (v.label, v.full_label))
     if len(found) == 1:
         return found[0]
     if found:
         raise GridError(f"{name!r}: {_which(survey, found)}")
     labels = list(dict.fromkeys(variant.label for variant in survey.variants))
-    full = [f"{variant.model_label}: {variant.label}" for variant in survey.variants]
+    full = [variant.full_label for variant in survey.variants]
     known = full if ": " in name else labels
     raise GridError(
         f"{name!r}: {survey.grid.source.name} has no such cell{nearest(name, known)} Its variants are "
@@ -124,7 +124,7 @@ def _distinct(variants: Iterable[PlannedVariant]) -> list[PlannedVariant]:
 def _which(survey: Survey, found: Sequence[PlannedVariant]) -> str:
     """Several variants of one name, each with what tells it from the first."""
     if len({variant.model_label for variant in found}) == len(found):
-        return f"several models have it; name one of {', '.join(f'{v.model_label}: {v.label}' for v in found)}"
+        return f"several models have it; name one of {', '.join(v.full_label for v in found)}"
     first = found[0]
     lines = [f"{len(found)} variants have this name; give the patch id of one: {first.patch_id}"]
     for other in found[1:]:

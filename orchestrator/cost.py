@@ -81,17 +81,18 @@ def expected_tokens(contexts: Iterable[OwedContext]) -> tuple[int, int]:
     """Thinking tokens that one model's contexts are expected to take, and how many stored traces tell."""
     contexts = list(contexts)
     benchmarks = [question.benchmark for question in contexts[0].variant.distinct]
-    unseen, lengths = Lengths(benchmarks), Lengths(benchmarks)
+    lengths = Lengths(benchmarks)
+    unseen = lengths.expect()
     longest = max(owed.limit for owed in contexts)
     for owed in contexts:
         if owed.held is not None:
             for number, tokens in enumerate(owed.held.lengths):
                 question, length = number // len(owed.seeds), tokens
                 if number in owed.held.growing or tokens >= owed.limit:  # it was cut: how long it is, is not known
-                    length = min(longest, max(tokens, round(unseen.expect(question))))
+                    length = min(longest, max(tokens, round(unseen[question])))
                 if tokens >= 0:
                     lengths.observe(question, length)
-    whole = [lengths.expect(question) for question in range(lengths.questions)]
+    whole: list[float] = lengths.expect().tolist()
     untouched: dict[int, float] = {}
     total = 0.0
     for owed in contexts:

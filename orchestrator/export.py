@@ -105,4 +105,4 @@ def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit
 
 
 def _full_name(variant: PlannedVariant) -> str:
-    return f"{variant.model_label}: {variant.label}"
+    return variant.full_label

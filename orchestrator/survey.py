@@ -66,6 +66,11 @@ class PlannedVariant:
     """Where it stands in the grid."""
 
     @property
+    def full_label(self) -> str:
+        """What tells it from the variants of every model of the grid."""
+        return f"{self.model_label}: {self.label}"
+
+    @property
     def dense(self) -> bool:
         return self.spec.method == "dense"
 
@@ -84,7 +89,7 @@ class Survey:
     def labels(self) -> dict[str, str]:
         """What people call each patch, by its id."""
         several = len({variant.model_label for variant in self.variants}) > 1
-        return {v.patch_id: f"{v.model_label}: {v.label}" if several else v.label for v in self.variants}
+        return {v.patch_id: v.full_label if several else v.label for v in self.variants}
 
     def dense_of(self, variant: PlannedVariant) -> PlannedVariant | None:
         """The dense variant of the same model, which the others are compared with."""

@@ -27,7 +27,7 @@ def final_table(results: Results) -> str:
     several = len({variant.model_label for variant in results.survey.variants}) > 1
     for benchmark in results.survey.benchmarks:
         for variant in results.survey.variants:
-            label = f"{variant.model_label}: {variant.label}" if several else variant.label
+            label = variant.full_label if several else variant.label
             names = [(variant.patch_id, benchmark.name, limit) for limit in grid.token_limits]
             row = [cell_text(cells[name], results.against_dense.get(name)) for name in names]
             table.add_row(benchmark.name if variant is results.survey.variants[0] else "", label, *row)

@@ -86,7 +86,7 @@ class Tracker:
         name = name_of({"sweep": self._sweep_name(), "contexts": [d.context.context_id for d in variant.decodings]})
         settings = {f"prune.{key}": _text(value) for key, value in to_json(variant.spec).items()}
         settings["model"] = variant.model_label
-        run = self._run(name, f"{variant.model_label}: {variant.label}", sweep, settings)
+        run = self._run(name, variant.full_label, sweep, settings)
         metrics = [metric for cell in cells if cell.metrics.complete for metric in _curve(cell)]
         self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.patch", variant.patch_id)])
         by_limit: dict[int, list[Cell]] = {}

@@ -6,6 +6,7 @@ every loss anyway. An actor works in one thread and listens in another, so that 
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backend import Devices
-from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
+from orchestrator.events import Event, Leaving, Reported, WorkerLost, WorkerReady
 from workers.following import follow
 from workers.inbox import Inbox
 from workers.messages import Facts, Failure, Report, Task
@@ -33,6 +34,10 @@ T = TypeVar("T")
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
 """Environment that must reach the workers when the cluster was started without it."""
 
+NOTICE_SECONDS = 2.0
+"""How often Ray is asked which nodes are to be taken away: it answers in a millisecond, and a spot notice is given 30 s
+ahead on the shortest-spoken cloud."""
+
 
 class Host:
     """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
@@ -42,8 +47,9 @@ class Host:
         self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 
-    def facts(self) -> Facts:
-        return self._worker.facts()
+    def facts(self) -> tuple[str, Facts]:
+        """The node it is on, and what the worker says of itself."""
+        return ray.get_runtime_context().get_node_id(), self._worker.facts()
 
     def serve(self) -> Iterator[Report]:
         # Not `yield from`: Ray sends values into its generators, and a plain iterator inside cannot take them.
@@ -77,6 +83,10 @@ class _Actor:
     ready: Any
     reports: Any
     log: str = ""
+    node: str = ""
+    """Known once it is ready."""
+    leaves: bool = False
+    """Whether it has been told that its node is to be taken away."""
 
 
 @dataclass
@@ -85,6 +95,7 @@ class RayBackend:
 
     _actors: dict[str, _Actor] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
+    _asked_at: float = 0.0
 
     @classmethod
     def connect(cls) -> "RayBackend":
@@ -134,17 +145,39 @@ class RayBackend:
             self._lose(worker, failure)
 
     def poll(self, seconds: float) -> Sequence[Event]:
+        if (now := time.monotonic()) - self._asked_at >= NOTICE_SECONDS:
+            self._asked_at = now
+            self._events += self._notices()
         if not self._events:
             self._collect(seconds)
         events, self._events = self._events, []
         return events
+
+    def _notices(self) -> Iterator[Leaving]:
+        """Tell of each worker whose node is being drained, once.
+
+        Whoever knows tells Ray: its autoscaler, a node that is sent SIGTERM (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S), or
+        `ray drain-node` in a cloud's hook for spot notices. Ray puts nothing new on such a node, so that the worker
+        which takes a leaving one's place comes up elsewhere.
+        """
+        for node, deadline in ray._private.state.state.get_draining_nodes().items():
+            leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.leaves]
+            for name in leaving:
+                self._actors[name].leaves = True
+            if leaving:
+                until = (
+                    f", at {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))} at the latest"
+                    if deadline
+                    else ""
+                )
+                yield Leaving(tuple(leaving), f"their node {node[:8]} is to be taken away{until}")
 
     def _collect(self, seconds: float) -> None:
         waiting: dict[Any, str] = {}
         for worker, actor in self._actors.items():
             waiting[actor.ready if actor.ready is not None else actor.reports] = worker
         if not waiting:
-            _pause(seconds)
+            time.sleep(seconds)
             return
         futures = list(waiting)
         done, _ = ray.wait(futures, num_returns=len(futures), timeout=0, fetch_local=False)
@@ -159,7 +192,8 @@ class RayBackend:
             return
         try:
             if future is actor.ready:
-                facts: Facts = ray.get(future)
+                facts: Facts
+                actor.node, facts = ray.get(future)
                 actor.ready, actor.log = None, facts.log
                 self._events.append(WorkerReady(worker, facts))
             else:
@@ -196,12 +230,6 @@ class RayBackend:
             ray.kill(actor.handle)
         self._actors.clear()
         ray.shutdown()
-
-
-def _pause(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)
 
 
 def _line(error: BaseException) -> str:

@@ -3,11 +3,14 @@
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from mlflow.tracking import MlflowClient
+from ray.cluster_utils import Cluster
 
 from orchestrator.faults import Driven
 from orchestrator.store import Store, load_draws
@@ -20,6 +23,21 @@ SWEEP = (sys.executable, "-m", "tests.drilled_sweep")
 
 Trace = tuple[str, tuple[int, ...]]
 """(digest of the weights, prompt ids): what names a trace where decoding is greedy."""
+
+
+@contextmanager
+def cluster_of(cores: int, **environment: str) -> Iterator[Cluster]:
+    """A Ray cluster that sweeps join by the environment: a head without cores, and a node that holds all workers that
+    need one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RAY_AUTH_MODE": "disabled", **environment}.items():
+            patch.setenv(name, value)
+        patch.chdir(ROOT)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster.add_node(num_cpus=cores)
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+        cluster.shutdown()
 
 
 @dataclass

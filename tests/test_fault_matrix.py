@@ -18,7 +18,7 @@ from orchestrator.__main__ import main
 from orchestrator.faults import children
 from orchestrator.ray_backend import run_on_host
 from orchestrator.sameness import compare_stores
-from tests.drilled_demo import ROOT, Demo
+from tests.drilled_demo import Demo, cluster_of
 from tests.struck_store import Deed, Moment, Strike, Victim, struck
 
 NODE_LOST = Strike("draws", Moment.DURING, Victim.NODE)
@@ -62,16 +62,8 @@ pytestmark = pytest.mark.timeout(900)  # one sweep with all its faults is one fi
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head without cores, and a node that holds all workers that need one."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in {"RAY_AUTH_MODE": "disabled", **FAST_RAY}.items():
-            environment.setenv(name, value)
-        environment.chdir(ROOT)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        cluster.add_node(num_cpus=2)
-        environment.setenv("RAY_ADDRESS", cluster.address)
+    with cluster_of(2, **FAST_RAY) as cluster:
         yield cluster
-        cluster.shutdown()
 
 
 @dataclass(frozen=True)

@@ -174,9 +174,11 @@ class Driver:
     def _recipe(self, command: StartWorker) -> Recipe:
         runtime, cache = self._runtime, str(self._scratch / "patches")
         if command.role is Role.PRUNE:
-            return PruneRecipe(self._store, str(self._scratch / "pruning"))
+            return PruneRecipe(self._store, str(self._scratch / "pruning"), runtime.store_seconds)
         if command.role is Role.GRADE:
-            return GradeRecipe(self._store, runtime.grader, runtime.grader_processes, runtime.grader_seconds)
+            return GradeRecipe(
+                self._store, runtime.grader, runtime.grader_processes, runtime.grader_seconds, runtime.store_seconds
+            )
         assert command.shape is not None
         contexts = (work.context for work in self._core.state.contexts.values())
         context = next(context for context in contexts if context.shape == command.shape)

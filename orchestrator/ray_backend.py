@@ -6,9 +6,13 @@ every loss anyway. An actor works in one thread and listens in another, so that 
 
 import json
 import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 # Read when ray is imported. A local Ray needs no token; one that was started by the user keeps the user's own mode.
@@ -23,10 +27,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backend import Devices
 from orchestrator.events import Event, Leaving, Reported, WorkerLost, WorkerReady
+from orchestrator.lease import Place
 from workers.following import follow
 from workers.inbox import Inbox
 from workers.messages import Facts, Failure, Report, Task
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
+from workers.store_errors import StoreError
 from workers.worker import Worker, WorkerFault, serve
 
 T = TypeVar("T")
@@ -42,8 +48,10 @@ ahead on the shortest-spoken cloud."""
 class Host:
     """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
 
-    def __init__(self, name: str, recipe: Recipe) -> None:
+    def __init__(self, name: str, recipe: Recipe, place: Place | None) -> None:
         follow(os.getppid())  # the raylet; by Ray's own check a worker commits on for seconds when its node is lost
+        if place is not None:
+            threading.Thread(target=_leave_with, args=(place,), name="place", daemon=True).start()
         self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 
@@ -61,6 +69,17 @@ class Host:
 
     def close(self) -> None:
         self._inbox.close()
+
+
+def _leave_with(place: Place) -> None:
+    """End this process once its driver's place has been taken: what it commits from then on, the other makes, too."""
+    other: str | None = None
+    while other is None:
+        with suppress(StoreError):  # nor can anything be committed
+            other = place.taken_by()
+        time.sleep(0 if other else place.beat_seconds)
+    print(f"this worker's driver has lost its place to {other}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _passed_on() -> dict[str, str]:
@@ -96,10 +115,14 @@ class RayBackend:
     _actors: dict[str, _Actor] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
     _asked_at: float = 0.0
+    _place: Place | None = None
 
     @classmethod
-    def connect(cls) -> "RayBackend":
-        """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine."""
+    def connect(cls, place: Place | None = None) -> "RayBackend":
+        """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine.
+
+        Workers end when the driver's `place` is taken by another.
+        """
         passed = _passed_on()
         address = os.environ.get("RAY_ADDRESS")
         ray.init(
@@ -109,7 +132,7 @@ class RayBackend:
             runtime_env={"env_vars": passed} if passed else None,
             **({} if address else {"include_dashboard": False}),
         )
-        return cls()
+        return cls(_place=place)
 
     def devices(self) -> Devices:
         total = ray.cluster_resources()
@@ -128,7 +151,7 @@ class RayBackend:
             concurrency_groups={"control": 1},
             runtime_env={"env_vars": environment} if environment else None,
         )(Host)
-        handle = actor.remote(worker, recipe)
+        handle = actor.remote(worker, recipe, self._place)
         self._actors[worker] = _Actor(
             handle, ready=handle.facts.remote(), reports=handle.serve.options(num_returns="streaming").remote()
         )
@@ -142,7 +165,7 @@ class RayBackend:
     def discard(self, worker: str, failure: Failure) -> None:
         if (actor := self._actors.get(worker)) is not None:
             ray.kill(actor.handle)
-            self._lose(worker, failure)
+            self._lose(worker, replace(failure, log=failure.log or actor.log))
 
     def poll(self, seconds: float) -> Sequence[Event]:
         if (now := time.monotonic()) - self._asked_at >= NOTICE_SECONDS:

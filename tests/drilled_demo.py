@@ -54,14 +54,16 @@ class Demo:
         self.engines = ScriptedEngines(str(self.ledger))
         (self.folder / "grid.yaml").write_text(self.grid)
 
-    def start(self, strikes: Sequence[Strike] = ()) -> Driven:
-        """The sweep's command, run or run again."""
+    def start(
+        self, strikes: Sequence[Strike] = (), *options: str, before: Sequence[str] = (), log: str = "log"
+    ) -> Driven:
+        """The sweep's command, run or run again: with further options, or by another command `before` it."""
         write_strikes(self.folder / "strikes.json", strikes)
         grid, store, ledger, file = (
             str(self.folder / name) for name in ("grid.yaml", "store", "ledger", "strikes.json")
         )
-        command = [*SWEEP, grid, "--store", store, "--ledger", ledger, "--strikes", file]
-        return Driven(command, self.folder / "log")
+        command = [*before, *SWEEP, grid, "--store", store, "--ledger", ledger, "--strikes", file, *options]
+        return Driven(command, self.folder / log)
 
     def finish(self) -> int:
         """Run it undisturbed to its end; returns the exit status."""
@@ -80,9 +82,9 @@ class Demo:
         made = self.engines.generated()
         return Counter((hashlib.sha256(one.variant.encode()).hexdigest(), one.prompt_ids) for one in made)
 
-    def log(self) -> str:
-        """What all runs said."""
-        return (self.folder / "log").read_text()
+    def log(self, name: str = "log") -> str:
+        """What all runs said that wrote this log."""
+        return (self.folder / name).read_text()
 
     def table(self) -> str:
         """The table that was printed last."""

@@ -12,8 +12,14 @@ import pytest
 from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 
+from orchestrator.driver import Driver, make_core
 from orchestrator.faults import Driven
+from orchestrator.grid import read_grid
+from orchestrator.holdings import read_holdings
+from orchestrator.local_backend import LocalBackend
+from orchestrator.plan import make_plan
 from orchestrator.store import Store, load_draws
+from orchestrator.survey import survey
 from tests.struck_store import Strike, write_strikes
 from workers.scripted_engine import ScriptedEngines
 
@@ -71,6 +77,17 @@ class Demo:
         while driven.status is None:
             driven.hear(1.0)
         return driven.status
+
+    def finish_here(self) -> None:
+        """Run it undisturbed in threads of this process, for its store alone."""
+        surveyed = survey(read_grid(self.folder / "grid.yaml"))
+        plan, backend = make_plan(surveyed, read_holdings(self.store, surveyed)), LocalBackend(cpus=2)
+        core = make_core(plan, self.store, surveyed.grid.runtime, backend.devices())
+        driver = Driver(core, plan, backend, self.store, self.folder / "scratch", [], self.engines)
+        try:
+            assert driver.run() == "done"
+        finally:
+            backend.close()
 
     def held(self) -> set[Trace]:
         """The traces that are committed."""

@@ -3,7 +3,8 @@
 The one is published first, read back, compared, and only then are the parts that it stands for removed. Whatever dies
 in between leaves files whose sources another file holds, too: readers take each source once, and the next compaction
 removes them. A part that cannot be read whole is not touched. Parts that are committed meanwhile are not touched.
-Two compactors at once do no harm: a compacted part is named by its sources.
+Two compactors at once do no harm: a compacted part is named by its sources. What killed writers have left under
+temporary names is removed along with it, a day later at the earliest.
 """
 
 from collections.abc import Iterable
@@ -44,7 +45,13 @@ def compact_finished(store: Store, context_ids: Iterable[str]) -> int:
     Call it when nothing of these contexts is being made: at the end of a sweep. It is safe at any other time, but its
     work is soon undone by new parts.
     """
-    return sum(compact(store, table, context_id) for context_id in context_ids for table in TABLES)
+    fewer = 0
+    for context_id in context_ids:
+        for table in TABLES:
+            fewer += compact(store, table, context_id)
+            store.files.remove_left_behind(f"{table}/{context_id}")
+    store.files.remove_left_behind("patches")
+    return fewer
 
 
 def compacted_name(sources: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ from orchestrator.events import (
     StopAsked,
     Tick,
 )
+from orchestrator.lease import Displaced
 from orchestrator.plan import Plan
 from orchestrator.progress import say
 from orchestrator.store import Store
@@ -57,21 +58,24 @@ class Driver:
         scratch: Path,
         observers: Sequence[Observer] = (),
         start_engine: StartEngine = start_vllm,
-        stops: "SimpleQueue[str] | None" = None,
+        displaced: "SimpleQueue[str] | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`stops`: from any thread, a reason put in there ends the sweep in order."""
+        """`displaced`: from any thread, a reason put in there ends the run at once, with `Displaced`."""
         self._core, self._backend, self._store = core, backend, store
         self._runtime = plan.survey.grid.runtime
         self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
         self._scratch, self._observers, self._start_engine, self._clock = scratch, observers, start_engine, clock
-        self._stops: SimpleQueue[str] = stops or SimpleQueue()
+        self._displaced: SimpleQueue[str] = displaced or SimpleQueue()
         self._asked: list[Event] = []
         self._gpus = backend.devices().gpus
         self._errands = Errands(store, self._contexts, self._runtime.store_seconds, say)
 
     def run(self) -> str:
-        """Drive to the end; returns why it ended: "done", a stop's reason, or what keeps it from going on."""
+        """Drive to the end; returns why it ended: "done", a stop's reason, or what keeps it from going on.
+
+        Raises Displaced; the workers are then still to be let go, by closing the backend.
+        """
         with self._signals():
             pending: list[Event] = [Tick()]
             while self._core.finished is None:
@@ -83,8 +87,8 @@ class Driver:
                     for observer in self._observers:
                         observer.observe(self._core, event, commands, now)
                 asked, self._asked = self._asked, []
-                while not self._stops.empty():
-                    asked.append(StopAsked(self._stops.get()))
+                if not self._displaced.empty():
+                    raise Displaced(self._displaced.get())
                 done = self._errands.run(self._clock())
                 pending = [*asked, *done, *self._backend.poll(0 if asked or done else POLL_SECONDS)] or [Tick()]
         return self._core.finished
@@ -116,9 +120,11 @@ class Driver:
     def _recipe(self, command: StartWorker) -> Recipe:
         runtime, cache = self._runtime, str(self._scratch / "patches")
         if command.role is Role.PRUNE:
-            return PruneRecipe(self._store, str(self._scratch / "pruning"))
+            return PruneRecipe(self._store, str(self._scratch / "pruning"), runtime.store_seconds)
         if command.role is Role.GRADE:
-            return GradeRecipe(self._store, runtime.grader, runtime.grader_processes, runtime.grader_seconds)
+            return GradeRecipe(
+                self._store, runtime.grader, runtime.grader_processes, runtime.grader_seconds, runtime.store_seconds
+            )
         assert command.shape is not None
         contexts = (work.context for work in self._core.state.contexts.values())
         context = next(context for context in contexts if context.shape == command.shape)

@@ -10,6 +10,7 @@ Everything here raises `StoreUnavailable`, and no `OSError`: with the place, the
 import contextlib
 import errno
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ from workers.store_errors import unavailable
 
 PATIENCE = 100
 """How often a listing is repeated while files vanish from under it."""
+
+SCRATCH = ".tmp"
+LEFT_BEHIND_SECONDS = 24 * 3600
+"""By a file's own time, which may be another machine's: a day is more than clocks differ."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,19 @@ class Files:
         with self._told(f"{path} cannot be removed"), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(f"{self.root}/{path}")
 
+    def remove_left_behind(self, folder: str) -> None:
+        """Remove temporary files below a folder whose writers must be dead: nobody writes one file for a day.
+
+        Object storage has none.
+        """
+        if not self.local:
+            return
+        with self._told(f"{folder} cannot be swept"):
+            for scratch in Path(self.root, folder).rglob(f".*{SCRATCH}"):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - scratch.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                        scratch.unlink()
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def read(self, path: str) -> bytes | None:
@@ -180,7 +198,7 @@ class Files:
 def _written_beside(target: Path, content: bytes | pa.Buffer) -> Iterator[Path]:
     """A flushed file of this content under a temporary name beside `target`, which is gone afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.parent / f".{uuid.uuid4().hex}.tmp"
+    scratch = target.parent / f".{uuid.uuid4().hex}{SCRATCH}"
     try:
         with scratch.open("wb") as file:
             file.write(content)

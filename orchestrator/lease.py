@@ -6,8 +6,12 @@ writes the claim again at every beat; it also finds out if another has taken the
 
 A driver that was killed is known to be dead on its own machine at once, and elsewhere when its beats stay away. One
 that is stopped (SIGSTOP, a suspended laptop) is refused its place on its own machine, since it may go on; from another
-machine it looks dead, and its place is taken. When it goes on, it finds that out within a beat and must stop. Until
-then two drivers may work at once: they make some draws twice, of which one counts, and lose none.
+machine it looks dead, and its place is taken. When it goes on, it finds that out within a beat and must stop.
+
+Its workers look after the place, too (`Place`): within a beat of its being taken they are gone, though their driver be
+stopped or cut off, so that they commit nothing more and free their devices. The successor waits as long before it
+begins, and then counts what the store holds. A worker that is itself stopped, or cannot read the store, for longer than
+that may commit once more when it goes on: that draw is made twice, of which one counts. None is lost.
 """
 
 import getpass
@@ -20,7 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.claims import LONGEST_BEAT, Claim, Verdict, Watched, judge, read_claim, who
@@ -34,6 +38,36 @@ RELEASE_SECONDS = 5.0
 """How long a beat that is on its way is waited for at the end; without the store, it is left behind."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """A driver's place at a sweep, as its workers see it. It pickles."""
+
+    store: Store
+    path: str
+    token: str
+    beat_seconds: float
+
+    def taken_by(self) -> str | None:
+        """Who has taken the place; None while nobody has. Raises StoreUnavailable if that cannot be said.
+
+        A claim that is gone was another's by then, who has ended since: only he removes it who has it, or takes it.
+        """
+        found = self._read()
+        if found is None:
+            time.sleep(SETTLE_SECONDS)  # it may just be changing hands
+            found = self._read()
+        if found is None:
+            return "a driver that has ended since"
+        return None if found.token == self.token else who(found)
+
+    def _read(self) -> Claim | None:
+        return read_claim(self.store.get_document(self.path))
+
+
+class Displaced(Exception):
+    """Another driver has this one's place. Nothing more may be committed from here; the message says who has it."""
+
+
 class SweepHeld(StoreError):
     """Another driver, which is alive, drives this sweep. The message says who, where, since when, and what to do."""
 
@@ -45,7 +79,7 @@ def hold_lease(
     say: Callable[[str], None],
     on_lost: Callable[[str], None],
     beat_seconds: float = BEAT_SECONDS,
-) -> Iterator[None]:
+) -> Iterator[Place]:
     """Be the only driver of sweep `name` in `store` for as long as the block runs.
 
     Raises SweepHeld if another is alive, and StoreUnavailable. `say` is told what is waited for. `on_lost` is called at
@@ -56,7 +90,7 @@ def hold_lease(
     beats = threading.Thread(target=lease.beat_on, name="lease", daemon=True)
     beats.start()
     try:
-        yield
+        yield lease.place()
     finally:
         lease.ended.set()
         beats.join(RELEASE_SECONDS)
@@ -96,10 +130,14 @@ class _Lease:
         self._path = claim_path(name)
         self.ended = threading.Event()
 
+    def place(self) -> Place:
+        return Place(self._store, self._path, self._claim.token, self._claim.beat_seconds)
+
     def take(self) -> None:
         """Take the place if nobody alive has it, and wait until that can be said."""
         watched: Watched | None = None
         began = time.monotonic()
+        settle = SETTLE_SECONDS
         while True:
             found = self._read()
             if found is not None and found.token == self._claim.token:
@@ -116,9 +154,12 @@ class _Lease:
                     raise SweepHeld(self._refusal(found))
                 case Verdict.TAKE:
                     if found is not None:
+                        if watched is not None and watched.running is None:
+                            # It only looks dead, and its workers live until they look next.
+                            settle = SETTLE_SECONDS + min(found.beat_seconds, LONGEST_BEAT)
                         self._store.files.remove(self._path)
                     if self._store.create_document(self._path, self._claim.document()):
-                        time.sleep(SETTLE_SECONDS)
+                        time.sleep(settle)
                 case Verdict.WATCH:
                     assert found is not None
                     time.sleep(min(found.beat_seconds, LONGEST_BEAT) / 2)
@@ -128,9 +169,8 @@ class _Lease:
         silent = False
         while not self.ended.wait(self._claim.beat_seconds):
             try:
-                found = self._read()
-                if found is not None and found.token != self._claim.token:
-                    self._on_lost(f"another driver has taken over {self._name}: {who(found)}")
+                if (other := self.place().taken_by()) is not None:
+                    self._on_lost(f"another driver has taken over {self._name}: {other}")
                     return
                 self._claim = replace(self._claim, beat=self._claim.beat + 1)
                 self._store.put_document(self._path, self._claim.document())

@@ -6,8 +6,13 @@ every loss anyway. An actor works in one thread and listens in another, so that 
 
 import json
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 # Read when ray is imported. A local Ray needs no token; one that was started by the user keeps the user's own mode.
@@ -21,11 +26,13 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backend import Devices
-from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
+from orchestrator.events import Event, Leaving, Reported, WorkerLost, WorkerReady
+from orchestrator.lease import Place
 from workers.following import follow
 from workers.inbox import Inbox
 from workers.messages import Facts, Failure, Report, Task
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
+from workers.store_errors import StoreError
 from workers.worker import Worker, WorkerFault, serve
 
 T = TypeVar("T")
@@ -33,17 +40,24 @@ T = TypeVar("T")
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
 """Environment that must reach the workers when the cluster was started without it."""
 
+NOTICE_SECONDS = 2.0
+"""How often Ray is asked which nodes are to be taken away: it answers in a millisecond, and a spot notice is given 30 s
+ahead on the shortest-spoken cloud."""
+
 
 class Host:
     """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
 
-    def __init__(self, name: str, recipe: Recipe) -> None:
+    def __init__(self, name: str, recipe: Recipe, place: Place | None) -> None:
         follow(os.getppid())  # the raylet; by Ray's own check a worker commits on for seconds when its node is lost
+        if place is not None:
+            threading.Thread(target=_leave_with, args=(place,), name="place", daemon=True).start()
         self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 
-    def facts(self) -> Facts:
-        return self._worker.facts()
+    def facts(self) -> tuple[str, Facts]:
+        """The node it is on, and what the worker says of itself."""
+        return ray.get_runtime_context().get_node_id(), self._worker.facts()
 
     def serve(self) -> Iterator[Report]:
         # Not `yield from`: Ray sends values into its generators, and a plain iterator inside cannot take them.
@@ -55,6 +69,17 @@ class Host:
 
     def close(self) -> None:
         self._inbox.close()
+
+
+def _leave_with(place: Place) -> None:
+    """End this process once its driver's place has been taken: what it commits from then on, the other makes, too."""
+    other: str | None = None
+    while other is None:
+        with suppress(StoreError):  # nor can anything be committed
+            other = place.taken_by()
+        time.sleep(0 if other else place.beat_seconds)
+    print(f"this worker's driver has lost its place to {other}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _passed_on() -> dict[str, str]:
@@ -77,6 +102,10 @@ class _Actor:
     ready: Any
     reports: Any
     log: str = ""
+    node: str = ""
+    """Known once it is ready."""
+    leaves: bool = False
+    """Whether it has been told that its node is to be taken away."""
 
 
 @dataclass
@@ -85,10 +114,15 @@ class RayBackend:
 
     _actors: dict[str, _Actor] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
+    _asked_at: float = 0.0
+    _place: Place | None = None
 
     @classmethod
-    def connect(cls) -> "RayBackend":
-        """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine."""
+    def connect(cls, place: Place | None = None) -> "RayBackend":
+        """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine.
+
+        Workers end when the driver's `place` is taken by another.
+        """
         passed = _passed_on()
         address = os.environ.get("RAY_ADDRESS")
         ray.init(
@@ -98,7 +132,7 @@ class RayBackend:
             runtime_env={"env_vars": passed} if passed else None,
             **({} if address else {"include_dashboard": False}),
         )
-        return cls()
+        return cls(_place=place)
 
     def devices(self) -> Devices:
         total = ray.cluster_resources()
@@ -117,7 +151,7 @@ class RayBackend:
             concurrency_groups={"control": 1},
             runtime_env={"env_vars": environment} if environment else None,
         )(Host)
-        handle = actor.remote(worker, recipe)
+        handle = actor.remote(worker, recipe, self._place)
         self._actors[worker] = _Actor(
             handle, ready=handle.facts.remote(), reports=handle.serve.options(num_returns="streaming").remote()
         )
@@ -131,20 +165,42 @@ class RayBackend:
     def discard(self, worker: str, failure: Failure) -> None:
         if (actor := self._actors.get(worker)) is not None:
             ray.kill(actor.handle)
-            self._lose(worker, failure)
+            self._lose(worker, replace(failure, log=failure.log or actor.log))
 
     def poll(self, seconds: float) -> Sequence[Event]:
+        if (now := time.monotonic()) - self._asked_at >= NOTICE_SECONDS:
+            self._asked_at = now
+            self._events += self._notices()
         if not self._events:
             self._collect(seconds)
         events, self._events = self._events, []
         return events
+
+    def _notices(self) -> Iterator[Leaving]:
+        """Tell of each worker whose node is being drained, once.
+
+        Whoever knows tells Ray: its autoscaler, a node that is sent SIGTERM (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S), or
+        `ray drain-node` in a cloud's hook for spot notices. Ray puts nothing new on such a node, so that the worker
+        which takes a leaving one's place comes up elsewhere.
+        """
+        for node, deadline in ray._private.state.state.get_draining_nodes().items():
+            leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.leaves]
+            for name in leaving:
+                self._actors[name].leaves = True
+            if leaving:
+                until = (
+                    f", at {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))} at the latest"
+                    if deadline
+                    else ""
+                )
+                yield Leaving(tuple(leaving), f"their node {node[:8]} is to be taken away{until}")
 
     def _collect(self, seconds: float) -> None:
         waiting: dict[Any, str] = {}
         for worker, actor in self._actors.items():
             waiting[actor.ready if actor.ready is not None else actor.reports] = worker
         if not waiting:
-            _pause(seconds)
+            time.sleep(seconds)
             return
         futures = list(waiting)
         done, _ = ray.wait(futures, num_returns=len(futures), timeout=0, fetch_local=False)
@@ -159,7 +215,8 @@ class RayBackend:
             return
         try:
             if future is actor.ready:
-                facts: Facts = ray.get(future)
+                facts: Facts
+                actor.node, facts = ray.get(future)
                 actor.ready, actor.log = None, facts.log
                 self._events.append(WorkerReady(worker, facts))
             else:
@@ -196,12 +253,6 @@ class RayBackend:
             ray.kill(actor.handle)
         self._actors.clear()
         ray.shutdown()
-
-
-def _pause(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)
 
 
 def _line(error: BaseException) -> str:

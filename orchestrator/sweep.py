@@ -13,7 +13,7 @@ from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, swee
 from orchestrator.compaction import compact_finished
 from orchestrator.grid import Grid, read_grid
 from orchestrator.holdings import read_holdings
-from orchestrator.lease import hold_lease
+from orchestrator.lease import BEAT_SECONDS, Displaced, Place, hold_lease
 from orchestrator.plan import Plan, make_plan
 from orchestrator.progress import closing_line, say, show_progress
 from orchestrator.results import Results, read_results
@@ -36,7 +36,7 @@ def sweep(grid_path: Path, store_uri: str | None = None) -> int:
     return run(grid, open_store(grid, store_uri))
 
 
-def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm) -> int:
+def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_seconds: float = BEAT_SECONDS) -> int:
     """Run or resume `grid` into `store` on engines that `start_engine` starts. Returns the exit status.
 
     Raises GridError or StoreError, SweepHeld among them, before anything is started; afterwards a store that fails
@@ -46,16 +46,19 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm) -> int
     if plan.nothing_owed:
         say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
         return conclude(grid, store, read_results(store, surveyed), "done")
-    stops: SimpleQueue[str] = SimpleQueue()
-    with hold_lease(store, grid.name, say, stops.put):
+    displaced: SimpleQueue[str] = SimpleQueue()
+    with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as place:
         try:
-            reason = drive(plan, store, start_engine, stops)
+            reason = drive(plan, store, start_engine, place, displaced)
             track_to_the_end(store, surveyed)
             results = read_results(store, surveyed)
             if results.complete:
                 compact_finished(store, [owed.decoding.context.context_id for owed in plan.contexts])
         except StoreError as error:
             say(f"{grid.name}: not finished: {error}")
+            return INCOMPLETE
+        except Displaced as error:
+            say(f"{grid.name}: not finished by this driver: {error}. Nothing was lost, and nothing needs to be done")
             return INCOMPLETE
     return conclude(grid, store, results, reason)
 
@@ -88,8 +91,8 @@ def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
     return surveyed, plan
 
 
-def drive(plan: Plan, store: Store, start_engine: StartEngine, stops: "SimpleQueue[str]") -> str:
-    """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended."""
+def drive(plan: Plan, store: Store, start_engine: StartEngine, place: Place, displaced: "SimpleQueue[str]") -> str:
+    """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended. Raises Displaced."""
     from orchestrator.driver import Driver, Observer
     from orchestrator.owing import make_core
     from orchestrator.ray_backend import RayBackend
@@ -99,7 +102,7 @@ def drive(plan: Plan, store: Store, start_engine: StartEngine, stops: "SimpleQue
         f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, "
         f"{plan.draws_held} draws are held; starting Ray"
     )
-    backend = RayBackend.connect()
+    backend = RayBackend.connect(place)
     try:
         # Once more: an engine that outlived a killed driver may have committed while Ray started.
         plan = make_plan(plan.survey, read_holdings(store, plan.survey))
@@ -116,7 +119,7 @@ def drive(plan: Plan, store: Store, start_engine: StartEngine, stops: "SimpleQue
             show_progress(plan.survey.labels) as progress,
         ):
             views: list[Observer] = [progress, tracking]
-            reason = Driver(core, plan, backend, store, Path(scratch), views, start_engine, stops).run()
+            reason = Driver(core, plan, backend, store, Path(scratch), views, start_engine, displaced).run()
         say(f"{grid.name}: {closing_line(core)}")
         return reason
     finally:

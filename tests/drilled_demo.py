@@ -3,14 +3,23 @@
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from mlflow.tracking import MlflowClient
+from ray.cluster_utils import Cluster
 
+from orchestrator.driver import Driver, make_core
 from orchestrator.faults import Driven
+from orchestrator.grid import read_grid
+from orchestrator.holdings import read_holdings
+from orchestrator.local_backend import LocalBackend
+from orchestrator.plan import make_plan
 from orchestrator.store import Store, load_draws
+from orchestrator.survey import survey
 from tests.struck_store import Strike, write_strikes
 from workers.scripted_engine import ScriptedEngines
 
@@ -20,6 +29,21 @@ SWEEP = (sys.executable, "-m", "tests.drilled_sweep")
 
 Trace = tuple[str, tuple[int, ...]]
 """(digest of the weights, prompt ids): what names a trace where decoding is greedy."""
+
+
+@contextmanager
+def cluster_of(cores: int, **environment: str) -> Iterator[Cluster]:
+    """A Ray cluster that sweeps join by the environment: a head without cores, and a node that holds all workers that
+    need one."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RAY_AUTH_MODE": "disabled", **environment}.items():
+            patch.setenv(name, value)
+        patch.chdir(ROOT)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster.add_node(num_cpus=cores)
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+        cluster.shutdown()
 
 
 @dataclass
@@ -36,14 +60,16 @@ class Demo:
         self.engines = ScriptedEngines(str(self.ledger))
         (self.folder / "grid.yaml").write_text(self.grid)
 
-    def start(self, strikes: Sequence[Strike] = ()) -> Driven:
-        """The sweep's command, run or run again."""
+    def start(
+        self, strikes: Sequence[Strike] = (), *options: str, before: Sequence[str] = (), log: str = "log"
+    ) -> Driven:
+        """The sweep's command, run or run again: with further options, or by another command `before` it."""
         write_strikes(self.folder / "strikes.json", strikes)
         grid, store, ledger, file = (
             str(self.folder / name) for name in ("grid.yaml", "store", "ledger", "strikes.json")
         )
-        command = [*SWEEP, grid, "--store", store, "--ledger", ledger, "--strikes", file]
-        return Driven(command, self.folder / "log")
+        command = [*before, *SWEEP, grid, "--store", store, "--ledger", ledger, "--strikes", file, *options]
+        return Driven(command, self.folder / log)
 
     def finish(self) -> int:
         """Run it undisturbed to its end; returns the exit status."""
@@ -51,6 +77,17 @@ class Demo:
         while driven.status is None:
             driven.hear(1.0)
         return driven.status
+
+    def finish_here(self) -> None:
+        """Run it undisturbed in threads of this process, for its store alone."""
+        surveyed = survey(read_grid(self.folder / "grid.yaml"))
+        plan, backend = make_plan(surveyed, read_holdings(self.store, surveyed)), LocalBackend(cpus=2)
+        core = make_core(plan, self.store, surveyed.grid.runtime, backend.devices())
+        driver = Driver(core, plan, backend, self.store, self.folder / "scratch", [], self.engines)
+        try:
+            assert driver.run() == "done"
+        finally:
+            backend.close()
 
     def held(self) -> set[Trace]:
         """The traces that are committed."""
@@ -62,9 +99,9 @@ class Demo:
         made = self.engines.generated()
         return Counter((hashlib.sha256(one.variant.encode()).hexdigest(), one.prompt_ids) for one in made)
 
-    def log(self) -> str:
-        """What all runs said."""
-        return (self.folder / "log").read_text()
+    def log(self, name: str = "log") -> str:
+        """What all runs said that wrote this log."""
+        return (self.folder / name).read_text()
 
     def table(self) -> str:
         """The table that was printed last."""

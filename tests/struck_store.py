@@ -7,9 +7,13 @@ It is the real store; a commit only passes three points on its way, at each of w
   `os.rename` tells, so that the store's code is not touched);
 - AFTER: the part is published, and nobody has been told.
 
+A strike may also make the disk full or read-only. Then every process that has this store is told so by what looks like
+its operating system, whenever it opens a file of the store to write or renames one, until somebody calls `relieve`.
+
 Each strike happens once in a sweep, whatever process comes to it first: a file in the ledger says that it has.
 """
 
+import errno
 import json
 import os
 import signal
@@ -24,6 +28,9 @@ from typing import Any
 from orchestrator.faults import children
 from orchestrator.store import Store
 from workers.messages import DrawRow, GradeRow
+
+REFUSING = "refusing"
+"""The file in the ledger that holds the error which the disk gives, while it gives one."""
 
 
 class Moment(StrEnum):
@@ -46,6 +53,11 @@ class Deed(StrEnum):
     HANG = "hang"
     ERROR = "error"
     """Something raises what nobody foresaw, in the process that commits."""
+    FULL = "full"
+    READ_ONLY = "read-only"
+
+
+REFUSALS = {Deed.FULL: errno.ENOSPC, Deed.READ_ONLY: errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,11 @@ def struck(ledger: Path) -> set[str]:
     return {file.name.removesuffix(".strike") for file in ledger.glob("*.strike")}
 
 
+def relieve(ledger: Path) -> None:
+    """Let the disk have room again, and be written."""
+    Path(ledger, REFUSING).unlink(missing_ok=True)
+
+
 def doom(ledger: str | Path, driver: int) -> bool:
     """Take the driver's only death, to deal it. False if somebody else has."""
     return _created(Path(ledger, f"{driver}.doomed"))
@@ -107,7 +124,13 @@ class StruckStore(Store):
     def over(cls, store: Store, ledger: str, driver: int, strikes: tuple[Strike, ...]) -> "StruckStore":
         """`store`, under strikes. `driver` is the pid of this run's driver."""
         Path(ledger).mkdir(parents=True, exist_ok=True)
-        return cls(store.files, ledger=ledger, driver=driver, strikes=strikes)
+        struck = cls(store.files, ledger=ledger, driver=driver, strikes=strikes)
+        _Disk.watch(struck)
+        return struck
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _Disk.watch(self)
 
     def commit_draws(self, rows: Sequence[DrawRow]) -> str:
         with self._struck("draws", len(rows)):
@@ -132,7 +155,7 @@ class StruckStore(Store):
         due = next((s for s in self.strikes if s.table == table and s.at <= held and self._claim(s)), None)
         if due is not None and due.moment is Moment.BEFORE:
             self._strike(due)
-        _Renames.due = None if due is None or due.moment is not Moment.DURING else lambda: self._strike(due)
+        _Disk.due = None if due is None or due.moment is not Moment.DURING else lambda: self._strike(due)
         yield
         with counter.open("ab") as file:  # one byte per row: appended whole, whoever else appends
             file.write(b"." * rows)
@@ -152,6 +175,9 @@ class StruckStore(Store):
     def _strike(self, strike: Strike) -> None:
         if strike.deed is Deed.ERROR:
             raise RuntimeError(f"{strike.name}, as scripted")
+        if strike.deed in REFUSALS:
+            Path(self.ledger, REFUSING).write_text(str(int(REFUSALS[strike.deed])))
+            return
         victims = {
             Victim.ITSELF: os.getpid(),
             Victim.DRIVER: self.driver,
@@ -161,16 +187,29 @@ class StruckStore(Store):
         os.kill(victims[strike.victim], signal.SIGKILL if strike.deed is Deed.KILL else signal.SIGSTOP)
 
 
-class _Renames:
-    """What is to happen at this process's next rename of a part."""
+class _Disk:
+    """What this process's operating system does with the files of a struck store."""
 
     due: Callable[[], None] | None = None
+    """What is to happen at the next rename of a part."""
+    root = ""
+    refusing = Path()
+
+    @classmethod
+    def watch(cls, store: StruckStore) -> None:
+        cls.root, cls.refusing = store.root + "/", Path(store.ledger, REFUSING)
 
     @classmethod
     def audit(cls, event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in ("open", "os.rename", "os.mkdir") or not str(arguments[0]).startswith(cls.root or "\0"):
+            return
         if event == "os.rename" and cls.due is not None and str(arguments[0]).endswith(".tmp"):
             deed, cls.due = cls.due, None
             deed()
+        writes = event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes and ".db" not in str(arguments[0]) and os.path.exists(cls.refusing):
+            number = int(cls.refusing.read_text() or errno.ENOSPC)
+            raise OSError(number, os.strerror(number), str(arguments[0]))
 
 
-sys.addaudithook(_Renames.audit)
+sys.addaudithook(_Disk.audit)

@@ -1,4 +1,5 @@
-"""The fault matrix: each kind of worker × kill -9, hang, error × before, during, after its commit; and a node's loss.
+"""The fault matrix: each kind of worker × kill -9, hang, error, full disk, read-only disk × before, during, after its
+commit; an engine that stalls; and a node's loss.
 
 All of it befalls one sweep, in which only the engine is scripted, on a real Ray cluster: every commit meets the next
 strike that is due. To add a row, add a `Strike`. The driver's rows are in test_driver_kills.py, those of real engines
@@ -6,6 +7,7 @@ in test_sweep_end_to_end.py. MLflow's server is out of reach all the while.
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +20,8 @@ from orchestrator.__main__ import main
 from orchestrator.faults import children
 from orchestrator.ray_backend import run_on_host
 from orchestrator.sameness import compare_stores
-from tests.drilled_demo import ROOT, Demo
-from tests.struck_store import Deed, Moment, Strike, Victim, struck
+from tests.drilled_demo import Demo, cluster_of
+from tests.struck_store import Deed, Moment, Strike, Victim, relieve, struck
 
 NODE_LOST = Strike("draws", Moment.DURING, Victim.NODE)
 MATRIX = (
@@ -27,13 +29,14 @@ MATRIX = (
     *(Strike("grades", Moment.BEFORE, Victim.CHILD, deed) for deed in (Deed.KILL, Deed.HANG)),
     NODE_LOST,
 )
+STALL = ("--stall", "60")
 GRID = """
 name: matrix
 store: unused
 models: [examples/tiny/model]
 variants:
   - {method: dense}
-  - {method: magnitude, sparsity: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]}
+  - {method: magnitude, sparsity: [0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9]}
 token_limits: [8, 16]
 benchmarks: [examples/tiny/chain-mixed.jsonl]
 sampling: {temperature: 0.0}
@@ -45,6 +48,7 @@ runtime:
   commit_seconds: 0.001
   attempts: 50
   silence_seconds: 8
+  stall_seconds: 4
   prune_seconds: 4
   grader_seconds: 3
 """
@@ -62,16 +66,8 @@ pytestmark = pytest.mark.timeout(900)  # one sweep with all its faults is one fi
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head without cores, and a node that holds all workers that need one."""
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in {"RAY_AUTH_MODE": "disabled", **FAST_RAY}.items():
-            environment.setenv(name, value)
-        environment.chdir(ROOT)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        cluster.add_node(num_cpus=2)
-        environment.setenv("RAY_ADDRESS", cluster.address)
+    with cluster_of(2, **FAST_RAY) as cluster:
         yield cluster
-        cluster.shutdown()
 
 
 @dataclass(frozen=True)
@@ -94,9 +90,11 @@ def stormed(cluster: Cluster, undisturbed: Demo, tmp_path_factory: pytest.TempPa
     """The sweep under every strike of the matrix; a run that ends incomplete is repeated, as its message says."""
     demo, statuses, joined = Demo(tmp_path_factory.mktemp("stormed"), GRID + UNREACHABLE), [], False
     while not statuses or (statuses[-1] != 0 and len(statuses) < 4):
-        driven = demo.start(MATRIX)
+        driven = demo.start(MATRIX, *STALL)
         while driven.status is None:
-            driven.hear(0.1)
+            line = driven.hear(0.1) or ""
+            if "(full)" in line or "(refused)" in line:
+                relieve(demo.ledger)
             if not joined and NODE_LOST.name in struck(demo.ledger):
                 cluster.add_node(num_cpus=2)
                 joined = True
@@ -114,7 +112,7 @@ def test_sweep_survives_every_row_and_equals_the_undisturbed_one(
 ) -> None:
     assert stormed.statuses[-1] == 0, stormed.demo.log()[-3000:]
     found = compare_stores(undisturbed.store, stormed.demo.store, tmp_path)
-    assert (found.draws, found.patches) == (1000, 10)
+    assert (found.draws, found.patches) == (1600, 16)
     assert found.same, found.lines()
     assert not found.resampled
     assert stormed.demo.table() == undisturbed.table()
@@ -124,9 +122,17 @@ def test_what_was_published_and_not_reported_is_not_generated_again(stormed: End
     """A strike costs at most what was in flight and what was finished and not yet published."""
     traces = stormed.demo.traces()
     lost = sum(traces[name] - 1 for name in stormed.demo.held())
-    strikes_on_engines = sum(strike.table == "draws" for strike in MATRIX)
+    strikes_on_engines = sum(strike.table == "draws" for strike in MATRIX) + 1  # and it stalls
     in_flight = 8
     assert 0 < lost <= strikes_on_engines * 2 * in_flight
+
+
+def test_engine_that_stalls_is_discarded_and_named_with_its_log(stormed: Ended) -> None:
+    line = next(line for line in stormed.demo.log().splitlines() if "has generated nothing for 4 s" in line)
+    (engine,) = re.findall(r"discarding (engine-\d+)", line)
+    lost = next(line for line in stormed.demo.log().splitlines() if f"{engine} lost: hang" in line)
+    (log,) = re.findall(r"\(log: (\S+)\)", lost)
+    assert Path(log).is_file()
 
 
 def test_unreachable_tracking_server_is_said_and_sync_makes_it_right(stormed: Ended, undisturbed: Demo) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from eval.draws import Draw
@@ -13,6 +14,7 @@ from workers.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, Pace
 from workers.inbox import Inbox
 from workers.messages import Context, DrawRow, Facts, Failed, Failure, Item, Report, Shard, Swapped, Task
+from workers.patience import insist
 from workers.store_errors import StoreUnavailable
 from workers.worker import Sink, WorkerFault
 
@@ -55,7 +57,7 @@ class EvalWorker:
         """
         assert isinstance(task, Shard)
         try:
-            yield from self._swap(task)
+            yield from self._swap(task, inbox)
             yield from Evaluation(self._engine, self._store, self._codec, self._pace, inbox, self._row).run(task)
         except EngineFault as fault:
             raise WorkerFault(self._with_log(fault.failure)) from fault
@@ -65,12 +67,13 @@ class EvalWorker:
         except StoreUnavailable as error:  # before any draw was begun: the patch or the stored traces
             yield Failed(task.task_id, Failure("store", str(error), self._log))
 
-    def _swap(self, shard: Shard) -> Iterator[Report]:
+    def _swap(self, shard: Shard, inbox: Inbox) -> Iterator[Report]:
         patch_id = shard.context.patch_id
         if self._holds is not None and self._holds[0] == patch_id:
             return
         began = time.monotonic()
-        folder = self._store.fetch_patch(patch_id, self._cache)
+        fetch = partial(self._store.fetch_patch, patch_id, self._cache)
+        folder = yield from insist(shard.task_id, fetch, inbox, self._pace.store_seconds)
         self._holds = None
         proof = self._engine.load(self._base, folder)
         self._holds = (patch_id, proof)

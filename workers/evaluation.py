@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from eval.budget import Rules, State, Step, advance, make_rules, start
 from eval.draws import Completion, Draw
@@ -34,6 +35,7 @@ from workers.messages import (
     Shard,
     Troubled,
 )
+from workers.patience import insist
 from workers.store_errors import StoreUnavailable
 from workers.worker import Sink
 
@@ -87,7 +89,8 @@ class Evaluation:
     def run(self, shard: Shard) -> Iterator[Report]:
         """Make the draws of `shard` and of what follows it. When the engine fails, what was finished is committed."""
         self._patch_id = shard.context.patch_id
-        self._accept(shard, _with_priors(self._store, shard))
+        read = partial(_with_priors, self._store, shard)
+        self._accept(shard, (yield from insist(shard.task_id, read, self._inbox, self._pace.store_seconds)))
         try:
             while self._waiting or self._active or self._rows:
                 if self._inbox.closed:

@@ -7,12 +7,14 @@ same code with another grader.
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem
 from workers.inbox import Inbox
 from workers.joining import COLUMNS, join_rows
 from workers.messages import Ended, Facts, Failed, Failure, Gold, Graded, GradeRow, GradeTask, Report, Task
+from workers.patience import insist
 from workers.store_errors import StoreError
 from workers.worker import Sink
 
@@ -32,8 +34,19 @@ def grader_id(grader: str) -> str:
 class GradeWorker:
     """A pool of killable grader processes and the store."""
 
-    def __init__(self, name: str, store: Sink, grader: str, processes: int, seconds: float, log: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        store: Sink,
+        grader: str,
+        processes: int,
+        seconds: float,
+        log: str = "",
+        store_seconds: float = 0.0,
+    ) -> None:
+        """`seconds`: for each answer. `store_seconds`: patience with a store that refuses."""
         self._name, self._store, self._grader, self._log = name, store, grader, log
+        self._store_seconds = store_seconds
         self._pool = GraderPool(workers=processes, time_limit=seconds)
 
     def facts(self) -> Facts:
@@ -46,9 +59,13 @@ class GradeWorker:
         """
         assert isinstance(task, GradeTask)
         try:
-            owed = ungraded(self._store, task, grader_id(self._grader))
+            read = partial(ungraded, self._store, task, grader_id(self._grader))
+            owed = yield from insist(task.task_id, read, inbox, self._store_seconds)
             for start in range(0, len(owed), CHUNK):
-                yield Graded(task.task_id, task.context_id, self._grade(task, owed[start : start + CHUNK]))
+                rows = self._grade(task, owed[start : start + CHUNK])
+                commit = partial(self._store.commit_grades, rows)
+                yield from insist(task.task_id, commit, inbox, self._store_seconds)
+                yield Graded(task.task_id, task.context_id, len(rows))
                 if inbox.closed:
                     break
         except (StoreError, OSError) as error:
@@ -56,16 +73,14 @@ class GradeWorker:
         else:
             yield Ended(task.task_id)
 
-    def _grade(self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]) -> int:
+    def _grade(self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]) -> list[GradeRow]:
         items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
         grades = self._pool.grade_many(items, self._grader)
         # A grader that was killed or starved may do better now; whatever fails twice is said to have failed.
         again = [index for index, grade in enumerate(grades) if grade.grader_failed]
         for index, grade in zip(again, self._pool.grade_many([items[i] for i in again], self._grader), strict=True):
             grades[index] = grade
-        rows = [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=True)]
-        self._store.commit_grades(rows)
-        return len(rows)
+        return [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=True)]
 
     def _row(self, task: GradeTask, key: AnswerKey, gold: Gold, grade: Grade) -> GradeRow:
         prompt_id, seed, cut = key

@@ -5,7 +5,8 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from pruning.manifest import read_manifest
 from pruning.walk import prune
 from workers.inbox import Inbox
 from workers.messages import Ended, Facts, Failed, Failure, PatchMade, PruneTask, Report, Task
+from workers.patience import insist
 from workers.store_errors import StoreError
 from workers.worker import Sink
 
@@ -21,8 +23,10 @@ from workers.worker import Sink
 class PruneWorker:
     """One device that prunes, one patch at a time."""
 
-    def __init__(self, name: str, store: Sink, scratch: Path, log: str = "") -> None:
+    def __init__(self, name: str, store: Sink, scratch: Path, log: str = "", store_seconds: float = 0.0) -> None:
+        """`store_seconds`: patience with a store that refuses."""
         self._name, self._store, self._scratch, self._log = name, store, scratch, log
+        self._store_seconds = store_seconds
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def facts(self) -> Facts:
@@ -37,7 +41,7 @@ class PruneWorker:
         assert isinstance(task, PruneTask)
         began = time.monotonic()
         try:
-            sparsity = self._make(task)
+            sparsity = yield from self._make(task, inbox)
         except ValueError as error:
             yield Failed(task.task_id, Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log))
         except StoreError as error:
@@ -49,15 +53,17 @@ class PruneWorker:
             yield PatchMade(task.task_id, task.patch_id, sparsity, time.monotonic() - began)
             yield Ended(task.task_id)
 
-    def _make(self, task: PruneTask) -> float:
+    def _make(self, task: PruneTask, inbox: Inbox) -> Generator[Report, None, float]:
         """Have the patch in the store; returns its realised sparsity."""
-        if task.patch_id in self._store.patch_ids():  # published by a worker that died before it could say so
+        held = yield from insist(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
+        if task.patch_id in held:  # published by a worker that died before it could say so
             return read_manifest(self._store.fetch_patch(task.patch_id, self._scratch)).realised
         folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
         self._scratch.mkdir(parents=True, exist_ok=True)
         try:
             made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
-            self._store.publish_patch(folder, task.patch_id)
+            publish = partial(self._store.publish_patch, folder, task.patch_id)
+            yield from insist(task.task_id, publish, inbox, self._store_seconds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return made.realised

@@ -59,11 +59,12 @@ class PruneRecipe:
 
     store: Sink
     scratch: str
+    store_seconds: float
 
     def build(self, name: str, log: str) -> Worker:
         from workers.prune_worker import PruneWorker
 
-        return PruneWorker(name, self.store, Path(self.scratch), log)
+        return PruneWorker(name, self.store, Path(self.scratch), log, self.store_seconds)
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,12 @@ class GradeRecipe:
     grader: str
     processes: int
     seconds: float
+    store_seconds: float
 
     def build(self, name: str, log: str) -> Worker:
         from workers.grade_worker import GradeWorker
 
-        return GradeWorker(name, self.store, self.grader, self.processes, self.seconds, log)
+        return GradeWorker(name, self.store, self.grader, self.processes, self.seconds, log, self.store_seconds)
 
 
 Recipe = EngineRecipe | PruneRecipe | GradeRecipe

@@ -27,6 +27,8 @@ from workers.engine import EngineFault, EngineSettings, Finished, Proof, Variant
 from workers.messages import Failure
 
 THOUGHTS = "0123456789+-*=;"
+STALLED_STEP_SECONDS = 0.02
+"""A step that achieves nothing takes its time all the same."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,15 @@ class SpoilSwap:
     times: int | None = None
 
 
-Fault = Die | SpoilSwap
+@dataclass(frozen=True)
+class Stall:
+    """From its `at_ask`-th ask on (from 1) the engine steps, says that it is well, and generates nothing more."""
+
+    at_ask: int
+    times: int | None = None
+
+
+Fault = Die | SpoilSwap | Stall
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,7 @@ class ScriptedEngine:
         self._active: dict[str, tuple[Ask, Completion, int]] = {}
         """Name -> ask, its completion to be, and the steps until that is out."""
         self._doom: Failure | None = None
+        self._stalled = False
         self._asks = self._generated = 0
         self.seconds = 0.0
         Path(script.ledger).mkdir(parents=True, exist_ok=True)
@@ -144,6 +155,8 @@ class ScriptedEngine:
         for fault in self._script.faults:
             if isinstance(fault, Die) and fault.is_due(self._asks, ask) and self._script.strikes(fault):
                 self._doom = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
+            elif isinstance(fault, Stall) and fault.at_ask == self._asks and self._script.strikes(fault):
+                self._stalled = True
         seed = ask.seed if sampling.temperature > 0 else 0
         completion = self._complete(ask, seed)
         steps = math.ceil(len(completion.token_ids) / self._script.latency.tokens_per_step)
@@ -154,6 +167,9 @@ class ScriptedEngine:
         self._spend(self._script.latency.step)
         if self._doom is not None:
             raise EngineFault(self._doom)
+        if self._stalled:
+            time.sleep(STALLED_STEP_SECONDS)
+            return []
         self._generated += len(self._active) * self._script.latency.tokens_per_step
         self._active = {name: (ask, made, left - 1) for name, (ask, made, left) in self._active.items()}
         out = {name: (ask, made) for name, (ask, made, left) in self._active.items() if left <= 0}

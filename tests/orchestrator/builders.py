@@ -279,6 +279,7 @@ class _LastingGradeWorker(GradeWorker):
 
     def __init__(self, name: str, store: Store, grader: str) -> None:
         self._name, self._store, self._grader, self._log = name, store, grader, ""
+        self._store_seconds = 0.0
         self._pool = _lasting_pool()
 
     def close(self) -> None:

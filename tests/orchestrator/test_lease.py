@@ -149,6 +149,21 @@ def test_driver_whose_place_was_taken_is_told_and_leaves_the_other_s_claim(store
     assert read_claim(store.get_document(claim_path("sweep"))) == CLAIM
 
 
+def test_driver_whose_successor_has_ended_already_is_told_too(store: Store) -> None:
+    lost, reasons = threading.Event(), []
+
+    def on_lost(reason: str) -> None:
+        reasons.append(reason)
+        lost.set()
+
+    with hold_lease(store, "sweep", never, on_lost, beat_seconds=0.01) as place:
+        while not lost.wait(0.05):  # its beat may be on its way
+            store.files.remove(claim_path("sweep"))
+        assert place.taken_by() == "a driver that has ended since"
+    assert len(reasons) == 1
+    assert store.get_document(claim_path("sweep")) is None
+
+
 def test_of_many_that_start_at_once_one_drives(store: Store) -> None:
     start, end = threading.Barrier(6), threading.Event()
     outcomes: list[str] = []

@@ -20,11 +20,13 @@ ROOT = Path(__file__).parent.parent
 
 
 LONGEST = (
-    "test_driver_kills.py",
     "test_fault_matrix.py",
+    "test_driver_kills.py",
     "test_sweep_end_to_end.py",
-    "test_ray_jobs.py",
+    "test_halved_sweeps.py",
     "test_drill.py",
+    "test_ray_jobs.py",
+    "test_ray_drain.py",
 )
 """Begun first, so that two processes end together: a file is the work of one."""
 

@@ -12,11 +12,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 
-from orchestrator.driver import Driver, make_core
+from orchestrator.driver import Driver
 from orchestrator.faults import Driven
 from orchestrator.grid import read_grid
 from orchestrator.holdings import read_holdings
 from orchestrator.local_backend import LocalBackend
+from orchestrator.owing import make_core
 from orchestrator.plan import make_plan
 from orchestrator.store import Store, load_draws
 from orchestrator.survey import survey
@@ -107,8 +108,13 @@ class Demo:
         """The table that was printed last."""
         return (self.folder / "log.out").read_text().rpartition("accuracy by thinking-token limit")[2]
 
+    @property
+    def database(self) -> str:
+        """MLflow's, where nobody says otherwise."""
+        return f"sqlite:///{self.folder / 'store' / 'mlflow.db'}"
+
     def mlflow_runs(self) -> Counter[str]:
         """How often MLflow has a run of each name."""
-        client = MlflowClient(f"sqlite:///{self.folder / 'store' / 'mlflow.db'}")
+        client = MlflowClient(self.database)
         (experiment,) = client.search_experiments(filter_string="name = 'prunesweep'")
         return Counter(run.data.tags["prunesweep.id"] for run in client.search_runs([experiment.experiment_id]))

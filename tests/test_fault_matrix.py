@@ -3,13 +3,18 @@ commit; an engine that stalls; and a node's loss.
 
 All of it befalls one sweep, in which only the engine is scripted, on a real Ray cluster: every commit meets the next
 strike that is due. To add a row, add a `Strike`. The driver's rows are in test_driver_kills.py, those of real engines
-in test_sweep_end_to_end.py. MLflow's server is out of reach all the while.
+in test_sweep_end_to_end.py. MLflow's server is killed as soon as it has written a first run.
 """
 
 import os
 import re
+import select
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +57,6 @@ runtime:
   prune_seconds: 4
   grader_seconds: 3
 """
-UNREACHABLE = "  tracking_uri: http://127.0.0.1:9\n"
 FAST_RAY = {
     "RAY_kill_worker_timeout_milliseconds": "1000",
     "RAY_health_check_initial_delay_ms": "1000",
@@ -78,6 +82,48 @@ class Ended:
     statuses: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """A real `mlflow server` over the database of the sweep that is to be struck."""
+
+    demo: Demo
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def has_written(self) -> bool:
+        return "POST /api/2.0/mlflow/runs/create" in self.log.read_text()
+
+    def wait(self) -> None:
+        while "Uvicorn running" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            select.select([], [], [], 0.1)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+    """Begun before everything else, since it takes a while."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    demo = Demo(tmp_path_factory.mktemp("stormed"), GRID + f"  tracking_uri: http://127.0.0.1:{port}\n")
+    Path(demo.store.root).mkdir()
+    log = demo.folder / "mlflow.log"
+    command = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --backend-store-uri {demo.database}"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, *command.split()], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    tracking = Tracking(demo, process, log)
+    yield tracking
+    tracking.kill()
+
+
 @pytest.fixture(scope="module")
 def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     demo = Demo(tmp_path_factory.mktemp("undisturbed"), GRID)
@@ -86,15 +132,18 @@ def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> D
 
 
 @pytest.fixture(scope="module")
-def stormed(cluster: Cluster, undisturbed: Demo, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+def stormed(cluster: Cluster, tracking: Tracking, undisturbed: Demo) -> Ended:
     """The sweep under every strike of the matrix; a run that ends incomplete is repeated, as its message says."""
-    demo, statuses, joined = Demo(tmp_path_factory.mktemp("stormed"), GRID + UNREACHABLE), [], False
+    demo, statuses, joined = tracking.demo, [], False
+    tracking.wait()
     while not statuses or (statuses[-1] != 0 and len(statuses) < 4):
         driven = demo.start(MATRIX, *STALL)
         while driven.status is None:
             line = driven.hear(0.1) or ""
             if "(full)" in line or "(refused)" in line:
                 relieve(demo.ledger)
+            if tracking.has_written:
+                tracking.kill()
             if not joined and NODE_LOST.name in struck(demo.ledger):
                 cluster.add_node(num_cpus=2)
                 joined = True
@@ -135,9 +184,13 @@ def test_engine_that_stalls_is_discarded_and_named_with_its_log(stormed: Ended) 
     assert Path(log).is_file()
 
 
-def test_unreachable_tracking_server_is_said_and_sync_makes_it_right(stormed: Ended, undisturbed: Demo) -> None:
-    assert "MLflow cannot be written" in stormed.demo.log()
+def test_tracking_server_killed_amid_the_sweep_is_said_once_and_sync_makes_it_right(
+    stormed: Ended, tracking: Tracking, undisturbed: Demo
+) -> None:
+    assert tracking.has_written
+    assert stormed.demo.log().count("MLflow cannot be written") == len(stormed.statuses)
     demo = Demo(stormed.demo.folder, GRID)
+    assert 0 < len(demo.mlflow_runs()) < len(undisturbed.mlflow_runs()), "it holds what the server wrote"
     for _ in range(2):
         assert main(["sync", str(demo.folder / "grid.yaml"), "--store", demo.store.uri]) == 0
         assert set(demo.mlflow_runs().values()) == {1}

@@ -12,8 +12,9 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from orchestrator.core import Core
-from orchestrator.driver import Driver, make_core
+from orchestrator.driver import Driver
 from orchestrator.events import Command, Event, Leaving, Reported, Role, StartWorker, WorkerLost, WorkerReady
+from orchestrator.owing import make_core
 from orchestrator.ray_backend import RayBackend
 from orchestrator.results import read_results
 from tests.drilled_demo import cluster_of

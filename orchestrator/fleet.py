@@ -101,10 +101,9 @@ class Fleet:
     def count(self, role: Role) -> int:
         return sum(len(self._by_life[role, life]) for life in Life)
 
-    @property
-    def at_work(self) -> bool:
-        """Whether any worker is starting or busy."""
-        return any(self._by_life[role, life] for role in Role for life in (Life.STARTING, Life.BUSY))
+    def any(self, life: Life) -> bool:
+        """Whether any worker is in this state."""
+        return any(self._by_life[role, life] for role in Role)
 
     def _leave_shape(self, known: WorkerState) -> None:
         if known.shape is not None:

@@ -67,7 +67,10 @@ def _wind_up(state: State, now: float) -> Iterator[Command]:
     if reason is None:
         return
     for known in state.fleet:
-        if known.life is not Life.CLOSING:
+        if known.life is Life.STARTING:  # it has nothing to hand in, and may never come up
+            state.fleet.become(known, Life.CLOSING)
+            yield Discard(known.worker, Failure("retired", "the sweep ended before it was ready"))
+        elif known.life is not Life.CLOSING:
             yield retire(state, known, now)
     if not len(state.fleet) and not state.recounting:
         yield Finish(reason)
@@ -76,10 +79,12 @@ def _wind_up(state: State, now: float) -> Iterator[Command]:
 def _reason_to_end(state: State) -> str | None:
     if state.stopping is not None:
         return state.stopping
-    if state.recounting or state.fleet.at_work:
+    if state.recounting or state.fleet.any(Life.BUSY):
         return None
     if not state.unsettled:
         return "done"
+    if state.fleet.any(Life.STARTING):
+        return None
     dead = [role for role in Role if state.dead(role)]
     if not dead:
         return None

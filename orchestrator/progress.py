@@ -156,5 +156,5 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
                 yield Text.assemble(
                     (f"{_count(len(numbers), 'draw')} given up", "red"), f": {failure.kind}: {failure.cause}"
                 )
-            case Discard(worker, failure):
+            case Discard(worker, failure) if failure.kind != "retired":
                 yield Text.assemble((f"discarding {worker}", "red"), f": {failure.cause}")

@@ -32,7 +32,7 @@ class Weather:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._spot = cluster.list_all_nodes()[1]
+        self.spot = cluster.list_all_nodes()[1]
         self.engines: dict[str, str] = {}
         """Engine -> its node."""
         self.left: list[str] = []
@@ -46,9 +46,9 @@ class Weather:
                 self.engines[worker] = node_of(facts.pid)
             case Reported(report=Committed()) if len(self._cluster.list_all_nodes()) == 2:
                 self._cluster.add_node(num_cpus=2)
-                drain(self._spot.node_id)
+                drain(self.spot.node_id)
             case Leaving(workers, reason):
-                assert self._spot.node_id[:8] in reason
+                assert self.spot.node_id[:8] in reason
                 self.left += workers
             case WorkerLost(worker, failure):
                 self.lost[worker] = failure.kind
@@ -93,8 +93,8 @@ def test_workers_of_a_node_that_will_be_taken_hand_in_and_are_replaced_elsewhere
     assert set(Counter(weather.left).values()) == {1}, "each is told once"
     assert set(weather.lost.values()) == {"retired"}
     assert core.state.tally.workers_lost == core.state.tally.failed == 0
-    nodes = [node.node_id for node in cluster.list_all_nodes()]
-    assert [weather.engines[name] for name in (first, second)] == nodes[1:]
+    (other,) = {node.node_id for node in cluster.worker_nodes} - {weather.spot.node_id}
+    assert [weather.engines[name] for name in (first, second)] == [weather.spot.node_id, other]
     assert read_results(sweep.store, sweep.survey()).complete
     committed = Counter((row["prompt_id"], row["seed"]) for row in sweep.rows())
     assert set(committed.values()) == {1}

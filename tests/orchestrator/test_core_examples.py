@@ -373,6 +373,25 @@ def test_stop_waits_for_the_store_to_tell_what_was_committed() -> None:
     assert hand.core.state.tally.committed == 5
 
 
+def test_worker_that_is_not_up_when_nothing_is_owed_any_more_holds_up_nobody() -> None:
+    hand = Hand(make_core(17, replace(POLICY, engines=2)))
+    one, other = started(hand(Tick()), Role.ENGINE)
+    (grader,) = started(hand.said, Role.GRADE)
+    hand(ready(grader))
+    _, shard = shard_of(hand(ready(one)))
+    (graded,) = of_kind(hand(Reported(one, committed(shard, shard.numbers))), Assign)
+    _, last = shard_of(hand(Reported(one, Ended(shard.task_id))))
+    hand(Reported(one, committed(last, last.numbers)))
+    hand(Reported(one, Ended(last.task_id)))
+    (again,) = of_kind(hand(Reported(grader, Ended(graded.task.task_id))), Assign)
+    hand(Reported(grader, Ended(again.task.task_id)))
+    assert [c.worker for c in of_kind(hand.said, Discard)] == [other]
+    for worker in (one, other, grader):
+        todo = hand(WorkerLost(worker, Failure("retired", "")))
+    assert todo == [Finish("done")]
+    assert not hand.core.state.tally.workers_lost
+
+
 def test_hungry_engine_that_leaves_is_fed_no_more() -> None:
     hand = Hand(make_core(66, replace(POLICY, engines=2, smallest_shard=33, largest_shard=33)))
     one, other = started(hand(Tick()), Role.ENGINE)

@@ -35,6 +35,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ from vllm.sampling_params import RequestOutputKind
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
 from pruning.checkpoint import Checkpoint
-from pruning.patch import Patch
+from pruning.patch import Canary, Patch
 from workers.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.following import follow
 from workers.messages import Failure
@@ -63,7 +64,12 @@ CANARY_TOLERANCE = 0.1
 hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
 
 SWAP_THREADS = 4
-"""Threads that read and decode ahead of a swap, and as many that digest behind it, where there are cores for them."""
+"""Threads that read and decode ahead of a swap, and as many that digest behind it; fewer where there are few cores, for
+they must not push aside the thread that loads."""
+
+CANARY_POSITIONS = 32
+"""Log-probabilities of the canary that a swap computes and compares: the first of those recorded. On a CPU the canary
+costs a swap 4 ms per position and 300 M parameters; of single matrices left stale, 32 positions find as many as 191."""
 
 TOKENIZER_FILES = (
     "tokenizer",
@@ -115,13 +121,15 @@ class VllmEngine:
                 raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
         if not self._engine.reset_prefix_cache():
             raise EngineFault(Failure("proof", f"swap to {patch.name}: the prefix cache would not empty"))
-        canary = made.manifest.canary
-        error_nats = self._canary_error(patch.name, list(canary.token_ids), list(canary.logprobs))
+        error_nats = self._canary_error(patch.name, made.manifest.canary)
         return Proof(made.manifest.weights_digest, len(made.manifest.tensors), error_nats)
 
-    def _canary_error(self, patch: str, token_ids: list[int], recorded: list[float]) -> float:
-        if not all(map(math.isfinite, recorded)):
+    def _canary_error(self, patch: str, canary: Canary) -> float:
+        if not all(map(math.isfinite, canary.logprobs)):
             raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
+        # A block of the cache at least, or a stale one could not show.
+        positions = max(CANARY_POSITIONS, self._engine.vllm_config.cache_config.block_size)
+        token_ids, recorded = list(canary.token_ids[: positions + 1]), canary.logprobs[:positions]
         output = self._ask_canary(token_ids)
         if cached := output.num_cached_tokens:
             raise EngineFault(Failure("proof", f"swap to {patch}: {cached} canary tokens were still cached"))
@@ -228,16 +236,17 @@ class SwapExtension:
         if problem := _mismatch(plan.needed(), set(sources)):
             return problem
         dtype = worker.vllm_config.model_config.dtype
-        threads = min(SWAP_THREADS, len(os.sched_getaffinity(0)))
-        with closing(Digests(threads)) as digests:
+        threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
+        with closing(Digests(threads)) as digests, ThreadPoolExecutor(1) as beside:
+            # NaN in a cached block would outlive its variant.
+            emptied = beside.submit(_zero, getattr(worker.model_runner, "kv_caches", []))
             stream = Stream(made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests)
             witness = Witness(model, plan, digests)
             with witness.watch():
                 worker.reload_weights(weights_iterator=iter(stream))
                 with set_current_vllm_config(worker.vllm_config):
                     _repack_vocabularies(model)
-            for cache in getattr(worker.model_runner, "kv_caches", []):
-                _zero(cache)  # NaN in a cached block would outlive its variant
+            emptied.result()
             if missing := stream.missing():
                 return f"{len(missing)} tensors never came, among them {missing[0]}"
             if wrong := witness.unproven(stream.expected()):
@@ -267,6 +276,7 @@ def _repack_vocabularies(model: torch.nn.Module) -> None:
 def _zero(cache: Any) -> None:
     if isinstance(cache, torch.Tensor):
         cache.zero_()
+        cache[(0,) * cache.ndim].item()  # a device may still be at it: to read is to wait
     else:
         for part in cache:
             _zero(part)

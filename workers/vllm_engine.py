@@ -29,6 +29,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # OpenMP threads spin: two engines, or two ranks, that each take every core collapse each other. Ray sets what it gave.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import json
 import math
 import tempfile
@@ -93,6 +94,10 @@ class VllmEngine:
         _quiet_process(settings)
         config = checkpoint.config if patch is None else Patch.open(patch, verify=False).config(checkpoint)
         _write_shape(Path(self._folder.name), base, config)
+        # vLLM collects garbage five times as it starts, 0.3 s each over all that was imported. Once is enough, and must
+        # be: an engine that was closed here is garbage, weights and all. What is frozen thaws when this one closes.
+        gc.collect()
+        gc.freeze()
         self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)

@@ -46,6 +46,7 @@ import torch._dynamo
 import vllm
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 from vllm.config import set_current_vllm_config
+from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
@@ -224,6 +225,8 @@ class VllmEngine:
     def close(self) -> None:
         """Give back the device. The process can start another engine afterwards."""
         self._engine.engine_core.shutdown()
+        # vLLM's notes on reloading refer to the layers that they are filed under: they would keep the weights for good.
+        LAYERWISE_INFO.clear()
         self._folder.cleanup()
 
 

@@ -29,12 +29,14 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # OpenMP threads spin: two engines, or two ranks, that each take every core collapse each other. Ray sets what it gave.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import json
 import math
 import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ import torch._dynamo
 import vllm
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 from vllm.config import set_current_vllm_config
+from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
@@ -51,7 +54,7 @@ from vllm.sampling_params import RequestOutputKind
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
 from pruning.checkpoint import Checkpoint
-from pruning.patch import Patch
+from pruning.patch import Canary, Patch
 from workers.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.following import follow
 from workers.messages import Failure
@@ -63,7 +66,12 @@ CANARY_TOLERANCE = 0.1
 hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
 
 SWAP_THREADS = 4
-"""Threads that read and decode ahead of a swap, and as many that digest behind it, where there are cores for them."""
+"""Threads that read and decode ahead of a swap, and as many that digest behind it; fewer where there are few cores, for
+they must not push aside the thread that loads."""
+
+CANARY_POSITIONS = 32
+"""Log-probabilities of the canary that a swap computes and compares: the first of those recorded. On a CPU the canary
+costs a swap 4 ms per position and 300 M parameters; of single matrices left stale, 32 positions find as many as 191."""
 
 TOKENIZER_FILES = (
     "tokenizer",
@@ -87,6 +95,10 @@ class VllmEngine:
         _quiet_process(settings)
         config = checkpoint.config if patch is None else Patch.open(patch, verify=False).config(checkpoint)
         _write_shape(Path(self._folder.name), base, config)
+        # vLLM collects garbage five times as it starts, 0.3 s each over all that was imported. Once is enough, and must
+        # be: an engine that was closed here is garbage, weights and all. What is frozen thaws when this one closes.
+        gc.collect()
+        gc.freeze()
         self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
@@ -115,13 +127,15 @@ class VllmEngine:
                 raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
         if not self._engine.reset_prefix_cache():
             raise EngineFault(Failure("proof", f"swap to {patch.name}: the prefix cache would not empty"))
-        canary = made.manifest.canary
-        error_nats = self._canary_error(patch.name, list(canary.token_ids), list(canary.logprobs))
+        error_nats = self._canary_error(patch.name, made.manifest.canary)
         return Proof(made.manifest.weights_digest, len(made.manifest.tensors), error_nats)
 
-    def _canary_error(self, patch: str, token_ids: list[int], recorded: list[float]) -> float:
-        if not all(map(math.isfinite, recorded)):
+    def _canary_error(self, patch: str, canary: Canary) -> float:
+        if not all(map(math.isfinite, canary.logprobs)):
             raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
+        # A block of the cache at least, or a stale one could not show.
+        positions = max(CANARY_POSITIONS, self._engine.vllm_config.cache_config.block_size)
+        token_ids, recorded = list(canary.token_ids[: positions + 1]), canary.logprobs[:positions]
         output = self._ask_canary(token_ids)
         if cached := output.num_cached_tokens:
             raise EngineFault(Failure("proof", f"swap to {patch}: {cached} canary tokens were still cached"))
@@ -211,6 +225,8 @@ class VllmEngine:
     def close(self) -> None:
         """Give back the device. The process can start another engine afterwards."""
         self._engine.engine_core.shutdown()
+        # vLLM's notes on reloading refer to the layers that they are filed under: they would keep the weights for good.
+        LAYERWISE_INFO.clear()
         self._folder.cleanup()
 
 
@@ -228,16 +244,17 @@ class SwapExtension:
         if problem := _mismatch(plan.needed(), set(sources)):
             return problem
         dtype = worker.vllm_config.model_config.dtype
-        threads = min(SWAP_THREADS, len(os.sched_getaffinity(0)))
-        with closing(Digests(threads)) as digests:
+        threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
+        with closing(Digests(threads)) as digests, ThreadPoolExecutor(1) as beside:
+            # NaN in a cached block would outlive its variant.
+            emptied = beside.submit(_zero, getattr(worker.model_runner, "kv_caches", []))
             stream = Stream(made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests)
             witness = Witness(model, plan, digests)
             with witness.watch():
                 worker.reload_weights(weights_iterator=iter(stream))
                 with set_current_vllm_config(worker.vllm_config):
                     _repack_vocabularies(model)
-            for cache in getattr(worker.model_runner, "kv_caches", []):
-                _zero(cache)  # NaN in a cached block would outlive its variant
+            emptied.result()
             if missing := stream.missing():
                 return f"{len(missing)} tensors never came, among them {missing[0]}"
             if wrong := witness.unproven(stream.expected()):
@@ -267,6 +284,7 @@ def _repack_vocabularies(model: torch.nn.Module) -> None:
 def _zero(cache: Any) -> None:
     if isinstance(cache, torch.Tensor):
         cache.zero_()
+        cache[(0,) * cache.ndim].item()  # a device may still be at it: to read is to wait
     else:
         for part in cache:
             _zero(part)

@@ -1,7 +1,9 @@
 """The real engine: what it answers after a swap, what it refuses, and what its proof catches."""
 
+import gc
 import math
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -330,6 +332,16 @@ def test_nan_logits_raise_instead_of_answering_token_zero(tiny: Path, engine: On
     with pytest.raises(EngineFault, match=r"nan-logits: .*NaNs detected"):
         complete(one, long_prompts(tiny, 1))
     engine.close()
+
+
+def test_closed_engine_lets_go_of_its_weights(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
+    one = engine(tiny, fresh=True)
+    one.load(tiny, make_patch(tiny))
+    model = weakref.ref(one._engine.apply_model(lambda model: model)[0].model.embed_tokens)
+    engine.close()
+    del one
+    gc.collect()
+    assert model() is None, "the next engine in this process would find the memory taken"
 
 
 def test_settings_that_can_shift_numerics_are_told(tiny: Path, engine: OneEngine) -> None:

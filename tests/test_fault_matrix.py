@@ -52,9 +52,9 @@ runtime:
   in_flight: 8
   commit_seconds: 0.001
   attempts: 50
-  silence_seconds: 8
+  silence_seconds: 5
   stall_seconds: 4
-  prune_seconds: 4
+  prune_seconds: 3
   grader_seconds: 3
 """
 FAST_RAY = {

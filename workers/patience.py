@@ -10,20 +10,22 @@ from workers.store_errors import StoreUnavailable
 
 T = TypeVar("T")
 
-PAUSE_SECONDS = 5.0
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 10.0
 
 
 def insist(task_id: str, deed: Callable[[], T], inbox: Inbox, seconds: float) -> Generator[Report, None, T]:
-    """Do `deed`; while the store refuses it, say so and do it again, for so many seconds.
+    """Do `deed`; while the store refuses it, say so and do it again, ever less often, for so many seconds.
 
     Returns what `deed` returns. Raises its last StoreUnavailable when time is up or the inbox is closed.
     """
-    began = time.monotonic()
+    began, pause = time.monotonic(), FIRST_PAUSE
     while True:
         try:
             return deed()
         except StoreUnavailable as error:
             yield Troubled(task_id, Failure("store", str(error)))
             left = began + seconds - time.monotonic()
-            if left <= 0 or inbox.closes_within(min(PAUSE_SECONDS, left)):
+            if left <= 0 or inbox.closes_within(min(pause, left)):
                 raise
+            pause = min(2 * pause, LONGEST_PAUSE)

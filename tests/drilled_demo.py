@@ -19,8 +19,11 @@ from orchestrator.holdings import read_holdings
 from orchestrator.local_backend import LocalBackend
 from orchestrator.owing import make_core
 from orchestrator.plan import make_plan
+from orchestrator.results import read_results
 from orchestrator.store import Store, load_draws
 from orchestrator.survey import survey
+from orchestrator.table import final_table
+from orchestrator.tracking import sync
 from tests.struck_store import Strike, write_strikes
 from workers.scripted_engine import ScriptedEngines
 
@@ -80,7 +83,7 @@ class Demo:
         return driven.status
 
     def finish_here(self) -> None:
-        """Run it undisturbed in threads of this process, for its store alone."""
+        """Run it undisturbed in threads of this process, and print no table."""
         surveyed = survey(read_grid(self.folder / "grid.yaml"))
         plan, backend = make_plan(surveyed, read_holdings(self.store, surveyed)), LocalBackend(cpus=2)
         core = make_core(plan, self.store, surveyed.grid.runtime, backend.devices())
@@ -89,6 +92,7 @@ class Demo:
             assert driver.run() == "done"
         finally:
             backend.close()
+        sync(self.store, surveyed)
 
     def held(self) -> set[Trace]:
         """The traces that are committed."""
@@ -104,9 +108,14 @@ class Demo:
         """What all runs said that wrote this log."""
         return (self.folder / name).read_text()
 
-    def table(self) -> str:
+    def printed(self) -> str:
         """The table that was printed last."""
-        return (self.folder / "log.out").read_text().rpartition("accuracy by thinking-token limit")[2]
+        return (self.folder / "log.out").read_text().rpartition("accuracy by thinking-token limit")[2].strip()
+
+    def table(self) -> str:
+        """The table that its store gives, as a sweep prints it."""
+        table = final_table(read_results(self.store, survey(read_grid(self.folder / "grid.yaml"))))
+        return table.rpartition("accuracy by thinking-token limit")[2].strip()
 
     @property
     def database(self) -> str:

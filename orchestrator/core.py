@@ -108,7 +108,7 @@ class Core:
                     if (known := fleet.get(worker)) is not None and known.life is not Life.CLOSING:
                         yield retire(self.state, known, now)
             case StopAsked(reason):
-                self.state.stopping = reason
+                self.state.stop(reason, now)
             case Tick():
                 pass
 
@@ -187,6 +187,8 @@ class Core:
         if isinstance(task, GradeTask):
             if (work := self._tasks.pop(task.task_id, None)) is not None:
                 work.grading, work.grade_losses = None, 0
+                # One that was asked to close has left off where it was.
+                work.ungraded = work.ungraded or known.life is Life.CLOSING
                 self.state.note(work)
             return
         failure = Failure("engine-error", "its task ended without it")
@@ -196,8 +198,8 @@ class Core:
         """A task is over, and what it did not report as done is open again, once the store has been asked."""
         if failure.kind == STORE and not (isinstance(task, PruneTask) and self._is_done(task)):
             self.state.store_losses += 1
-            if self.state.store_losses >= self.state.policy.attempts and self.state.stopping is None:
-                self.state.stopping = f"the store cannot be used: {failure.cause}"
+            if self.state.store_losses >= self.state.policy.attempts:
+                self.state.stop(f"the store cannot be used: {failure.cause}", now)
         if isinstance(task, PruneTask):
             if (patch := self.state.patches[task.patch_id]).state is Patched.MAKING:
                 yield from self._patch_failed(patch, failure, blameless, now)
@@ -206,7 +208,7 @@ class Core:
         if work is None:
             return
         if isinstance(task, GradeTask):
-            self._grading_failed(work, failure)
+            self._grading_failed(work, failure, blameless)
             return
         if failure.kind in FINAL_KINDS and (work.fresh or work.lost):
             yield self._give_up(work, work.drain(), failure, 1)
@@ -304,9 +306,9 @@ class Core:
                 yield self._give_up(work, work.drain(), failure, attempts)
             self.state.note(work)
 
-    def _grading_failed(self, work: ContextWork, failure: Failure) -> None:
+    def _grading_failed(self, work: ContextWork, failure: Failure, blameless: bool) -> None:
         work.grading = None
-        work.grade_losses += failure.kind != STORE
+        work.grade_losses += not blameless and failure.kind != STORE
         # After that: the answers are in the store, and a later run grades them when the grader is well again.
         work.ungraded = work.grade_losses < self.state.policy.attempts
         self.state.note(work)

@@ -15,11 +15,18 @@ from orchestrator.work import ContextWork, Patched
 from workers.messages import Failure
 
 WATCH_SECONDS = 1.0
+BLIND_SECONDS = 60.0
+"""A driver that did not look for so long (a suspended laptop, a store that held it up) cannot tell who was silent."""
+
+STOP_SECONDS = 20.0
+"""Once the sweep is to stop, so long for every worker to hand in, and for the store to tell what it holds."""
 
 
 def next_orders(state: State, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
     """Commands for the moment, each noted in `state` as it is given. `tasks` learns what slices and gradings serve."""
     if now - state.watched >= WATCH_SECONDS:
+        if 0 < state.watched < now - BLIND_SECONDS:
+            _excuse(state, now - state.watched)
         state.watched, state.staffed = now, False
         yield from _watch(state, now)
     if state.stopping is None:
@@ -33,6 +40,13 @@ def next_orders(state: State, now: float, tasks: dict[str, ContextWork]) -> Iter
             if state.unsettled and _reason_to_end(state) is None:
                 yield from start_grader(state, now)
     yield from _wind_up(state, now)
+
+
+def _excuse(state: State, seconds: float) -> None:
+    """Take a time out of everybody's silence: their reports may lie unread."""
+    for known in state.fleet:
+        known.since += seconds
+        known.progressed += seconds
 
 
 def _watch(state: State, now: float) -> Iterator[Command]:
@@ -55,7 +69,8 @@ def _patience(state: State, known: WorkerState) -> float | None:
         return None
     if known.life is Life.STARTING:
         return state.policy.start_seconds
-    return state.policy.prune_seconds if known.role is Role.PRUNE else state.policy.silence_seconds
+    patience = state.policy.prune_seconds if known.role is Role.PRUNE else state.policy.silence_seconds
+    return patience if state.stopping is None else min(patience, STOP_SECONDS)
 
 
 def _engaged(known: WorkerState) -> bool:
@@ -67,12 +82,14 @@ def _wind_up(state: State, now: float) -> Iterator[Command]:
     if reason is None:
         return
     for known in state.fleet:
-        if known.life is Life.STARTING:  # it has nothing to hand in, and may never come up
+        if known.life is Life.STARTING or (known.role is Role.PRUNE and known.life is Life.BUSY):
+            # It has nothing to hand in, and may not be ready for long: a patch is whole or not there.
             state.fleet.become(known, Life.CLOSING)
             yield Discard(known.worker, Failure("retired", "the sweep ended before it was ready"))
         elif known.life is not Life.CLOSING:
             yield retire(state, known, now)
-    if not len(state.fleet) and not state.recounting:
+    told = not state.recounting or (state.stopping is not None and now - state.stopped > STOP_SECONDS)
+    if not len(state.fleet) and told:
         yield Finish(reason)
 
 

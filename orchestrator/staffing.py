@@ -31,7 +31,7 @@ def retire(state: State, known: WorkerState, now: float) -> Retire:
 
 
 def start_pruners(state: State, now: float) -> Iterator[Command]:
-    if state.dead(Role.PRUNE) or not state.coming:
+    if state.failing(Role.PRUNE) or not state.coming:
         return
     owed = len(state.owed_patches())
     fleet, slots = state.fleet, state.policy.slots
@@ -51,31 +51,28 @@ def start_pruners(state: State, now: float) -> Iterator[Command]:
 
 
 def start_engines(state: State, now: float) -> Iterator[Command]:
-    if state.dead(Role.ENGINE):
-        return
     fleet, policy = state.fleet, state.policy
     engines = fleet.count(Role.ENGINE)
     room = min(policy.engines - engines, policy.slots - engines - fleet.count(Role.PRUNE))
     idle = fleet.idle(Role.ENGINE)
     if room <= 0 and not idle:
         return
-    spent = [shape for shape in fleet.shapes if not state.ready.get(shape) and not state.to_come(shape)]
-    useless = [known for known in idle if known.shape in spent]
+    useless = list(_useless(state, idle, now))
     if room <= 0 and not useless:
         return
     work = _work_by_shape(state)
+    if work:  # they make room, also for an engine that waits for a device that is not there
+        for known in useless:
+            state.failed_starts[Role.ENGINE] = 0
+            yield retire(state, known, now)
+    if state.failing(Role.ENGINE):
+        return
     # What engines have been given counts: they are in the right place.
     unfinished = {s: work.get(s, 0.0) + state.given.get(s, 0.0) for s in {**work, **state.given}}
     shares = allot(unfinished, min(policy.engines, policy.slots))
     lacking = [shape for shape in work if fleet.shapes.get(shape, 0) < shares[shape]]
     lacking.sort(key=lambda shape: (fleet.shapes.get(shape, 0) / shares[shape], -work[shape]))
     startable = [shape for shape in lacking if shape.whole or state.ready.get(shape)]
-    if room <= 0:
-        # Every place is taken: an idle engine of a shape without work makes room for one that has some.
-        lacks = [shape for shape in startable if _worth_an_engine(state, shape, policy.largest_shard)]
-        for known, _ in zip(useless, lacks, strict=False):
-            yield retire(state, known, now)
-        return
     for shape in startable:
         for _ in range(shares[shape] - fleet.shapes.get(shape, 0)):
             if room <= 0 or not _worth_an_engine(state, shape, policy.smallest_shard):
@@ -84,6 +81,20 @@ def start_engines(state: State, now: float) -> Iterator[Command]:
             # A whole engine is built from the model alone; any other needs a patch to show which blocks are gone.
             patch = None if shape.whole else next(iter(state.ready[shape]))
             yield _start(state, Role.ENGINE, now, shape, patch)
+
+
+def _useless(state: State, idle: list[WorkerState], now: float) -> Iterator[WorkerState]:
+    """Idle engines of a shape for which no draw waits or will; and, after a while, those that wait for a patch while
+    another shape's draws have no engine at all."""
+    starving = sum(bool(ready) and not state.fleet.shapes.get(shape) for shape, ready in state.ready.items())
+    for known in idle:
+        if known.shape is None or state.ready.get(known.shape):
+            continue
+        if not state.to_come(known.shape):
+            yield known
+        elif starving > 0 and now - known.since > state.policy.patch_patience:
+            starving -= 1
+            yield known
 
 
 def _work_by_shape(state: State) -> dict[Shape, float]:
@@ -106,5 +117,5 @@ def _worth_an_engine(state: State, shape: Shape, draws: int) -> bool:
 
 
 def start_grader(state: State, now: float) -> Iterator[Command]:
-    if not state.dead(Role.GRADE) and not state.fleet.count(Role.GRADE):
+    if not state.failing(Role.GRADE) and not state.fleet.count(Role.GRADE):
         yield _start(state, Role.GRADE, now)

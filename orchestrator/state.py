@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from orchestrator.events import Role
-from orchestrator.fleet import Fleet, WorkerState
+from orchestrator.fleet import Fleet, Life, WorkerState
 from orchestrator.work import ContextWork, Patched, PatchWork, Policy, Running
 from workers.messages import Failure, Shape
 
@@ -58,6 +58,8 @@ class State:
             patches_owed=sum(patch.state is Patched.OWED for patch in self.patches.values()),
         )
         self.stopping: str | None = None
+        self.stopped = 0.0
+        """When that was asked for."""
         self.recounting: dict[str, Recounting] = {}
         self.failed_starts: dict[Role, int] = dict.fromkeys(Role, 0)
         self.failed_at: dict[Role, float] = dict.fromkeys(Role, 0.0)
@@ -155,9 +157,18 @@ class State:
         """A name that this sweep has not used."""
         return f"{prefix}-{next(self._names)}"
 
-    def dead(self, role: Role) -> bool:
+    def stop(self, reason: str, now: float) -> None:
+        """Note that the sweep is to end before everything is done. The first reason stands."""
+        if self.stopping is None:
+            self.stopping, self.stopped = reason, now
+
+    def failing(self, role: Role) -> bool:
         """Whether workers of a role have failed to start so often that no more are started."""
         return self.failed_starts[role] >= self.policy.failed_starts
+
+    def dead(self, role: Role) -> bool:
+        """Whether no more workers of a role are started, and none is up."""
+        return self.failing(role) and not self.fleet.of(role, Life.IDLE, Life.BUSY)
 
     def feed_on(self, known: WorkerState, hungry: bool) -> None:
         """Note whether an engine at work could take more of the variant it holds."""

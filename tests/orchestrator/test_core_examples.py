@@ -303,8 +303,19 @@ def test_pruner_may_be_silent_for_longer_than_an_engine() -> None:
     hand = Hand(make_core(4, policy, Patched.OWED))
     (pruner,) = started(hand(Tick()), Role.PRUNE)
     hand(ready(pruner))
-    assert not of_kind(hand(Tick(), after=500.0), Discard)
-    assert pruner in {discard.worker for discard in of_kind(hand(Tick(), after=101.0), Discard)}
+    for _ in range(10):
+        assert not of_kind(hand(Tick(), after=50.0), Discard)
+    hand(Tick(), after=50.0)
+    assert pruner in {discard.worker for discard in of_kind(hand(Tick(), after=51.0), Discard)}
+
+
+def test_driver_that_did_not_look_for_long_takes_nobody_for_hung() -> None:
+    hand, worker, _ = start_engine(make_core(4, replace(POLICY, silence_seconds=100.0)))
+    hand(Tick(), after=50.0)
+    assert not of_kind(hand(Tick(), after=3600.0), Discard), "its reports may lie unread"
+    assert not of_kind(hand(Tick(), after=45.0), Discard)
+    (discard,) = of_kind(hand(Tick(), after=10.0), Discard)
+    assert discard.worker == worker
 
 
 @pytest.mark.parametrize("role", [Role.ENGINE, Role.GRADE, Role.PRUNE])
@@ -392,6 +403,46 @@ def test_worker_that_is_not_up_when_nothing_is_owed_any_more_holds_up_nobody() -
     assert not hand.core.state.tally.workers_lost
 
 
+def test_stop_kills_a_pruner_at_once_and_waits_for_a_silent_store_no_longer_than_for_a_worker() -> None:
+    hand = Hand(make_core(4, POLICY, Patched.OWED))
+    (pruner,) = started(hand(Tick()), Role.PRUNE)
+    hand(ready(pruner))
+    assert pruner in {discard.worker for discard in of_kind(hand(StopAsked("stopped by SIGTERM")), Discard)}
+    hand, worker, _ = start_engine(make_core(4, POLICY))
+    hand(WorkerLost(worker, LOST))
+    hand(StopAsked("stopped by SIGTERM"))
+    for known in list(hand.core.state.fleet):
+        hand(WorkerLost(known.worker, Failure("retired", "")))
+    assert not of_kind(hand(Tick(), after=20.0), Finish)
+    assert of_kind(hand(Tick(), after=1.0), Finish)
+
+
+def test_grader_that_leaves_has_not_finished() -> None:
+    hand, worker, shard = start_engine(make_core(4, POLICY))
+    (grader,) = started(hand.said, Role.GRADE)
+    hand(ready(grader))
+    (given,) = of_kind(hand(Reported(worker, committed(shard, shard.numbers))), Assign)
+    hand(Reported(worker, Ended(shard.task_id)))
+    hand(Leaving((grader,), "spot notice"))
+    hand(Reported(grader, Ended(given.task.task_id)))
+    (second,) = started(hand(WorkerLost(grader, Failure("retired", ""))), Role.GRADE)
+    (again,) = of_kind(hand(ready(second)), Assign)
+    assert isinstance(again.task, GradeTask)
+
+
+def test_engine_at_work_keeps_its_role_alive_whatever_fails_to_start_beside_it() -> None:
+    hand = Hand(make_core(80, replace(POLICY, engines=3, slots=3, failed_starts=1)))
+    one, *others = started(hand(Tick()), Role.ENGINE)
+    _, shard = shard_of(hand(ready(one)))
+    for worker in others:
+        hand(WorkerLost(worker, Failure("hang", "no device for it")), after=1.0)
+    assert not of_kind(hand(Tick(), after=30.0), StartWorker), "and no further one is tried"
+    hand(Reported(one, committed(shard, shard.numbers)))
+    _, more = shard_of(hand(Reported(one, Ended(shard.task_id))))
+    assert more.numbers
+    assert hand.core.finished is None
+
+
 def test_hungry_engine_that_leaves_is_fed_no_more() -> None:
     hand = Hand(make_core(66, replace(POLICY, engines=2, smallest_shard=33, largest_shard=33)))
     one, other = started(hand(Tick()), Role.ENGINE)
@@ -406,8 +457,9 @@ def test_hungry_engine_that_leaves_is_fed_no_more() -> None:
 def test_stop_with_a_worker_that_never_closes_still_ends() -> None:
     hand, worker, shard = start_engine(make_core(4, replace(POLICY, silence_seconds=60.0)))
     hand(StopAsked("stopped by SIGINT"))
-    discards = of_kind(hand(Tick(), after=61.0), Discard)
-    assert worker in {discard.worker for discard in discards}
+    assert not of_kind(hand(Tick(), after=20.0), Discard)
+    discards = of_kind(hand(Tick(), after=1.0), Discard)
+    assert worker in {discard.worker for discard in discards}, "after 20 s, not 60"
     for discard in discards:
         hand(WorkerLost(discard.worker, discard.failure))
     hand(missing(shard, shard.numbers))

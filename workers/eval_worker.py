@@ -72,12 +72,15 @@ class EvalWorker:
         if self._holds is not None and self._holds[0] == patch_id:
             return
         began = time.monotonic()
-        fetch = partial(self._store.fetch_patch, patch_id, self._cache)
-        folder = yield from insist(shard.task_id, fetch, inbox, self._pace.store_seconds)
-        self._holds = None
-        proof = self._engine.load(self._base, folder)
+        load = partial(self._load, patch_id)
+        proof = yield from insist(shard.task_id, load, inbox, self._pace.store_seconds)
         self._holds = (patch_id, proof)
         yield Swapped(shard.task_id, patch_id, time.monotonic() - began, proof.canary_error)
+
+    def _load(self, patch_id: str) -> Proof:
+        folder = self._store.fetch_patch(patch_id, self._cache)
+        self._holds = None
+        return self._engine.load(self._base, folder)
 
     def _with_log(self, failure: Failure) -> Failure:
         return Failure(failure.kind, failure.cause, failure.log or self._log)

@@ -14,12 +14,17 @@ from workers.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, Pace
 from workers.inbox import Inbox
 from workers.messages import Context, DrawRow, Facts, Failed, Failure, Item, Report, Shard, Swapped, Task
-from workers.patience import insist
+from workers.patience import insist, insist_alone
 from workers.store_errors import StoreUnavailable
 from workers.worker import Sink, WorkerFault
 
 EngineFactory = Callable[[Path, Path | None], Engine]
 """(base checkpoint, a patch that shows the shape or None for the base's own) -> an engine."""
+
+
+START_SECONDS = 240.0
+"""Patience with the store before the engine starts, at the most: the driver's own with a worker that starts is some
+minutes longer."""
 
 
 class EvalWorker:
@@ -36,13 +41,20 @@ class EvalWorker:
         pace: Pace,
         log: str = "",
     ) -> None:
-        """Start an engine of the shape of `base`, or of `base` + patch. Raises what the engine raises."""
+        """Start an engine of the shape of `base`, or of `base` + patch.
+
+        Raises what the engine raises, and StoreUnavailable if the store does not give the patch out for long.
+        """
         self._name, self._store, self._base, self._cache, self._pace = name, store, base, cache, pace
         self._log = log
-        self._engine = engine(base, store.fetch_patch(patch_id, cache) if patch_id is not None else None)
+        self._engine = engine(base, self._fetch(patch_id) if patch_id is not None else None)
         self._codec = ChatTokenizer.load(base)
         self._holds: tuple[str, Proof] | None = None
         self._settings = json.dumps(dict(sorted(self._engine.settings().items())))
+
+    def _fetch(self, patch_id: str) -> Path:
+        patience = min(START_SECONDS, self._pace.store_seconds)
+        return insist_alone(partial(self._store.fetch_patch, patch_id, self._cache), patience)
 
     def facts(self) -> Facts:
         return Facts(self._name, socket.gethostname(), os.getpid(), self._log, dict(self._engine.settings()))

@@ -45,7 +45,8 @@ class EvalWorker:
 
         Raises what the engine raises, and StoreUnavailable if the store does not give the patch out for long.
         """
-        self._name, self._store, self._base, self._cache, self._pace = name, store, base, cache, pace
+        self._name, self._store, self._base, self._pace = name, store, base, pace
+        self._cache = cache / name  # its own: what it has swapped in it needs no longer, and what others need stays
         self._log = log
         self._engine = engine(base, self._fetch(patch_id) if patch_id is not None else None)
         self._codec = ChatTokenizer.load(base)

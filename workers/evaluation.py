@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import pyarrow as pa
+
 from eval.budget import Rules, State, Step, advance, make_rules, start
 from eval.draws import Completion, Draw
 from eval.prompts import ChatTokenizer
@@ -291,9 +293,12 @@ def _with_priors(store: Sink, shard: Shard) -> list[Item]:
     if not any(item.continues for item in shard.items):
         return list(shard.items)
     context = shard.context
-    rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
     wanted = {(item.prompt_id, item.job.seed) for item in shard.items if item.continues}
-    joined = join_rows((row for row in rows if (row["prompt_id"], row["seed"]) in wanted), context.answer_context_id)
+    rows = store.read("draws", context.context_id, COLUMNS)
+    # Of a whole context's traces only those that are wanted may become Python's numbers: each is ten times as large.
+    keys = zip(rows["prompt_id"].to_pylist(), rows["seed"].to_pylist(), strict=True)
+    rows = rows.filter(pa.array([key in wanted for key in keys], pa.bool_()))
+    joined = join_rows(rows.to_pylist(), context.answer_context_id)
     return [
         replace(item, job=replace(item.job, prior=joined[item.prompt_id, item.job.seed].trace))
         if item.continues

@@ -12,7 +12,7 @@ from functools import partial
 from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem
 from workers.inbox import Inbox
-from workers.joining import COLUMNS, join_rows
+from workers.joining import METADATA, TEXTS, measure_rows, read_texts
 from workers.messages import Ended, Facts, Failed, Failure, Gold, Graded, GradeRow, GradeTask, Heartbeat, Report, Task
 from workers.patience import insist
 from workers.store_errors import StoreError
@@ -63,7 +63,7 @@ class GradeWorker:
         """
         assert isinstance(task, GradeTask)
         try:
-            read = partial(ungraded, self._store, task, grader_id(self._grader))
+            read = partial(_ungraded_texts, self._store, task, grader_id(self._grader))
             owed = yield from insist(task.task_id, read, inbox, self._store_seconds)
             while owed and not inbox.closed:
                 rows = yield from self._grade(task, owed[:CHUNK])
@@ -111,8 +111,19 @@ class GradeWorker:
         self._pool.close()
 
 
-def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
-    """(answer, its gold, its text) for every answer of the context that `grader` has not judged against that gold."""
+def _ungraded_texts(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
+    """(answer, its gold, its text) for every answer that is `ungraded`."""
+    if not (owed := ungraded(store, task, grader)):
+        return []
+    texts = read_texts(store.read("draws", task.context_id, TEXTS).to_pylist(), task.answer_context_id)
+    return [(key, gold, texts[key]) for key, gold in owed]
+
+
+def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold]]:
+    """(answer, its gold) for every answer of the context that `grader` has not judged against that gold.
+
+    No token and no text is read.
+    """
     golds: dict[str, set[Gold]] = {}
     for gold in task.golds:
         golds.setdefault(gold.prompt_id, set()).add(gold)
@@ -125,11 +136,11 @@ def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey,
         # A grader that was killed (a busy machine, say) has not judged: the answer is owed again.
         and not Grade(row["verdict"], None, row["cause"] or None).grader_failed
     }
-    draws = join_rows(store.read("draws", task.context_id, COLUMNS).to_pylist(), task.answer_context_id)
+    draws = measure_rows(store.read("draws", task.context_id, METADATA).to_pylist(), task.answer_context_id)
     return [
-        ((prompt_id, seed, cut), gold, answer["text"])
+        ((prompt_id, seed, cut), gold)
         for (prompt_id, seed), draw in draws.items()
-        for cut, answer in draw.answers.items()
+        for cut in sorted(draw.cuts)
         for gold in sorted(golds.get(prompt_id, ()), key=lambda gold: gold.gold_id)
         if (prompt_id, seed, cut, gold.gold_id) not in graded
     ]

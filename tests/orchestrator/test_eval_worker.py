@@ -22,7 +22,7 @@ class TwoShards:
 
     def __init__(self, folder: Path, store_seconds: float) -> None:
         self.store = Store.open(str(folder / "store"))
-        self.store.commit_draws([make_row(prompt="p0", cuts=(4,), limit=4)])
+        self.store.commit_draws([make_row(prompt=prompt, cuts=(4,), limit=4) for prompt in ("other", "p0")])
         self._held, self._aside = Path(self.store.root, "draws", "c"), folder / "aside"
         self._held.rename(self._aside)
         self._held.write_text("no folder")
@@ -61,7 +61,7 @@ def test_shard_whose_traces_cannot_be_read_is_kept_and_draws_in_flight_go_on(tmp
     assert not [report for report in said if isinstance(report, Failed)]
     assert said[-1] == Ended("continued")
     assert two.store.held_keys("d") == {("d", f"p{n}", 0) for n in range(4)}
-    assert sorted(two.store.read("draws", "c", ["start"])["start"].to_pylist()) == [0, 4]
+    assert sorted(two.store.read("draws", "c", ["start"])["start"].to_pylist()) == [0, 0, 4]
 
 
 def test_shard_whose_traces_stay_out_of_reach_fails_alone_and_another_is_asked_for(tmp_path: Path) -> None:

@@ -1,15 +1,31 @@
 """The worker that grades: what it says while answers take long, and what it reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from orchestrator.schemas import GRADES, TABLES
 from orchestrator.store import Store
 from tests.orchestrator.builders import make_row
-from workers.grade_worker import GradeWorker
+from workers.grade_worker import GradeWorker, ungraded
 from workers.inbox import Inbox
+from workers.joining import METADATA
 from workers.messages import Ended, Gold, Graded, GradeTask, Heartbeat, Report
+
+
+@dataclass
+class _Listening(Store):
+    """The real store; it remembers which columns were asked for."""
+
+    asked: set[str] = field(default_factory=set)
+
+    def read(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> pa.Table:
+        self.asked |= set(columns or TABLES[table].names)
+        return super().read(table, context_id, columns)
+
 
 HANGS = (r"\boxed{10^{10^{10^{10}}}}", r"\boxed{9^{9^{9^{9^{9}}}}!}")
 GOLDS = tuple(Gold(f"p{number}", f"gold-{number}", "7", "math") for number in range(3))
@@ -36,3 +52,16 @@ def test_answers_that_hang_are_heard_of_and_committed_one_by_one(worker: GradeWo
     assert [rows for _, rows in held] == [0, 1, 1, 2, 3, 3]
     verdicts = {row["prompt_id"]: row["cause"].split(":")[0] for row in store.read("grades", "c").to_pylist()}
     assert verdicts == {"p0": "timeout", "p1": "timeout", "p2": ""}
+
+
+def test_what_is_ungraded_is_told_without_a_text_and_graded_without_a_token(tmp_path: Path) -> None:
+    store = _Listening(Store.open(str(tmp_path)).files)
+    store.commit_draws([make_row(cuts=(2, 4))])
+    assert ungraded(store, TASK, "exact@1") == [(("p0", 0, cut), GOLDS[0]) for cut in (2, 4)]
+    assert store.asked <= {*METADATA, *GRADES.names}
+
+    worker = GradeWorker("grader", store, "exact", processes=1, seconds=10.0)
+    assert list(worker.run(TASK, Inbox())) == [Graded("task", "c", 2), Ended("task")]
+    worker.close()
+    assert store.asked - {*METADATA, *GRADES.names} == {"answers.text"}
+    assert set(store.read("grades", "c")["verdict"].to_pylist()) == {"CORRECT"}

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -70,17 +71,29 @@ class GraderPool:
 
         Raises ``RuntimeError`` if a child cannot even start, with what it wrote to standard error.
         """
+        return self.grade_for(float("inf"), items, grader)
+
+    def grade_for(self, seconds: float, items: Iterable[GradeItem], grader: str = "standard") -> list[Grade]:
+        """As ``grade_many``, but the grades of only the first of ``items``: of as many as can be begun within
+        ``seconds``, and of one at least. What is begun then is waited for, so it lasts up to one answer's
+        time limit longer.
+        """
         check_grader(grader)
         ordered = list(items)
         with self._lock:
             if self._closed:
                 raise RuntimeError("This grader pool is closed. Make a new one.")
-            grades = self._grade_distinct(deque(dict.fromkeys(ordered)), grader)
-        return [grades[item] for item in ordered]
+            grades = self._grade_distinct(deque(dict.fromkeys(ordered)), grader, seconds)
+        return [grades[item] for item in takewhile(grades.__contains__, ordered)]
 
-    def _grade_distinct(self, waiting: deque[GradeItem], grader: str) -> dict[GradeItem, Grade]:
+    def _grade_distinct(self, waiting: deque[GradeItem], grader: str, seconds: float) -> dict[GradeItem, Grade]:
         grades: dict[GradeItem, Grade] = {}
-        while waiting or any(child.item for child in self._children):
+        until, begun = time.monotonic() + seconds, 0
+        while True:
+            if begun and time.monotonic() >= until:
+                waiting.clear()
+            if not waiting and not any(child.item for child in self._children):
+                return grades
             for index, child in enumerate(self._children):
                 if not child.ready or child.item is not None or not waiting:
                     continue
@@ -89,6 +102,7 @@ class GraderPool:
                     self._children[index] = self._spawn()
                     continue
                 child.send(waiting.popleft(), grader, self._time_limit)
+                begun += 1
             self._wait()
             for index, child in enumerate(self._children):
                 outcome = child.outcome()
@@ -99,7 +113,6 @@ class GraderPool:
                     child.item = None
                 if child.ended:
                     self._children[index] = self._spawn()
-        return grades
 
     def _wait(self) -> None:
         """Sleep until a child has something to say, or until the nearest deadline."""

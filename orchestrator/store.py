@@ -28,7 +28,7 @@ from orchestrator.files import PATIENCE, Files, Found
 from orchestrator.parts import Part, distinct, encode, read_part
 from orchestrator.schemas import TABLES, column_names, to_table
 from workers.messages import DrawKey, DrawRow, FailureRow, GradeRow
-from workers.store_errors import StoreError, StoreUnavailable, Trouble
+from workers.store_errors import StoreError, StoreUnavailable, Trouble, trouble_of
 
 __all__ = ["MANIFEST", "Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
 
@@ -84,20 +84,36 @@ class Store:
             self.files.publish(f"patches/{patch_id}/{file.name}", file.read_bytes())
 
     def fetch_patch(self, patch_id: str, cache: Path) -> Path:
-        """A local folder that holds the patch: the store's own where it is local, else a copy under `cache`."""
+        """A local folder that holds the patch: the store's own where it is local, else a copy under `cache`.
+
+        `cache` is the caller's alone: a patch that is fetched into it takes the place of the one before.
+        """
         if self.local:
             return Path(self.root, "patches", patch_id)
+        try:
+            return self._copied(patch_id, cache)
+        except OSError as error:
+            trouble = trouble_of(error)
+            raise StoreUnavailable(
+                f"cache {cache}: patch {patch_id} cannot be kept ({trouble}): {error}; make room there and let it be "
+                "written, or set TMPDIR to a folder where it can",
+                trouble,
+            ) from error
+
+    def _copied(self, patch_id: str, cache: Path) -> Path:
         target = cache / patch_id
-        if not (target / MANIFEST).exists():
-            scratch = cache / f".{patch_id}-{uuid.uuid4().hex}"
-            scratch.mkdir(parents=True)
+        if (target / MANIFEST).exists():
+            return target
+        for held in cache.glob(f"*/{MANIFEST}"):
+            shutil.rmtree(held.parent)
+        scratch = cache / f".{patch_id}-{uuid.uuid4().hex}"
+        scratch.mkdir(parents=True)
+        try:
             for file in self.files.listing(f"patches/{patch_id}"):
                 (scratch / file.name).write_bytes(self.files.fetch(file.path))
-            try:
-                scratch.rename(target)
-            except OSError:  # another process of this machine was faster; its copy is as good
-                shutil.rmtree(scratch)
-        return target
+            return scratch.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     # --- tables -------------------------------------------------------------------------------------------------------
 

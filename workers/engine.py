@@ -75,7 +75,8 @@ class Engine(Protocol):
     def load(self, base: Path, patch: Path) -> Proof:
         """Hold the weights of `base` + `patch`, proved. Requires that nothing is in flight.
 
-        Raises `EngineFault` (discard the engine) or `VariantFault` (discard the variant).
+        Raises `EngineFault` (discard the engine), `VariantFault` (discard the variant), or `StoreUnavailable` (the
+        patch cannot be read now, and nothing was touched).
         """
         ...
 

@@ -14,12 +14,17 @@ from workers.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, Pace
 from workers.inbox import Inbox
 from workers.messages import Context, DrawRow, Facts, Failed, Failure, Item, Report, Shard, Swapped, Task
-from workers.patience import insist
+from workers.patience import insist, insist_alone
 from workers.store_errors import StoreUnavailable
 from workers.worker import Sink, WorkerFault
 
 EngineFactory = Callable[[Path, Path | None], Engine]
 """(base checkpoint, a patch that shows the shape or None for the base's own) -> an engine."""
+
+
+START_SECONDS = 240.0
+"""Patience with the store before the engine starts, at the most: the driver's own with a worker that starts is some
+minutes longer."""
 
 
 class EvalWorker:
@@ -36,13 +41,21 @@ class EvalWorker:
         pace: Pace,
         log: str = "",
     ) -> None:
-        """Start an engine of the shape of `base`, or of `base` + patch. Raises what the engine raises."""
-        self._name, self._store, self._base, self._cache, self._pace = name, store, base, cache, pace
+        """Start an engine of the shape of `base`, or of `base` + patch.
+
+        Raises what the engine raises, and StoreUnavailable if the store does not give the patch out for long.
+        """
+        self._name, self._store, self._base, self._pace = name, store, base, pace
+        self._cache = cache / name  # its own: what it has swapped in it needs no longer, and what others need stays
         self._log = log
-        self._engine = engine(base, store.fetch_patch(patch_id, cache) if patch_id is not None else None)
+        self._engine = engine(base, self._fetch(patch_id) if patch_id is not None else None)
         self._codec = ChatTokenizer.load(base)
         self._holds: tuple[str, Proof] | None = None
         self._settings = json.dumps(dict(sorted(self._engine.settings().items())))
+
+    def _fetch(self, patch_id: str) -> Path:
+        patience = min(START_SECONDS, self._pace.store_seconds)
+        return insist_alone(partial(self._store.fetch_patch, patch_id, self._cache), patience)
 
     def facts(self) -> Facts:
         return Facts(self._name, socket.gethostname(), os.getpid(), self._log, dict(self._engine.settings()))
@@ -72,12 +85,15 @@ class EvalWorker:
         if self._holds is not None and self._holds[0] == patch_id:
             return
         began = time.monotonic()
-        fetch = partial(self._store.fetch_patch, patch_id, self._cache)
-        folder = yield from insist(shard.task_id, fetch, inbox, self._pace.store_seconds)
-        self._holds = None
-        proof = self._engine.load(self._base, folder)
+        load = partial(self._load, patch_id)
+        proof = yield from insist(shard.task_id, load, inbox, self._pace.store_seconds)
         self._holds = (patch_id, proof)
         yield Swapped(shard.task_id, patch_id, time.monotonic() - began, proof.canary_error)
+
+    def _load(self, patch_id: str) -> Proof:
+        folder = self._store.fetch_patch(patch_id, self._cache)
+        self._holds = None
+        return self._engine.load(self._base, folder)
 
     def _with_log(self, failure: Failure) -> Failure:
         return Failure(failure.kind, failure.cause, failure.log or self._log)

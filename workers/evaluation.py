@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import pyarrow as pa
+
 from eval.budget import Rules, State, Step, advance, make_rules, start
 from eval.draws import Completion, Draw
 from eval.prompts import ChatTokenizer
@@ -35,7 +37,7 @@ from workers.messages import (
     Shard,
     Troubled,
 )
-from workers.patience import insist
+from workers.patience import insist, next_pause
 from workers.store_errors import StoreUnavailable
 from workers.worker import Sink
 
@@ -51,6 +53,16 @@ class Pace:
     heartbeat_seconds: float = 2.0
     store_seconds: float = 600.0
     """Patience with a store that cannot be written: a full disk is made room on, a mount comes back."""
+
+
+@dataclass
+class _Coming:
+    """A shard whose stored traces the store has not given out yet."""
+
+    shard: Shard
+    since: float
+    pause: float = 0.0
+    again_at: float = 0.0
 
 
 @dataclass
@@ -73,6 +85,7 @@ class Evaluation:
         self._row = row
         self._rules: dict[str, Rules] = {}
         self._patch_id = ""
+        self._coming: _Coming | None = None
         self._waiting: deque[tuple[Shard, Item]] = deque()
         self._active: dict[int, _Open] = {}
         self._rows: list[tuple[Shard, Item, DrawRow, int]] = []
@@ -92,7 +105,7 @@ class Evaluation:
         read = partial(_with_priors, self._store, shard)
         self._accept(shard, (yield from insist(shard.task_id, read, self._inbox, self._pace.store_seconds)))
         try:
-            while self._waiting or self._active or self._rows:
+            while self._coming or self._waiting or self._active or self._rows:
                 if self._inbox.closed:
                     self._abandon()
                 yield from self._feed()
@@ -134,14 +147,37 @@ class Evaluation:
             yield from self._ask_for_more()
 
     def _ask_for_more(self) -> Iterator[Report]:
-        if (shard := self._inbox.take_shard(self._patch_id)) is not None:
-            try:
-                self._accept(shard, _with_priors(self._store, shard))
-            except StoreUnavailable as error:
-                yield Failed(shard.task_id, Failure("store", str(error)))
+        if self._coming is None and (shard := self._inbox.take_shard(self._patch_id)) is not None:
+            self._coming = _Coming(shard, time.monotonic())
+            self._unsettled[shard.task_id] = len(shard.items)
+        if self._coming is not None:
+            yield from self._read_priors(self._coming)
         elif not self._asked:
             self._asked = True
             yield Hungry(next(reversed(self._unsettled)))
+
+    def _read_priors(self, coming: _Coming) -> Iterator[Report]:
+        """Accept the shard that comes, or try again later while the store refuses; draws in flight go on meanwhile."""
+        if not (self._active or self._waiting or self._rows):
+            self._inbox.closes_within(coming.again_at - time.monotonic())
+        if time.monotonic() < coming.again_at:
+            return
+        shard = coming.shard
+        try:
+            items = _with_priors(self._store, shard)
+        except StoreUnavailable as error:
+            failure = Failure("store", str(error))
+            if self._out_of_patience(coming.since):
+                self._coming, self._asked = None, False
+                del self._unsettled[shard.task_id]
+                yield Failed(shard.task_id, failure)
+                return
+            coming.pause = next_pause(coming.pause)
+            coming.again_at = time.monotonic() + coming.pause
+            yield Troubled(shard.task_id, failure)
+        else:
+            self._coming = None
+            self._accept(shard, items)
 
     def _begin(self, shard: Shard, item: Item) -> Iterator[Report]:
         number = self._begun = self._begun + 1
@@ -188,6 +224,7 @@ class Evaluation:
         return Rejected(shard.task_id, (item.number,), failure)
 
     def _abandon(self) -> None:
+        self._coming = None
         self._waiting.clear()
         self._engine.cancel(sorted(name for draw in self._active.values() for name in draw.asks))
         self._active.clear()
@@ -201,7 +238,7 @@ class Evaluation:
             self._committed_at = self._beat_at = now
             yield from self._commit()
             yield from self._end_shards()
-        elif now - self._beat_at >= self._pace.heartbeat_seconds:
+        elif self._unsettled and now - self._beat_at >= self._pace.heartbeat_seconds:
             self._beat_at = now
             task = next(reversed(self._unsettled))
             yield Heartbeat(task, self._engine.tokens_generated())
@@ -256,9 +293,12 @@ def _with_priors(store: Sink, shard: Shard) -> list[Item]:
     if not any(item.continues for item in shard.items):
         return list(shard.items)
     context = shard.context
-    rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
     wanted = {(item.prompt_id, item.job.seed) for item in shard.items if item.continues}
-    joined = join_rows((row for row in rows if (row["prompt_id"], row["seed"]) in wanted), context.answer_context_id)
+    rows = store.read("draws", context.context_id, COLUMNS)
+    # Of a whole context's traces only those that are wanted may become Python's numbers: each is ten times as large.
+    keys = zip(rows["prompt_id"].to_pylist(), rows["seed"].to_pylist(), strict=True)
+    rows = rows.filter(pa.array([key in wanted for key in keys], pa.bool_()))
+    joined = join_rows(rows.to_pylist(), context.answer_context_id)
     return [
         replace(item, job=replace(item.job, prior=joined[item.prompt_id, item.job.seed].trace))
         if item.continues

@@ -6,14 +6,14 @@ same code with another grader.
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 
 from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem
 from workers.inbox import Inbox
-from workers.joining import COLUMNS, join_rows
-from workers.messages import Ended, Facts, Failed, Failure, Gold, Graded, GradeRow, GradeTask, Report, Task
+from workers.joining import METADATA, TEXTS, measure_rows, read_texts
+from workers.messages import Ended, Facts, Failed, Failure, Gold, Graded, GradeRow, GradeTask, Heartbeat, Report, Task
 from workers.patience import insist
 from workers.store_errors import StoreError
 from workers.worker import Sink
@@ -23,7 +23,10 @@ AnswerKey = tuple[str, int, int]
 
 
 CHUNK = 200
-"""Answers graded and committed together: seconds of work, so that a slow grader is heard of and loses little."""
+"""Answers graded and committed together, at the most."""
+
+CHUNK_SECONDS = 10.0
+"""A chunk takes no further answer after so long: a slow grader is heard of, and loses little."""
 
 
 def grader_id(grader: str) -> str:
@@ -43,10 +46,11 @@ class GradeWorker:
         seconds: float,
         log: str = "",
         store_seconds: float = 0.0,
+        chunk_seconds: float = CHUNK_SECONDS,
     ) -> None:
         """`seconds`: for each answer. `store_seconds`: patience with a store that refuses."""
         self._name, self._store, self._grader, self._log = name, store, grader, log
-        self._store_seconds = store_seconds
+        self._store_seconds, self._chunk_seconds = store_seconds, chunk_seconds
         self._pool = GraderPool(workers=processes, time_limit=seconds)
 
     def facts(self) -> Facts:
@@ -55,32 +59,38 @@ class GradeWorker:
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Grade what the store holds of the task's context and has no grade for, until the inbox closes.
 
-        Reports `Graded`.
+        Reports `Graded`, and is never silent for longer than `chunk_seconds` and one answer's time.
         """
         assert isinstance(task, GradeTask)
         try:
-            read = partial(ungraded, self._store, task, grader_id(self._grader))
+            read = partial(_ungraded_texts, self._store, task, grader_id(self._grader))
             owed = yield from insist(task.task_id, read, inbox, self._store_seconds)
-            for start in range(0, len(owed), CHUNK):
-                rows = self._grade(task, owed[start : start + CHUNK])
+            while owed and not inbox.closed:
+                rows = yield from self._grade(task, owed[:CHUNK])
+                owed = owed[len(rows) :]
                 commit = partial(self._store.commit_grades, rows)
                 yield from insist(task.task_id, commit, inbox, self._store_seconds)
                 yield Graded(task.task_id, task.context_id, len(rows))
-                if inbox.closed:
-                    break
         except (StoreError, OSError) as error:
             yield Failed(task.task_id, Failure("store", f"grading {task.context_id}: {error}", self._log))
         else:
             yield Ended(task.task_id)
 
-    def _grade(self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]) -> list[GradeRow]:
+    def _grade(
+        self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]
+    ) -> Generator[Heartbeat, None, list[GradeRow]]:
+        """Grade the first of `owed`, one at least; returns their rows."""
         items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
-        grades = self._pool.grade_many(items, self._grader)
+        grades = self._pool.grade_for(self._chunk_seconds, items, self._grader)
         # A grader that was killed or starved may do better now; whatever fails twice is said to have failed.
         again = [index for index, grade in enumerate(grades) if grade.grader_failed]
-        for index, grade in zip(again, self._pool.grade_many([items[i] for i in again], self._grader), strict=True):
-            grades[index] = grade
-        return [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=True)]
+        while again:
+            yield Heartbeat(task.task_id)
+            better = self._pool.grade_for(self._chunk_seconds, [items[index] for index in again], self._grader)
+            for index, grade in zip(again, better, strict=False):
+                grades[index] = grade
+            again = again[len(better) :]
+        return [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=False)]
 
     def _row(self, task: GradeTask, key: AnswerKey, gold: Gold, grade: Grade) -> GradeRow:
         prompt_id, seed, cut = key
@@ -101,8 +111,19 @@ class GradeWorker:
         self._pool.close()
 
 
-def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
-    """(answer, its gold, its text) for every answer of the context that `grader` has not judged against that gold."""
+def _ungraded_texts(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
+    """(answer, its gold, its text) for every answer that is `ungraded`."""
+    if not (owed := ungraded(store, task, grader)):
+        return []
+    texts = read_texts(store.read("draws", task.context_id, TEXTS).to_pylist(), task.answer_context_id)
+    return [(key, gold, texts[key]) for key, gold in owed]
+
+
+def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold]]:
+    """(answer, its gold) for every answer of the context that `grader` has not judged against that gold.
+
+    No token and no text is read.
+    """
     golds: dict[str, set[Gold]] = {}
     for gold in task.golds:
         golds.setdefault(gold.prompt_id, set()).add(gold)
@@ -115,11 +136,11 @@ def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey,
         # A grader that was killed (a busy machine, say) has not judged: the answer is owed again.
         and not Grade(row["verdict"], None, row["cause"] or None).grader_failed
     }
-    draws = join_rows(store.read("draws", task.context_id, COLUMNS).to_pylist(), task.answer_context_id)
+    draws = measure_rows(store.read("draws", task.context_id, METADATA).to_pylist(), task.answer_context_id)
     return [
-        ((prompt_id, seed, cut), gold, answer["text"])
+        ((prompt_id, seed, cut), gold)
         for (prompt_id, seed), draw in draws.items()
-        for cut, answer in draw.answers.items()
+        for cut in sorted(draw.cuts)
         for gold in sorted(golds.get(prompt_id, ()), key=lambda gold: gold.gold_id)
         if (prompt_id, seed, cut, gold.gold_id) not in graded
     ]

@@ -28,6 +28,10 @@ METADATA = ["answer_context_id", "prompt_id", "seed", "start", "trace_tokens", "
 """The columns that measuring needs: none that grows with the length of a trace."""
 
 
+TEXTS = [*METADATA, "answers.text"]
+"""The columns that reading answers needs."""
+
+
 @dataclass(frozen=True)
 class Joined:
     """One draw as its rows tell it."""
@@ -60,6 +64,17 @@ def measure_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> d
     return {name: _measure(group, answer_context_id) for name, group in _by_draw(rows).items()}
 
 
+def read_texts(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int, int], str]:
+    """(prompt id, seed, cut) -> the text of each answer that `join_rows` would give (read with TEXTS)."""
+    texts: dict[tuple[str, int, int], str] = {}
+    for (prompt_id, seed), group in _by_draw(rows).items():
+        for row in _standing(group, _told_tokens):
+            if row["answer_context_id"] == answer_context_id:
+                for answer in row["answers"]:
+                    texts.setdefault((prompt_id, seed, answer["cut"]), answer["text"])
+    return texts
+
+
 def _by_draw(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
     by_draw: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -81,6 +96,11 @@ def _standing(rows: list[Mapping[str, Any]], tokens: Callable[[Mapping[str, Any]
             yield row
 
 
+def _told_tokens(row: Mapping[str, Any]) -> int:
+    """How many trace tokens a row has, where it was read without them."""
+    return int(row["trace_tokens"])
+
+
 def _join(rows: list[Mapping[str, Any]], answer_context_id: str) -> Joined:
     trace: list[int] = []
     answers: dict[int, Mapping[str, Any]] = {}
@@ -98,7 +118,7 @@ def _join(rows: list[Mapping[str, Any]], answer_context_id: str) -> Joined:
 def _measure(rows: list[Mapping[str, Any]], answer_context_id: str) -> Measured:
     length, ended = 0, False
     cuts: set[int] = set()
-    for row in _standing(rows, lambda row: int(row["trace_tokens"])):
+    for row in _standing(rows, _told_tokens):
         length, ended = length + row["trace_tokens"], ended or row["ended"]
         if row["answer_context_id"] == answer_context_id:
             cuts.update(answer["cut"] for answer in row["answers"])

@@ -200,10 +200,11 @@ class Committed:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Proof of progress: the engine has generated this many tokens since it started."""
+    """Proof of life."""
 
     task_id: str
-    tokens: int
+    tokens: int = 0
+    """An engine's proof of progress: how many it has generated since it started."""
 
 
 @dataclass(frozen=True)

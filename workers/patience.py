@@ -19,13 +19,28 @@ def insist(task_id: str, deed: Callable[[], T], inbox: Inbox, seconds: float) ->
 
     Returns what `deed` returns. Raises its last StoreUnavailable when time is up or the inbox is closed.
     """
-    began, pause = time.monotonic(), FIRST_PAUSE
+    began, pause = time.monotonic(), 0.0
     while True:
         try:
             return deed()
         except StoreUnavailable as error:
             yield Troubled(task_id, Failure("store", str(error)))
-            left = began + seconds - time.monotonic()
+            pause, left = next_pause(pause), began + seconds - time.monotonic()
             if left <= 0 or inbox.closes_within(min(pause, left)):
                 raise
-            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def insist_alone(deed: Callable[[], T], seconds: float) -> T:
+    """As `insist`, for a worker that is being built: nobody listens yet, and nobody can close its inbox."""
+    attempts = insist("", deed, Inbox(), seconds)
+    while True:
+        try:
+            next(attempts)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+
+def next_pause(pause: float) -> float:
+    """The pause after `pause`, in seconds; the first comes after 0."""
+    return min(2 * pause, LONGEST_PAUSE) or FIRST_PAUSE

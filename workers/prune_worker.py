@@ -57,7 +57,8 @@ class PruneWorker:
         """Have the patch in the store; returns its realised sparsity."""
         held = yield from insist(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
         if task.patch_id in held:  # published by a worker that died before it could say so
-            return read_manifest(self._store.fetch_patch(task.patch_id, self._scratch)).realised
+            cache = self._scratch / "held" / self._name  # its own, apart from what others are making beside it
+            return read_manifest(self._store.fetch_patch(task.patch_id, cache)).realised
         folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
         self._scratch.mkdir(parents=True, exist_ok=True)
         try:

@@ -12,7 +12,8 @@ So there is one way in, and it ends in a proof (promise proof-before-sample):
 3. the prefix cache is emptied, and a canary prompt must find nothing cached;
 4. the canary's log-probabilities must agree with those that were computed, by other code, when the patch was made.
 
-Any disagreement retires the engine. A variant whose own weights make NaN is the variant's fault.
+Any disagreement retires the engine. A variant whose own weights make NaN is the variant's fault. A file that cannot be
+read is nobody's: before anything is touched it can be tried again, in mid-swap the engine is lost.
 """
 
 import os
@@ -59,6 +60,7 @@ from workers.engine import EngineFault, EngineSettings, Finished, Proof, Variant
 from workers.following import follow
 from workers.messages import Failure
 from workers.ranks import Ranks, failure_of
+from workers.store_errors import unavailable
 from workers.witness import Digests, Stream, Witness, layout, shapes
 
 CANARY_TOLERANCE = 0.1
@@ -115,13 +117,15 @@ class VllmEngine:
             raise EngineFault(Failure("engine-error", "weights were to be swapped while requests were in flight"))
         try:
             made = Patch.open(patch)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             cause = f"{error} Delete the folder {patch} and run the sweep again"
             raise VariantFault(Failure("bad-input", cause)) from error
+        except OSError as error:
+            raise unavailable(str(patch.parent), f"patch {patch.name} cannot be read", error) from error
         try:
             problems = self._engine.collective_rpc("swap_weights", self._patience, args=(str(base), str(patch)))
         except Exception as error:  # whatever vLLM raised in mid-swap, the engine is now neither variant
-            raise self._fault(error, "proof", f"swap to {patch.name} broke off: ") from error
+            raise self._fault(error, _swap_failure(error), f"swap to {patch.name} broke off: ") from error
         for rank, problem in enumerate(problems):
             if problem:
                 raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
@@ -272,6 +276,14 @@ def _mismatch(needed: set[str], have: set[str]) -> str:
         return f"the variant has {len(surplus)} tensors that the engine lacks, among them {surplus[0]}"
     lacking = sorted(needed - have)
     return f"the variant lacks {len(lacking)} tensors that the engine needs, among them {lacking[0]}" if lacking else ""
+
+
+def _swap_failure(error: Exception) -> str:
+    """The kind of failure that a swap broke off with: no patch is to blame for a file that could not be read.
+
+    vLLM quotes what another process's rank raised; the operating system's errors begin with their number.
+    """
+    return "store" if isinstance(error, OSError) or "[Errno " in str(error) else "proof"
 
 
 def _repack_vocabularies(model: torch.nn.Module) -> None:

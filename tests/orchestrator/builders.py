@@ -35,7 +35,7 @@ from orchestrator.store import Store
 from orchestrator.survey import Survey, survey
 from orchestrator.work import ContextWork, Patched, PatchWork, Policy
 from pruning.spec import PruneSpec
-from workers.grade_worker import GradeWorker
+from workers.grade_worker import CHUNK_SECONDS, GradeWorker
 from workers.messages import (
     Committed,
     Context,
@@ -279,7 +279,7 @@ class _LastingGradeWorker(GradeWorker):
 
     def __init__(self, name: str, store: Store, grader: str) -> None:
         self._name, self._store, self._grader, self._log = name, store, grader, ""
-        self._store_seconds = 0.0
+        self._store_seconds, self._chunk_seconds = 0.0, CHUNK_SECONDS
         self._pool = _lasting_pool()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from orchestrator.holdings import read_draws, still_owed
 from orchestrator.schemas import DRAWS, to_table
 from orchestrator.store import Store
 from tests.orchestrator.builders import TinySweep, make_item, make_row
-from workers.joining import Joined, Measured, join_rows, measure_rows
+from workers.joining import Joined, Measured, join_rows, measure_rows, read_texts
 from workers.messages import DrawRow
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")
@@ -118,6 +118,8 @@ def test_draws_are_measured_with_the_cuts_that_are_answered(tmp_path: Path) -> N
 def test_measuring_rows_is_joining_and_then_measuring(rows: list[DrawRow]) -> None:
     for answers in ("answers", "other"):
         joined, measured = join_rows(tabled(rows), answers), measure_rows(tabled(rows), answers)
+        told = {(*name, cut): text for name, draw in joined.items() for cut, text in texts(draw).items()}
+        assert read_texts(tabled(rows), answers) == told
         assert measured == {
             name: Measured(len(draw.trace.token_ids), draw.trace.ended, frozenset(draw.answers))
             for name, draw in joined.items()

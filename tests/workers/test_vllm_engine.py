@@ -12,16 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 
-from eval.draws import Ask, Completion
+from eval.draws import Ask, Completion, DrawJob
 from eval.prompts import ChatTokenizer
 from eval.spec import SamplingSpec
+from orchestrator.store import Store
 from pruning.manifest import encode_manifest, read_manifest
 from pruning.patch import export
+from tests.orchestrator.builders import make_context, make_item
 from tests.workers.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
 from workers.engine import EngineFault, VariantFault
+from workers.eval_worker import EvalWorker
+from workers.evaluation import Pace
+from workers.inbox import Inbox
+from workers.messages import Committed, Ended, Heartbeat, Hungry, Shard, Swapped, Troubled
 from workers.vllm_engine import VllmEngine
 
 GREEDY = SamplingSpec(temperature=0.0)
+UNREADABLE = "/proc/self/mem"
+"""Reading it from its beginning gives EIO, as a mount does whose server is gone."""
 
 
 def ask(prompt: tuple[int, ...], tokens: int, name: str = "trace", stops: tuple[int, ...] = (), seed: int = 0) -> Ask:
@@ -263,6 +271,41 @@ def test_flipped_bit_in_a_patch_is_refused_and_the_engine_stays_well(
         one.load(tiny, damaged)
     one.load(tiny, make_patch(tiny))
     assert complete(one, long_prompts(tiny, 2)) == before
+
+
+def test_patch_on_a_disk_that_fails_is_nobody_s_fault_and_is_read_again(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    store, item = Store.open(str(tmp_path)), replace(make_item("p0"), job=DrawJob("problem", (5, 6, 7), 0, (8,)))
+    store.publish_patch(make_patch(tiny, "magnitude", sparsity=0.5), "patch")
+    file = next((tmp_path / "patches" / "patch").glob("layer-*"))
+    good = file.rename(tmp_path / "good")
+    file.symlink_to(UNREADABLE)
+    one = engine(tiny)
+    worker = EvalWorker("engine", lambda base, patch: one, store, tiny, None, tmp_path, Pace(store_seconds=60.0))
+    said = []
+    for report in worker.run(Shard("task", make_context("c"), (item,)), Inbox()):
+        said.append(report)
+        if isinstance(report, Troubled):
+            assert report.failure.kind == "store"
+            assert "patch patch cannot be read (unreachable)" in report.failure.cause
+            good.replace(file)
+    assert [type(report) for report in said if not isinstance(report, Heartbeat)] == [
+        Troubled, Swapped, Hungry, Committed, Ended,
+    ]  # fmt: skip
+
+
+def test_file_that_cannot_be_read_in_mid_swap_retires_the_engine_and_speaks_against_no_patch(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    failing = tmp_path / "failing"
+    shutil.copytree(tiny, failing)
+    (failing / "config.json").unlink()
+    (failing / "config.json").symlink_to(UNREADABLE)
+    with pytest.raises(EngineFault, match=r"broke off: OSError: \[Errno 5\] Input/output error") as caught:
+        engine(tiny).load(failing, make_patch(tiny))
+    assert caught.value.failure.kind == "store"
+    engine.close()
 
 
 def test_checkpoint_that_lacks_a_tensor_is_refused(

@@ -19,7 +19,11 @@ class Devices:
 
 
 class Backend(Protocol):
-    """Starts worker processes, hands them tasks, and turns what happens to them into events."""
+    """Starts worker processes, hands them tasks, and turns what happens to them into events.
+
+    A worker may be lost before whoever gives the orders has heard of it: what is ordered of it meanwhile does nothing,
+    and its `WorkerLost` is on its way.
+    """
 
     def devices(self) -> Devices: ...
 

@@ -157,10 +157,12 @@ class RayBackend:
         )
 
     def assign(self, worker: str, task: Task) -> None:
-        self._actors[worker].handle.put.options(concurrency_group="control").remote(task)
+        if (actor := self._actors.get(worker)) is not None:
+            actor.handle.put.options(concurrency_group="control").remote(task)
 
     def retire(self, worker: str) -> None:
-        self._actors[worker].handle.close.options(concurrency_group="control").remote()
+        if (actor := self._actors.get(worker)) is not None:
+            actor.handle.close.options(concurrency_group="control").remote()
 
     def discard(self, worker: str, failure: Failure) -> None:
         if (actor := self._actors.get(worker)) is not None:

@@ -152,6 +152,8 @@ def test_discarded_worker_is_lost_with_the_failure_handed_in_and_dies(fleet: Fle
     failure = Failure("hang", "no progress for 600 s", ready.facts.log)
     fleet.backend.discard(name, failure)
     fleet.backend.discard(name, Failure("hang", "discarded twice"))
+    fleet.backend.assign(name, deed(COUNT))  # nobody has polled: whoever gives orders cannot know yet
+    fleet.backend.retire(name)
     fleet.listen(name, WorkerLost)
     wait_gone(ready.facts.pid)
     fleet.prove_goes_on()

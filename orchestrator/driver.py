@@ -94,6 +94,7 @@ class Driver:
                     raise Displaced(self._displaced.get())
                 done = self._errands.run(self._clock())
                 pending = [*asked, *done, *self._backend.poll(0 if asked or done else POLL_SECONDS)] or [Tick()]
+            self._errands.finish()  # what the store refused just now
         return self._core.finished
 
     def _perform(self, command: Command, now: float) -> None:

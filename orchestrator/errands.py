@@ -50,6 +50,14 @@ class Errands:
         self._refused_since = None
         return events
 
+    def finish(self) -> None:
+        """Write what is still to be written, if the store takes it now: nobody waits for it any more."""
+        try:
+            self._write_failures()
+        except StoreError as error:
+            draws = sum(len(command.numbers) for command, _ in self._failures)
+            self._say(f"{error}; {draws} draws that were given up are not recorded as such, and are owed all the same")
+
     def _write_failures(self) -> None:
         while self._failures:
             self._store.commit_failures(self._rows(*self._failures[0]))

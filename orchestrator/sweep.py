@@ -49,8 +49,12 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
     displaced: SimpleQueue[str] = SimpleQueue()
     with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as place:
         try:
-            reason = drive(plan, store, start_engine, place, displaced)
-            track_to_the_end(store, surveyed)
+            with TrackingThread(store, surveyed, say) as tracking:
+                reason = drive(plan, store, start_engine, place, displaced, tracking)
+                if reason != "done":
+                    tracking.stop()
+                elif tracking.finish():
+                    track_to_the_end(store, surveyed)
             results = read_results(store, surveyed)
             if results.complete:
                 compact_finished(store, [owed.decoding.context.context_id for owed in plan.contexts])
@@ -91,7 +95,14 @@ def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
     return surveyed, plan
 
 
-def drive(plan: Plan, store: Store, start_engine: StartEngine, place: Place, displaced: "SimpleQueue[str]") -> str:
+def drive(
+    plan: Plan,
+    store: Store,
+    start_engine: StartEngine,
+    place: Place,
+    displaced: "SimpleQueue[str]",
+    tracking: TrackingThread,
+) -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended. Raises Displaced."""
     from orchestrator.driver import Driver, Observer
     from orchestrator.owing import make_core
@@ -115,7 +126,6 @@ def drive(plan: Plan, store: Store, start_engine: StartEngine, place: Place, dis
         say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} node{'s' * (devices.nodes != 1)}")
         with (
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
-            TrackingThread(store, plan.survey, say) as tracking,
             show_progress(plan.survey.labels) as progress,
         ):
             views: list[Observer] = [progress, tracking]

@@ -185,7 +185,11 @@ class RayBackend:
         `ray drain-node` in a cloud's hook for spot notices. Ray puts nothing new on such a node, so that the worker
         which takes a leaving one's place comes up elsewhere.
         """
-        for node, deadline in ray._private.state.state.get_draining_nodes().items():
+        try:
+            draining = ray._private.state.state.get_draining_nodes()
+        except Exception:  # Ray's head does not answer, which is told in many ways; it is asked again soon
+            return
+        for node, deadline in draining.items():
             leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.leaves]
             for name in leaving:
                 self._actors[name].leaves = True

@@ -160,6 +160,19 @@ def test_discarded_worker_is_lost_with_the_failure_handed_in_and_dies(fleet: Fle
     assert fleet.of(name) == [ready, *heartbeats(name, WAIT), WorkerLost(name, failure)]
 
 
+def test_head_that_does_not_tell_of_notices_ends_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def fail() -> dict[str, int]:
+        asked.append(time.monotonic())
+        raise ray.exceptions.RpcError("the head does not answer", 14)
+
+    monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", fail)
+    while not asked:
+        assert fleet.backend.poll(0.1) == []
+    fleet.prove_goes_on()
+
+
 def test_worker_discarded_while_it_starts_is_lost(fleet: Fleet) -> None:
     name = fleet.start()
     failure = Failure("hang", "not ready in time")

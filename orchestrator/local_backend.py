@@ -31,7 +31,7 @@ class LocalBackend:
     """Threads in this process, as if they were processes of a cluster with `cpus` and `gpus`."""
 
     def __init__(self, cpus: int = os.cpu_count() or 1, gpus: int = 0) -> None:
-        self._devices = Devices(cpus, gpus, 1)
+        self._devices = Devices(cpus, (gpus,))
         self._hosted: dict[str, _Hosted] = {}
         self._events: queue.SimpleQueue[tuple[_Hosted, Event]] = queue.SimpleQueue()
 

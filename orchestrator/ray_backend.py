@@ -135,9 +135,8 @@ class RayBackend:
         return cls(_place=place)
 
     def devices(self) -> Devices:
-        total = ray.cluster_resources()
-        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-        return Devices(int(total.get("CPU", 1)), int(total.get("GPU", 0)), nodes)
+        gpus = (int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
+        return Devices(int(ray.cluster_resources().get("CPU", 1)), tuple(gpus))
 
     def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
         # Grading and waiting need no core of their own; an engine and a pruner do.

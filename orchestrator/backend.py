@@ -14,12 +14,28 @@ class Devices:
     """What the fleet has: CPUs always, GPUs perhaps."""
 
     cpus: int
-    gpus: int
-    nodes: int
+    node_gpus: tuple[int, ...]
+    """GPUs of each node; 0 of one that has none."""
+
+    @property
+    def gpus(self) -> int:
+        return sum(self.node_gpus)
+
+    @property
+    def nodes(self) -> int:
+        return len(self.node_gpus)
+
+    def groups(self, size: int) -> int:
+        """How many groups of so many GPUs there are: all of a group's GPUs are of one node."""
+        return sum(gpus // size for gpus in self.node_gpus)
 
 
 class Backend(Protocol):
-    """Starts worker processes, hands them tasks, and turns what happens to them into events."""
+    """Starts worker processes, hands them tasks, and turns what happens to them into events.
+
+    A worker may be lost before whoever gives the orders has heard of it: what is ordered of it meanwhile does nothing,
+    and its `WorkerLost` is on its way.
+    """
 
     def devices(self) -> Devices: ...
 

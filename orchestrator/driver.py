@@ -59,9 +59,12 @@ class Driver:
         observers: Sequence[Observer] = (),
         start_engine: StartEngine = start_vllm,
         displaced: "SimpleQueue[str] | None" = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`displaced`: from any thread, a reason put in there ends the run at once, with `Displaced`."""
+        """`displaced`: from any thread, a reason put in there ends the run at once, with `Displaced`.
+
+        `clock` gives the time that patience is measured by: in seconds, from any moment on, and never set.
+        """
         self._core, self._backend, self._store = core, backend, store
         self._runtime = plan.survey.grid.runtime
         self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
@@ -91,6 +94,7 @@ class Driver:
                     raise Displaced(self._displaced.get())
                 done = self._errands.run(self._clock())
                 pending = [*asked, *done, *self._backend.poll(0 if asked or done else POLL_SECONDS)] or [Tick()]
+            self._errands.finish()  # what the store refused just now
         return self._core.finished
 
     def _perform(self, command: Command, now: float) -> None:
@@ -106,7 +110,7 @@ class Driver:
             case Recount(wanted):
                 self._errands.recount(wanted)
             case RecordFailures():
-                self._errands.record(command, now)
+                self._errands.record(command)
             case Retire(worker):
                 self._backend.retire(worker)
             case Discard(worker, failure):

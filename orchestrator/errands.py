@@ -5,6 +5,7 @@ what was wanted is let go: an uncounted slice counts as not done, which the next
 failure is owed again anyway.
 """
 
+import time
 from collections.abc import Callable, Mapping
 
 from orchestrator.events import Event, RecordFailures, Recounted, Slice, StopAsked
@@ -12,7 +13,7 @@ from orchestrator.holdings import still_owed
 from orchestrator.plan import OwedContext
 from orchestrator.store import Store
 from workers.messages import FailureRow
-from workers.store_errors import StoreUnavailable
+from workers.store_errors import StoreError
 
 
 class Errands:
@@ -30,26 +31,39 @@ class Errands:
         """Find out which draws of a slice the store holds; `run` gives the answer."""
         self._slices.append(wanted)
 
-    def record(self, command: RecordFailures, now: float) -> None:
+    def record(self, command: RecordFailures) -> None:
         """Write down draws that are given up; `run` does it."""
-        self._failures.append((command, now))
+        self._failures.append((command, time.time()))
 
     def run(self, now: float) -> list[Event]:
-        """Do what is owed, as far as the store lets us; returns what came of it."""
+        """Do what is owed, as far as the store lets us; returns what came of it.
+
+        Of the recounts those of one context a turn: a large one takes seconds to read, and workers want to be heard.
+        """
         events: list[Event] = []
         try:
-            while self._failures:
-                self._store.commit_failures(self._rows(*self._failures[0]))
-                del self._failures[0]
-            while self._slices:
-                events.append(Recounted(self._slices[0].task_id, self._missing(self._slices[0])))
-                del self._slices[0]
-        except StoreUnavailable as error:
+            self._write_failures()
+            if self._slices:
+                events += self._count(self._slices[0].context_id)
+        except StoreError as error:
             return events + self._refused(error, now)
         self._refused_since = None
         return events
 
-    def _refused(self, error: StoreUnavailable, now: float) -> list[Event]:
+    def finish(self) -> None:
+        """Write what is still to be written, if the store takes it now: nobody waits for it any more."""
+        try:
+            self._write_failures()
+        except StoreError as error:
+            draws = sum(len(command.numbers) for command, _ in self._failures)
+            self._say(f"{error}; {draws} draws that were given up are not recorded as such, and are owed all the same")
+
+    def _write_failures(self) -> None:
+        while self._failures:
+            self._store.commit_failures(self._rows(*self._failures[0]))
+            del self._failures[0]
+
+    def _refused(self, error: StoreError, now: float) -> list[Event]:
         if self._refused_since is None:
             self._refused_since = now
             self._say(f"{error}; waiting for it, {self._patience:.0f} s at most")
@@ -61,12 +75,16 @@ class Errands:
         self._failures.clear()
         return events
 
-    def _missing(self, wanted: Slice) -> frozenset[int]:
-        owed = self._contexts[wanted.context_id]
-        answers = owed.decoding.context.answer_context_id
-        return still_owed(self._store, wanted.context_id, answers, owed.items(wanted.numbers))
+    def _count(self, context_id: str) -> list[Event]:
+        """Recount all that is to be recounted of one context, by one look at it: a lost node leaves many slices."""
+        owed = self._contexts[context_id]
+        wanted = [one for one in self._slices if one.context_id == context_id]
+        items = owed.items([number for one in wanted for number in one.numbers])
+        missing = still_owed(self._store, context_id, owed.decoding.context.answer_context_id, items)
+        self._slices = [one for one in self._slices if one.context_id != context_id]
+        return [Recounted(one.task_id, missing & frozenset(one.numbers)) for one in wanted]
 
-    def _rows(self, command: RecordFailures, now: float) -> list[FailureRow]:
+    def _rows(self, command: RecordFailures, created_at: float) -> list[FailureRow]:
         return [
             FailureRow(
                 context_id=command.context_id,
@@ -78,7 +96,7 @@ class Errands:
                 cause=command.failure.cause,
                 attempts=command.attempts,
                 log=command.failure.log,
-                created_at=now,
+                created_at=created_at,
             )
             for item in self._contexts[command.context_id].items(command.numbers)
         ]

@@ -21,14 +21,17 @@ from workers.worker import WorkerFault, serve
 @dataclass
 class _Hosted:
     inbox: Inbox = field(default_factory=Inbox)
+    lost: bool = False
+    """Whether its end is on its way to whoever polls."""
     gone: bool = False
+    """Whether its end has been told: what it says after that is not."""
 
 
 class LocalBackend:
     """Threads in this process, as if they were processes of a cluster with `cpus` and `gpus`."""
 
     def __init__(self, cpus: int = os.cpu_count() or 1, gpus: int = 0) -> None:
-        self._devices = Devices(cpus, gpus, 1)
+        self._devices = Devices(cpus, (gpus,))
         self._hosted: dict[str, _Hosted] = {}
         self._events: queue.SimpleQueue[tuple[_Hosted, Event]] = queue.SimpleQueue()
 
@@ -54,13 +57,16 @@ class LocalBackend:
             self._emit(hosted, WorkerLost(name, Failure("worker-error", f"{type(error).__name__}: {error}")))
 
     def _emit(self, hosted: _Hosted, event: Event) -> None:
+        hosted.lost = hosted.lost or isinstance(event, WorkerLost)
         self._events.put((hosted, event))
 
     def assign(self, worker: str, task: Task) -> None:
-        self._hosted[worker].inbox.put(task)
+        if (hosted := self._hosted.get(worker)) is not None and not hosted.lost:
+            hosted.inbox.put(task)
 
     def retire(self, worker: str) -> None:
-        self._hosted[worker].inbox.close()
+        if (hosted := self._hosted.get(worker)) is not None:
+            hosted.inbox.close()
 
     def discard(self, worker: str, failure: Failure) -> None:
         hosted = self._hosted.get(worker)

@@ -7,12 +7,24 @@ from orchestrator.grid_file import Runtime
 from orchestrator.plan import Plan
 from orchestrator.store import Store
 from orchestrator.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.yaml_source import GridError
 from workers.messages import Gold, PruneTask
 
 
 def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> Core:
-    """The core's starting state for what `plan` owes, on a fleet of `devices`."""
-    slots = runtime.slots or (devices.gpus // runtime.tensor_parallel if devices.gpus else devices.cpus)
+    """The core's starting state for what `plan` owes, on a fleet of `devices`.
+
+    Raises GridError if draws are owed and no node has the GPUs that one engine takes.
+    """
+    fitting = devices.groups(runtime.tensor_parallel) if devices.gpus else devices.cpus
+    if plan.draws_owed and not fitting:
+        raise GridError(
+            f"{plan.survey.grid.source.where(('runtime', 'tensor_parallel'))}: an engine takes "
+            f"{runtime.tensor_parallel} GPUs of one node, and no node has more than {max(devices.node_gpus)} "
+            f"({devices.gpus} GPUs on {devices.nodes} nodes); set it to {max(devices.node_gpus)} or less, or use a "
+            "cluster of larger nodes"
+        )
+    slots = runtime.slots or fitting
     engines = runtime.engines or (slots if devices.gpus else 1)
     policy = Policy(
         engines=max(1, min(engines, slots)),

@@ -1,10 +1,11 @@
 """What a person sees while a sweep runs: a live line on a terminal, now and then a plain one in a log."""
 
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.live import Live
@@ -25,15 +26,29 @@ from orchestrator.events import (
 from orchestrator.fleet import Life
 from workers.messages import Failed, PatchMade, Swapped, Troubled
 
-CONSOLE = Console(stderr=True, highlight=False)
+
+class Quiet(Console):
+    """A console that falls silent when nobody reads it any more (`2>&1 | head`); rich's own ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with suppress(OSError, ValueError):  # what is in its buffer must not fail the end of the process either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+CONSOLE = Quiet(stderr=True, highlight=False)
 LOG_SECONDS = 15.0
 LIVE_SECONDS = 0.25
 ROLES = {Role.ENGINE: "engine", Role.PRUNE: "pruner", Role.GRADE: "grader"}
 
 
 def say(message: str | Text) -> None:
-    """One line on standard error, with the time. Brackets in it are brackets, not rich's markup."""
-    CONSOLE.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", message), soft_wrap=True)
+    """One line on standard error, with the time. Brackets in it are brackets, not rich's markup.
+
+    A line that cannot be written (the log's disk is full, its reader is gone) is left out.
+    """
+    with suppress(OSError, ValueError):  # ValueError: standard error is closed
+        CONSOLE.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", message), soft_wrap=True)
 
 
 class Progress:
@@ -58,7 +73,8 @@ class Progress:
         if self._live is None:
             say(line)
         else:
-            self._live.update(Text(line))
+            with suppress(OSError, ValueError):
+                self._live.update(Text(line))
 
 
 @contextmanager

@@ -135,9 +135,8 @@ class RayBackend:
         return cls(_place=place)
 
     def devices(self) -> Devices:
-        total = ray.cluster_resources()
-        nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-        return Devices(int(total.get("CPU", 1)), int(total.get("GPU", 0)), nodes)
+        gpus = (int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
+        return Devices(int(ray.cluster_resources().get("CPU", 1)), tuple(gpus))
 
     def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
         # Grading and waiting need no core of their own; an engine and a pruner do.
@@ -157,10 +156,12 @@ class RayBackend:
         )
 
     def assign(self, worker: str, task: Task) -> None:
-        self._actors[worker].handle.put.options(concurrency_group="control").remote(task)
+        if (actor := self._actors.get(worker)) is not None:
+            actor.handle.put.options(concurrency_group="control").remote(task)
 
     def retire(self, worker: str) -> None:
-        self._actors[worker].handle.close.options(concurrency_group="control").remote()
+        if (actor := self._actors.get(worker)) is not None:
+            actor.handle.close.options(concurrency_group="control").remote()
 
     def discard(self, worker: str, failure: Failure) -> None:
         if (actor := self._actors.get(worker)) is not None:
@@ -183,7 +184,11 @@ class RayBackend:
         `ray drain-node` in a cloud's hook for spot notices. Ray puts nothing new on such a node, so that the worker
         which takes a leaving one's place comes up elsewhere.
         """
-        for node, deadline in ray._private.state.state.get_draining_nodes().items():
+        try:
+            draining = ray._private.state.state.get_draining_nodes()
+        except Exception:  # Ray's head does not answer, which is told in many ways; it is asked again soon
+            return
+        for node, deadline in draining.items():
             leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.leaves]
             for name in leaving:
                 self._actors[name].leaves = True

@@ -6,6 +6,7 @@ safe: what is owed is the plan minus the store, and nothing that is in the store
 
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -49,11 +50,15 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
     displaced: SimpleQueue[str] = SimpleQueue()
     with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as place:
         try:
-            reason = drive(plan, store, start_engine, place, displaced)
-            track_to_the_end(store, surveyed)
+            with TrackingThread(store, surveyed, say) as tracking:
+                reason = drive(plan, store, start_engine, place, displaced, tracking)
+                if reason != "done":
+                    tracking.stop()
+                elif tracking.finish():
+                    track_to_the_end(store, surveyed)
             results = read_results(store, surveyed)
             if results.complete:
-                compact_finished(store, [owed.decoding.context.context_id for owed in plan.contexts])
+                tidy(store, [owed.decoding.context.context_id for owed in plan.contexts])
         except StoreError as error:
             say(f"{grid.name}: not finished: {error}")
             return INCOMPLETE
@@ -91,7 +96,14 @@ def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
     return surveyed, plan
 
 
-def drive(plan: Plan, store: Store, start_engine: StartEngine, place: Place, displaced: "SimpleQueue[str]") -> str:
+def drive(
+    plan: Plan,
+    store: Store,
+    start_engine: StartEngine,
+    place: Place,
+    displaced: "SimpleQueue[str]",
+    tracking: TrackingThread,
+) -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended. Raises Displaced."""
     from orchestrator.driver import Driver, Observer
     from orchestrator.owing import make_core
@@ -115,7 +127,6 @@ def drive(plan: Plan, store: Store, start_engine: StartEngine, place: Place, dis
         say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} node{'s' * (devices.nodes != 1)}")
         with (
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
-            TrackingThread(store, plan.survey, say) as tracking,
             show_progress(plan.survey.labels) as progress,
         ):
             views: list[Observer] = [progress, tracking]
@@ -124,6 +135,17 @@ def drive(plan: Plan, store: Store, start_engine: StartEngine, place: Place, dis
         return reason
     finally:
         backend.close()
+
+
+def tidy(store: Store, context_ids: Iterable[str]) -> None:
+    """Compact contexts that are complete. Whatever stands in its way is only said: their draws and grades are there."""
+    try:
+        compact_finished(store, context_ids)
+    except Exception as error:  # a part that cannot be read again, say: all of it was read for the results
+        cause = f"({type(error).__name__}: {str(error)[:300]})"
+        say(
+            f"the store is not compacted {cause}; nothing is missing from it, only many small files take longer to read"
+        )
 
 
 def track_to_the_end(store: Store, surveyed: Survey) -> None:

@@ -149,7 +149,11 @@ def _make_database(file: Path) -> None:
     beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     SqlAlchemyStore(f"{SQLITE}{beside}", str(file.parent / "mlruns")).engine.dispose()
     with contextlib.suppress(FileExistsError, FileNotFoundError):  # another process was as quick, and has swept up
-        os.link(beside, file)
+        try:
+            os.link(beside, file)
+        except OSError:
+            if not file.exists():  # this disk has no hard links; of two processes the last one's stays
+                os.replace(beside, file)
     for left in file.parent.glob(f"{file.name}.*.tmp"):
         left.unlink(missing_ok=True)
 

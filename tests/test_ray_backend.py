@@ -152,10 +152,25 @@ def test_discarded_worker_is_lost_with_the_failure_handed_in_and_dies(fleet: Fle
     failure = Failure("hang", "no progress for 600 s", ready.facts.log)
     fleet.backend.discard(name, failure)
     fleet.backend.discard(name, Failure("hang", "discarded twice"))
+    fleet.backend.assign(name, deed(COUNT))  # nobody has polled: whoever gives orders cannot know yet
+    fleet.backend.retire(name)
     fleet.listen(name, WorkerLost)
     wait_gone(ready.facts.pid)
     fleet.prove_goes_on()
     assert fleet.of(name) == [ready, *heartbeats(name, WAIT), WorkerLost(name, failure)]
+
+
+def test_head_that_does_not_tell_of_notices_ends_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def fail() -> dict[str, int]:
+        asked.append(time.monotonic())
+        raise ray.exceptions.RpcError("the head does not answer", 14)
+
+    monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", fail)
+    while not asked:
+        assert fleet.backend.poll(0.1) == []
+    fleet.prove_goes_on()
 
 
 def test_worker_discarded_while_it_starts_is_lost(fleet: Fleet) -> None:

@@ -1,5 +1,8 @@
 """What a person reads while a sweep runs: names they know, a line that stays a line, an end told by tokens."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -57,3 +60,16 @@ def test_closing_line_counts_one_as_one() -> None:
     core = make_core(8, POLICY, Patched.OWED)
     core.state.tally.engines_started = 1
     assert " · 1 engine started · 0 swaps in 0.0 s" in closing_line(core)
+
+
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_standard_error_that_takes_nothing_any_more_ends_nothing(reader: str) -> None:
+    script = "from orchestrator.progress import say; say('one'); say('two'); print('goes on')"
+    if reader == "full":
+        error = os.open("/dev/full", os.O_WRONLY)
+    else:
+        end, error = os.pipe()
+        os.close(end)
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=error, text=True)
+    os.close(error)
+    assert (done.stdout, done.returncode) == ("goes on\n", 0)

@@ -15,6 +15,7 @@ from orchestrator.files import Files
 from orchestrator.parts import distinct, encode
 from orchestrator.schemas import TABLES
 from orchestrator.store import Store, load_draws
+from orchestrator.sweep import tidy
 from tests.orchestrator.builders import make_failure, make_grade, make_row
 
 
@@ -73,6 +74,20 @@ def test_part_that_cannot_be_read_whole_is_not_touched(store: Store) -> None:
     assert compact(store, "draws", "c") == 1
     assert torn.exists()
     assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+
+
+def test_sweep_that_cannot_compact_says_so_and_is_complete_all_the_same(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        store.commit_draws([make_row(prompt=f"p{number}")])
+    before = store.read("draws", "c")
+    path = Path(store.root, "draws", "c", compacted_name(file.name for file in files(store)))
+    path.mkdir()  # where the whole is to be put, nothing can be put
+    tidy(store, ["c"])
+    assert "the store is not compacted (StoreUnavailable" in capsys.readouterr().err
+    path.rmdir()
+    assert store.read("draws", "c").equals(before)
 
 
 def test_two_compactors_that_saw_different_parts_make_no_row_double(store: Store) -> None:

@@ -1,10 +1,13 @@
 """MLflow's database: there whole or not at all, whatever kills the process that makes it."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from orchestrator.__main__ import main
@@ -40,3 +43,14 @@ def test_process_killed_amid_the_making_of_the_database_leaves_none_and_the_next
     assert [file.name for file in Path(store).glob("mlflow.db*")] == ["mlflow.db"], "what the dead one left is swept up"
     client = MlflowClient(f"sqlite:///{store}/mlflow.db")
     assert [e.name for e in client.search_experiments(filter_string="name = 'prunesweep'")] == ["prunesweep"]
+
+
+def test_disk_without_hard_links_takes_the_database_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert main(["sync", GRID, "--store", str(tmp_path)]) == 0
+    assert [file.name for file in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]

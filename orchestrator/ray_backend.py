@@ -60,8 +60,8 @@ class Host:
         return ray.get_runtime_context().get_node_id(), self._worker.facts()
 
     def serve(self) -> Iterator[Report]:
-        # Not `yield from`: Ray sends values into its generators, and a plain iterator inside cannot take them.
-        for report in serve(self._worker, self._inbox):  # noqa: UP028
+        # Ray sends values into its generators, and with `yield from` the iterator inside would have to take them.
+        for report in serve(self._worker, self._inbox):  # noqa: UP028 - see above
             yield report
 
     def put(self, task: Task) -> None:

@@ -101,9 +101,16 @@ def wait_gone(pid: int) -> bool:
         os.close(process)
 
 
-@pytest.mark.skipif(subprocess.run([*ELSEWHERE, "true"]).returncode != 0, reason="this kernel gives us no namespace")
+@pytest.fixture
+def elsewhere() -> tuple[str, ...]:
+    """What to run a command by, so that it is as if on another machine."""
+    if subprocess.run([*ELSEWHERE, "true"]).returncode != 0:
+        pytest.skip("this kernel gives us no process namespace")
+    return ELSEWHERE
+
+
 def test_stopped_driver_loses_its_place_and_its_workers_and_commits_nothing_when_it_goes_on(
-    undisturbed: Demo, demo: Demo, tmp_path: Path
+    undisturbed: Demo, demo: Demo, tmp_path: Path, elsewhere: tuple[str, ...]
 ) -> None:
     first = demo.start((), *BEAT, "--step", "0.4", log="first.log")
     second: Driven | None = None
@@ -111,7 +118,7 @@ def test_stopped_driver_loses_its_place_and_its_workers_and_commits_nothing_when
         hear_of(first, "first draws committed")
         workers = [worker.pid for worker in first.workers.values()]
         first.process.send_signal(signal.SIGSTOP)
-        second = demo.start((), *BEAT, before=ELSEWHERE, log="second.log")
+        second = demo.start((), *BEAT, before=elsewhere, log="second.log")
         hear_of(second, "looking whether its driver is alive")
         hear_of(second, "starting Ray")
         held, made = demo.held(), demo.traces()

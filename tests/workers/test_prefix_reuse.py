@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from eval.draws import Completion
+from tests.workers.asks import GREEDY, ask, cache_tokens, long_prompts
 from tests.workers.conftest import SETTINGS, MakePatch, OneEngine
-from tests.workers.test_vllm_engine import GREEDY, ask, cache_tokens, long_prompts
 from workers.vllm_engine import VllmEngine
 
 DRAWS, PROMPT, TRACE, CUTS, FORCED, ANSWER = 24, 40, 320, (80, 160, 240, 320), 2, 8

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from tests.workers.asks import GREEDY, complete, long_prompts
 from tests.workers.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
-from tests.workers.test_vllm_engine import GREEDY, complete, long_prompts
 from workers.engine import EngineFault
 from workers.vllm_engine import VllmEngine
 

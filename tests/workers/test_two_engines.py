@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.workers.asks import complete, long_prompts
 from tests.workers.conftest import MakePatch, OneEngine
-from tests.workers.test_vllm_engine import complete, long_prompts
 
 ROOT = Path(__file__).parents[2]
 PROCESS = """
 import json, os, sys
 from pathlib import Path
 from tests.workers.conftest import SETTINGS
-from tests.workers.test_vllm_engine import complete, long_prompts
+from tests.workers.asks import complete, long_prompts
 from workers.vllm_engine import VllmEngine
 import torch
 

@@ -63,7 +63,7 @@ def start_engines(state: State, now: float) -> Iterator[Command]:
     work = _work_by_shape(state)
     if work:  # they make room, also for an engine that waits for a device that is not there
         for known in useless:
-            state.failed_starts[Role.ENGINE] = 0
+            state.failed_starts[Role.ENGINE] = 0  # a device is free again: what could not start may now
             yield retire(state, known, now)
     if state.failing(Role.ENGINE):
         return
@@ -75,7 +75,7 @@ def start_engines(state: State, now: float) -> Iterator[Command]:
     startable = [shape for shape in lacking if shape.whole or state.ready.get(shape)]
     for shape in startable:
         for _ in range(shares[shape] - fleet.shapes.get(shape, 0)):
-            if room <= 0 or not _worth_an_engine(state, shape, policy.smallest_shard):
+            if room <= 0 or not _worth_an_engine(state, shape):
                 break
             room -= 1
             # A whole engine is built from the model alone; any other needs a patch to show which blocks are gone.
@@ -99,21 +99,16 @@ def _useless(state: State, idle: list[WorkerState], now: float) -> Iterator[Work
 
 def _work_by_shape(state: State) -> dict[Shape, float]:
     """Expected tokens that wait, by shape: what is ready, and what will be as soon as its patch is made."""
-    coming = () if state.dead(Role.PRUNE) else state.coming
-    names = [name for ready in state.ready.values() for name in ready] + list(coming)
-    work: dict[Shape, float] = {}
-    for name in names:
-        shape = state.shape_of(name)
-        work[shape] = work.get(shape, 0.0) + state.tokens(name)
-    return work
+    names = {shape: [*ready, *state.to_come(shape)] for shape, ready in state.ready.items()}
+    return {shape: sum(map(state.tokens, waiting)) for shape, waiting in names.items() if waiting}
 
 
-def _worth_an_engine(state: State, shape: Shape, draws: int) -> bool:
-    """Whether more than so many draws wait for each engine that this shape has."""
+def _worth_an_engine(state: State, shape: Shape) -> bool:
+    """Whether more than the smallest shard waits for each engine that this shape has."""
     here = state.fleet.shapes.get(shape, 0)
     names = [*state.ready.get(shape, ()), *state.coming]
     works = (work for name in names for work in state.by_patch[name] if work.context.shape == shape)
-    return sum(work.draws for work in works) > here * draws
+    return sum(work.draws for work in works) > here * state.policy.smallest_shard
 
 
 def start_grader(state: State, now: float) -> Iterator[Command]:

@@ -97,7 +97,7 @@ def paper_core(engines: int, made: bool = False) -> Core:
         expected = Lengths(questions())
         for variant in range(WHOLE_VARIANTS + SHORTENED_VARIANTS):
             removed = max(0, variant - WHOLE_VARIANTS + 1)
-            shape = Shape(f"model-{model}", 28 - removed, "bfloat16", whole=not removed)
+            shape = Shape(f"model-{model}", 28 - removed, "bfloat16")
             name = f"m{model}v{variant:02}"
             state = Patched.HELD if made else Patched.OWED
             spec = PruneSpec("wanda" if variant else "dense")
@@ -260,8 +260,8 @@ def lower_bound(engines: int, speeds: Speeds, length_of: Sequence[Sequence[int]]
     """No schedule can end before this; and what makes it so.
 
     Either all slots are busy from the first moment to the last, every device having done its share of the pruning and
-    swaps and started one engine. Or there is a chain: the patch of a variant with fewer blocks, an engine of its shape,
-    which is started when the patch is there, and its longest draw.
+    swaps and started one engine. Or there is a chain: a patch, beside which an engine starts, a swap, and the longest
+    draw of a pruned variant.
     """
     variants = MODELS * (WHOLE_VARIANTS + SHORTENED_VARIANTS)
     tokens = sum(map(sum, length_of))
@@ -269,6 +269,8 @@ def lower_bound(engines: int, speeds: Speeds, length_of: Sequence[Sequence[int]]
     decoding = tokens * speeds.step / (engines * speeds.slots)
     pruning = MODELS * speeds.record + (variants - MODELS) * speeds.prune
     area = speeds.start + loads * speeds.swap + pruning / engines + decoding
-    longest = max(map(max, length_of)) * speeds.step
-    chain = 1.0 + speeds.prune + speeds.start + speeds.swap + longest
-    return max((area, "work"), (chain, "patch, engine of its shape, longest draw"))
+    of_model = (WHOLE_VARIANTS + SHORTENED_VARIANTS) * SEEDS  # draws of one question; the dense variant's come first
+    pruned = (one for lengths in length_of for draw, one in enumerate(lengths) if draw % of_model >= SEEDS)
+    longest = max(pruned) * speeds.step
+    chain = max(1.0 + speeds.prune, speeds.start) + speeds.swap + longest
+    return max((area, "work"), (chain, "patch, swap, longest draw"))

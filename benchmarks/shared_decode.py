@@ -93,9 +93,7 @@ def decode(engine: Engine, plan: Plan, variant: PlannedVariant, patches: Store, 
         store = Store.open(folder)
         store.publish_patch(patches.fetch_patch(variant.patch_id, Path(folder)), variant.patch_id)
         pace = Pace(runtime.in_flight, runtime.commit_seconds)
-        worker = EvalWorker(
-            "engine", lambda base, patch: meter, store, Path(variant.model_path), None, Path(folder), pace
-        )
+        worker = EvalWorker("engine", meter, store, Path(variant.model_path), Path(folder), pace)
         for owed in plan.contexts:
             if owed.variant.patch_id != variant.patch_id:
                 continue
@@ -145,7 +143,7 @@ def compare(grid: Grid) -> dict[str, tuple[Cost, Cost]]:
             cpu_cache_mib=runtime.cpu_cache_mib,
             gpu_memory_utilization=runtime.gpu_memory_utilization,
         )
-        engine = start_vllm(Path(context.shape.model), None, settings)
+        engine = start_vllm(Path(context.shape.model), context.shape.layers, settings)
         for plan in plans.values():
             decode(engine, plan, variants[0], patches, most=WARM_UP)
         costs = {}

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from orchestrator.events import Assign, Command, Order, Role, Slice
 from orchestrator.fleet import Life, WorkerState
-from orchestrator.place import Demand, Idle, choose, shard_length
-from orchestrator.staffing import retire
+from orchestrator.place import Demand, Idle, choose, relieve, shard_length
+from orchestrator.staffing import retire, surplus_pruners
 from orchestrator.state import State
 from orchestrator.work import ContextWork, Patched, PatchWork, Piece
 from workers.messages import GradeTask, Shape
@@ -29,13 +29,13 @@ def assign_patches(state: State, now: float) -> Iterator[Command]:
     for known in state.fleet.idle(Role.PRUNE):
         owed, making = state.owed_patches(), _making(state)
         due = [patch for patch in owed if patch.not_before <= now]
-        if due:
+        if surplus_pruners(state) > 0:
+            yield retire(state, known, now)
+        elif due:
             patch = min(due, key=lambda patch: _urgency(state, patch, making))
             patch.state = Patched.MAKING
             # Each attempt is a task of its own, so that the end of an earlier one cannot be taken for its end.
             yield _give(state, known, replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}"), now)
-        elif not owed:
-            yield retire(state, known, now)
 
 
 def _making(state: State) -> Counter[Shape]:
@@ -46,8 +46,8 @@ def _making(state: State) -> Counter[Shape]:
 def _urgency(state: State, patch: PatchWork, making: Counter[Shape]) -> tuple[float, bool, int]:
     """First what engines will lack soonest: patches of the shape with the fewest ready per engine; then grid order.
 
-    A shape of its own has no engine before it has a patch, so its patch comes as soon as every engine has one, where
-    engines suffice for all shapes; else last.
+    The patch of a shape that has no engine comes as soon as each engine has one, where engines suffice for all shapes;
+    else last.
     """
     work = state.by_patch[patch.task.patch_id][0]
     shape = work.context.shape
@@ -62,10 +62,20 @@ def assign_slices(state: State, now: float, tasks: dict[str, ContextWork]) -> It
         for patch_id in [name for name in state.ready[shape] if state.hungry.get(name)]:
             for known in list(state.hungry[patch_id].values()):
                 work = next((work for work in state.by_patch[patch_id] if work.fresh), None)
-                if work is not None:
+                if work is not None and (other := _relieve(state, shape, patch_id)) is not None:
+                    state.feed_on(known, False)
+                    state.fleet.take_weights(known, other.patch_id)
+                elif work is not None:
                     yield _give_fresh(state, known, work, now, tasks)
         if not state.staffed:
             yield from _place_idle(state, shape, now, tasks)
+
+
+def _relieve(state: State, shape: Shape, patch_id: str) -> Demand | None:
+    """The variant that one of a patch's engines should go over to as soon as what it has is done."""
+    if state.fleet.engines_of[patch_id] < 2:
+        return None  # as `relieve` would say, without asking what the others lack
+    return relieve(_demand(state, shape, patch_id), (_demand(state, shape, name) for name in state.ready[shape]))
 
 
 def _place_idle(state: State, shape: Shape, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
@@ -143,6 +153,7 @@ def _demand(state: State, shape: Shape, patch_id: str) -> Demand:
         shape,
         state.tokens(patch_id),
         sum(work.draws for work in state.by_patch[patch_id]),
+        state.given.get(patch_id, 0.0),
         state.fleet.engines_of.get(patch_id, 0),
         state.by_patch[patch_id][0].order,
     )

@@ -163,11 +163,13 @@ class Core:
                     known.progressed = now  # it waits for the store, and says so
 
     def _feed(self, task_id: str, known: WorkerState | None) -> None:
-        """An engine could take more of what it holds: unless it works on draws that were lost before, it may."""
+        """An engine could take more of what it holds: it may, unless it is to take other weights when it is done, or
+        works on draws that were lost before."""
         if known is None or known.life is not Life.BUSY or task_id not in known.tasks:
             return
         runs = [self._tasks[name].running[name] for name in known.tasks if name in self._tasks]
-        if not any(run.losses for run in runs):
+        stays = all(self._tasks[name].context.patch_id == known.patch_id for name in known.tasks if name in self._tasks)
+        if stays and not any(run.losses for run in runs):
             self.state.feed_on(known, True)
 
     def _free(self, known: WorkerState, task_id: str, now: float) -> Order | None:

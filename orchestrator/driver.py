@@ -142,7 +142,6 @@ class Driver:
         )
         return EngineRecipe(
             command.shape,
-            command.patch_id,
             self._store,
             cache,
             settings,

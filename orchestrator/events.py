@@ -85,8 +85,7 @@ class StartWorker:
     worker: str
     role: Role
     shape: Shape | None = None
-    patch_id: str | None = None
-    """For an engine whose shape is not the model's own: a patch that shows it."""
+    """Of an engine."""
 
 
 @dataclass(frozen=True)

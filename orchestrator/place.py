@@ -1,9 +1,9 @@
 """Where work goes: pure functions from what is waiting and what is idle to the next placement.
 
-The rules, in order: an engine keeps the weights it holds while there is work for them; else it takes the variant with
-the most remaining work per engine; shards shrink towards the end, so that no engine waits for another's last shard; the
-longest expected draws go first, so that none of them starts last. Engines are shared out among shapes in proportion to
-their work, because one that changes its shape has to start anew.
+The rules, in order: an engine keeps the weights it holds while there is work for them, unless another variant lags far
+behind; else it takes the variant with the most remaining work per engine; shards shrink towards the end, so that no
+engine waits for another's last shard; the longest expected draws go first, so that none of them starts last. Shapes get
+engines in proportion to their work, because an engine that changes its shape has to start anew.
 """
 
 import math
@@ -20,6 +20,14 @@ PRUNERS_SHARE = 4
 """Of so many devices, one prunes while patches are many: a patch takes minutes, and its evaluation the better part of
 an hour, so patches stay ahead of need."""
 
+FAR_BEHIND = 0.75
+"""An engine goes over to a variant that lags if those that stay behind will be done within this part of the time that
+it would take. A smaller part costs fewer swaps, each of which ends a batch early; with larger ones engines move to and
+fro."""
+
+LENIENT = 0.1
+"""An engine goes to a shape that has n of them only if it has work for more than n + `LENIENT`; see `allot`."""
+
 WORTH_A_SWAP = 32
 """An engine joins others at a variant if more draws than this wait there for each of them: fewer will have begun, or
 will soon have, by the time that it has swapped."""
@@ -35,10 +43,16 @@ class Demand:
     """Expected tokens not yet given to any engine."""
     draws: int
     """Draws not yet given to any engine."""
+    given: float
+    """Expected tokens given to engines and not yet committed."""
     engines: int
     """How many engines hold this patch's weights or are on their way to them."""
     order: int
     """Position in the grid; the earlier wins a tie."""
+
+    def left(self, engines: int) -> float:
+        """Expected tokens that each of so many engines would still have to generate; of one, if there is none."""
+        return (self.waiting + self.given) / max(1, engines)
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,19 @@ def choose(engine: Idle, demands: Iterable[Demand]) -> Demand | None:
     return max(worth, key=lambda d: (d.waiting / (d.engines + 1), -d.order), default=None)
 
 
+def relieve(held: Demand, demands: Iterable[Demand]) -> Demand | None:
+    """The variant that an engine should go over to, though there is work for the weights it holds; None to stay.
+
+    Without this, of 13 variants on 24 engines 11 would have two engines and end together at half time, and nearly all
+    engines would then crowd on the two that had one.
+    """
+    others = [d for d in demands if d.patch_id != held.patch_id and d.draws > max(1, d.engines) * WORTH_A_SWAP]
+    last = max(others, key=lambda d: (d.left(d.engines), -d.order), default=None)
+    if held.engines < 2 or last is None or held.left(held.engines - 1) > FAR_BEHIND * last.left(last.engines):
+        return None
+    return last
+
+
 def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int:
     """How many of `waiting` draws the next shard takes when `engines` work on them."""
     fair = math.ceil(waiting / (max(engines, 1) * SHARDS_PER_ENGINE))
@@ -69,28 +96,27 @@ def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int
 
 
 def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
-    """Share out `engines` among shapes in proportion to their work, rounded up for the small ones (Adams).
+    """Share out `engines` among shapes in proportion to their work: each goes to who has most work per engine.
 
-    A small shape that is done early gives its engines to the large ones, which can use any number to the end; the other
-    way round, the sweep would end with a few engines at work. Where there are fewer engines than shapes, those with the
-    least work come away with none, and wait until another's engines run out of work.
+    For this, a shape counts as if it had `LENIENT` engines more than it has (a divisor method; with 0 it would be
+    Adams'): one that lacks hardly more than that ends a little late, which is cheaper than an engine that has to start
+    anew when its shape is done early. Where there are fewer engines than shapes, those with the least work come away
+    with none, and wait until another's engines run out of work.
     """
     by_size = sorted((shape for shape, tokens in work.items() if tokens > 0), key=lambda shape: -work[shape])
     shares = dict.fromkeys(work, 0) | dict.fromkeys(by_size[:engines], 1)
     if len(by_size) < engines:
-        # Rounding up by this divisor gives out no more than there are; the last few go to who lacks one most.
+        # Rounding by this divisor gives out no more than there are; the last few go one by one.
         divisor = sum(work.values()) / (engines - len(by_size))
-        shares |= {shape: math.ceil(work[shape] / divisor) for shape in by_size}
+        shares |= {shape: max(1, math.ceil(work[shape] / divisor - LENIENT)) for shape in by_size}
     for _ in range(engines - sum(shares.values()) if by_size else 0):
-        shares[max(by_size, key=lambda shape: (work[shape] / shares[shape], -work[shape]))] += 1
+        shares[max(by_size, key=lambda shape: (work[shape] / (shares[shape] + LENIENT), -work[shape]))] += 1
     return shares
 
 
-def pruners_wanted(patches: int, slots: int, unused: int) -> int:
-    """How many devices should prune when `patches` are to be made: some, and every one that has nothing else to do.
+def pruners_wanted(patches: int, slots: int, supplied: int) -> int:
+    """How many devices should prune when `patches` are to be made, and `supplied` devices have a variant to evaluate.
 
-    Where devices are plenty, all patches are made at once: engines then begin with variants of their own.
+    The others would have none; so patches are made first, on all of them, and then on a share, ahead of need.
     """
-    if patches <= slots // 2:
-        return patches
-    return min(patches, max(math.ceil(slots / PRUNERS_SHARE), unused))
+    return min(patches, max(math.ceil(slots / PRUNERS_SHARE), slots - supplied))

@@ -1,6 +1,6 @@
-"""How many workers there are: pruners just ahead of need, engines in proportion to their shapes' work, one grader.
+"""How many workers there are: pruners ahead of need, engines in proportion to their shapes' work, one grader.
 
-An engine of the model's whole shape starts at once, while the first patches are being made.
+An engine starts at once for each model whose dense variant is to be evaluated, while the other devices make patches.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,11 @@ from orchestrator.state import State
 from workers.messages import Shape
 
 
-def _start(
-    state: State, role: Role, now: float, shape: Shape | None = None, patch_id: str | None = None
-) -> StartWorker:
+def _start(state: State, role: Role, now: float, shape: Shape | None = None) -> StartWorker:
     known = WorkerState(state.name(role), role, now, now, shape)
     state.fleet.add(known)
     state.tally.engines_started += role is Role.ENGINE
-    return StartWorker(known.worker, role, shape, patch_id)
+    return StartWorker(known.worker, role, shape)
 
 
 def retire(state: State, known: WorkerState, now: float) -> Retire:
@@ -30,21 +28,32 @@ def retire(state: State, known: WorkerState, now: float) -> Retire:
     return Retire(known.worker)
 
 
+def surplus_pruners(state: State) -> int:
+    """How many more devices prune than should; negative if fewer."""
+    fleet, policy = state.fleet, state.policy
+    at_work = fleet.of(Role.PRUNE, Life.STARTING, Life.IDLE, Life.BUSY)
+    patches = len(state.owed_patches()) + sum(bool(known.tasks) for known in at_work)
+    ready = sum(map(len, state.ready.values()))
+    supplied = min(policy.engines, ready + len(_unpruned(state)))
+    return len(at_work) - pruners_wanted(patches, policy.slots, supplied)
+
+
+def _unpruned(state: State) -> list[Shape]:
+    """Shapes of the dense variants whose patches are to come: those need no pruning, and so are there in a moment."""
+    return [state.shape_of(name) for name in state.coming if state.patches[name].task.spec.method == "dense"]
+
+
 def start_pruners(state: State, now: float) -> Iterator[Command]:
     if state.failing(Role.PRUNE) or not state.coming:
         return
-    owed = len(state.owed_patches())
-    fleet, slots = state.fleet, state.policy.slots
+    fleet = state.fleet
     idle = [] if any(state.ready.values()) else fleet.idle(Role.ENGINE)
-    free = slots - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
-    at_work = fleet.of(Role.PRUNE, Life.STARTING, Life.IDLE, Life.BUSY)
-    unused = max(0, slots - state.policy.engines) + len(idle)
-    wanted = pruners_wanted(owed + sum(bool(known.tasks) for known in at_work), slots, unused) - len(at_work)
-    for _ in range(max(0, wanted)):
+    free = state.policy.slots - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
+    for _ in range(-surplus_pruners(state)):
         if free > 0:
             free -= 1
             yield _start(state, Role.PRUNE, now)
-        elif idle and not at_work:
+        elif idle and not fleet.of(Role.PRUNE, Life.STARTING, Life.IDLE, Life.BUSY):
             # Every slot holds an engine, and all of them wait for a patch.
             yield retire(state, idle.pop(), now)
             return
@@ -57,40 +66,43 @@ def start_engines(state: State, now: float) -> Iterator[Command]:
     idle = fleet.idle(Role.ENGINE)
     if room <= 0 and not idle:
         return
-    useless = list(_useless(state, idle, now))
-    if room <= 0 and not useless:
-        return
     work = _work_by_shape(state)
-    if work:  # they make room, also for an engine that waits for a device that is not there
-        for known in useless:
-            state.failed_starts[Role.ENGINE] = 0  # a device is free again: what could not start may now
-            yield retire(state, known, now)
-    if state.failing(Role.ENGINE):
+    if not work:
         return
-    # What engines have been given counts: they are in the right place.
-    unfinished = {s: work.get(s, 0.0) + state.given.get(s, 0.0) for s in {**work, **state.given}}
+    for known in _useless(state, idle, now):  # they make room, also for one that waits for a device that is not there
+        state.failed_starts[Role.ENGINE] = 0  # a device is free again: what could not start may now
+        yield retire(state, known, now)
+    if room <= 0 or state.failing(Role.ENGINE):
+        return
+    unfinished = dict(work)
+    for name, tokens in state.given.items():  # engines that have been given something are in the right place
+        shape = state.shape_of(name)
+        unfinished[shape] = unfinished.get(shape, 0.0) + tokens
     shares = allot(unfinished, min(policy.engines, policy.slots))
-    lacking = [shape for shape in work if fleet.shapes.get(shape, 0) < shares[shape]]
-    lacking.sort(key=lambda shape: (fleet.shapes.get(shape, 0) / shares[shape], -work[shape]))
-    startable = [shape for shape in lacking if shape.whole or state.ready.get(shape)]
-    for shape in startable:
-        for _ in range(shares[shape] - fleet.shapes.get(shape, 0)):
-            if room <= 0 or not _worth_an_engine(state, shape):
-                break
-            room -= 1
-            # A whole engine is built from the model alone; any other needs a patch to show which blocks are gone.
-            patch = None if shape.whole else next(iter(state.ready[shape]))
-            yield _start(state, Role.ENGINE, now, shape, patch)
+    # Where engines are fewer than shapes, what can be evaluated goes before what is more and has no patch yet: that
+    # would have its engine wait, leave in the end, and start again.
+    soon = dict.fromkeys(_unpruned(state), 1) | {shape: 2 for shape, ready in state.ready.items() if ready}
+    wanted = {shape: max(shares[shape], shape in soon) for shape in work}
+    lacking = [shape for shape in work if wanted[shape]]
+    while room > 0 and lacking:
+        # In turn, so that each has its share of those that start first.
+        shape = min(lacking, key=lambda s: (fleet.shapes.get(s, 0) / wanted[s], -soon.get(s, 0), -work[s]))
+        if fleet.shapes.get(shape, 0) >= wanted[shape] or not _worth_an_engine(state, shape):
+            lacking.remove(shape)
+            continue
+        room -= 1
+        yield _start(state, Role.ENGINE, now, shape)
 
 
 def _useless(state: State, idle: list[WorkerState], now: float) -> Iterator[WorkerState]:
     """Idle engines of a shape for which no draw waits or will; and, after a while, those that wait for a patch while
     another shape's draws have no engine at all."""
     starving = sum(bool(ready) and not state.fleet.shapes.get(shape) for shape, ready in state.ready.items())
+    waiting = {shape: bool(state.to_come(shape)) for shape, ready in state.ready.items() if not ready}
     for known in idle:
-        if known.shape is None or state.ready.get(known.shape):
+        if known.shape is None or known.shape not in waiting:
             continue
-        if not state.to_come(known.shape):
+        if not waiting[known.shape]:
             yield known
         elif starving > 0 and now - known.since > state.policy.patch_patience:
             starving -= 1

@@ -78,8 +78,8 @@ class State:
         """Patches that draws wait for and that are not made."""
         self.hungry: dict[str, dict[str, WorkerState]] = {}
         """Patch -> engines at work on it that could take more."""
-        self.given: dict[Shape, float] = {}
-        """Shape -> expected tokens that its engines have been given and have not committed."""
+        self.given: dict[str, float] = {}
+        """Patch -> expected tokens that its engines have been given and have not committed."""
         self._names = count(1)
         for work in self.contexts.values():
             self.note(work)
@@ -123,10 +123,10 @@ class State:
         return run
 
     def _give(self, work: ContextWork, tokens: float) -> None:
-        shape = work.context.shape
-        total = self.given.pop(shape, 0.0) + tokens
+        patch_id = work.context.patch_id
+        total = self.given.pop(patch_id, 0.0) + tokens
         if total > 0.5:  # a draw counts for one at least: what is less is rounding
-            self.given[shape] = total
+            self.given[patch_id] = total
 
     def note_patch(self, patch_id: str) -> None:
         for work in self.by_patch.get(patch_id, ()):

@@ -17,7 +17,7 @@ from eval.prompts import ChatTokenizer, prompt_ids
 from orchestrator.grid import Grid, Model, Variant
 from orchestrator.identity import answer_payload, context_payload, gold_id, name_of, patch_payload, prompt_id
 from orchestrator.yaml_source import GridError, Place
-from pruning.architecture import LINEARS
+from pruning.architecture import LINEARS, config_of_length
 from pruning.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec, PruneSpec, describe
 from workers.messages import Context, Gold, Shape
@@ -226,16 +226,15 @@ def _plan_variant(
             f"{grid.source.name}:{variant.line}: blocks {spec.blocks} would remove all {model.checkpoint.num_layers} "
             "blocks of the model; remove fewer"
         )
+    try:
+        config_of_length(model.checkpoint.config, layers)
+    except ValueError as error:
+        raise GridError(f"{grid.source.name}:{variant.line}: {model.checkpoint.path}: {error}") from error
     label = describe(spec)
     base = Context(
         context_id="",
         answer_context_id=model.answers,
-        shape=Shape(
-            str(model.checkpoint.path.absolute()),
-            layers,
-            model.dtype,
-            whole=layers == model.checkpoint.num_layers,
-        ),
+        shape=Shape(str(model.checkpoint.path.absolute()), layers, model.dtype),
         patch_id=patch_id,
         sampling=replace(grid.sampling, seeds=()),
         budget=grid.budget,

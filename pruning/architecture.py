@@ -162,18 +162,39 @@ def config_after_removal(config: Mapping[str, Any], kept: Sequence[int]) -> dict
     written out where it was implied by `max_window_layers`, since the position of a block no longer implies
     its window.
     """
-    total = config["num_hidden_layers"]
     result = dict(config)
-    if list(kept) == list(range(total)):
+    if list(kept) == list(range(config["num_hidden_layers"])):
         return result
     result["num_hidden_layers"] = len(kept)
-    types = config.get("layer_types")
-    window_start = config.get("max_window_layers")
-    if types is None and config.get("use_sliding_window") and config.get("sliding_window") is not None:
-        start = total if window_start is None else window_start
-        types = ["sliding_attention" if i >= start else "full_attention" for i in range(total)]
+    types = _layer_types(config)
     if types is not None:
         result["layer_types"] = [types[i] for i in kept]
+    window_start = config.get("max_window_layers")
     if isinstance(window_start, int):
         result["max_window_layers"] = sum(i < window_start for i in kept)
     return result
+
+
+def config_of_length(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """config.json of the model that keeps `layers` blocks, whichever they are (`max_window_layers` apart, which means
+    nothing where no window is used).
+
+    Raises ValueError where it depends on which they are: blocks of some models differ in their attention windows.
+    """
+    kinds = set(_layer_types(config) or ())
+    if layers < config["num_hidden_layers"] and len(kinds) > 1:
+        raise ValueError(
+            f"the blocks of this model differ ({', '.join(sorted(kinds))}), so an engine for {layers} of "
+            f"{config['num_hidden_layers']} blocks would depend on which are kept; remove no blocks from it"
+        )
+    return config_after_removal(config, range(layers))
+
+
+def _layer_types(config: Mapping[str, Any]) -> list[str] | None:
+    """What kind of attention each block has, where the configuration says or implies it."""
+    types: list[str] | None = config.get("layer_types")
+    if types is None and config.get("use_sliding_window") and config.get("sliding_window") is not None:
+        total, start = config["num_hidden_layers"], config.get("max_window_layers")
+        full = total if start is None else start
+        types = ["sliding_attention" if i >= full else "full_attention" for i in range(total)]
+    return types

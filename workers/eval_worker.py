@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +14,9 @@ from workers.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, Pace
 from workers.inbox import Inbox
 from workers.messages import Context, DrawRow, Facts, Failed, Failure, Item, Report, Shard, Swapped, Task
-from workers.patience import insist, insist_alone
+from workers.patience import insist
 from workers.store_errors import StoreUnavailable
 from workers.worker import Sink, WorkerFault
-
-EngineFactory = Callable[[Path, Path | None], Engine]
-"""(base checkpoint, a patch that shows the shape or None for the base's own) -> an engine."""
-
-
-START_SECONDS = 240.0
-"""Patience with the store before the engine starts, at the most: the driver's own with a worker that starts is some
-minutes longer."""
 
 
 class EvalWorker:
@@ -33,29 +25,21 @@ class EvalWorker:
     def __init__(
         self,
         name: str,
-        engine: EngineFactory,
+        engine: Engine,
         store: Sink,
         base: Path,
-        patch_id: str | None,
         cache: Path,
         pace: Pace,
         log: str = "",
     ) -> None:
-        """Start an engine of the shape of `base`, or of `base` + patch.
-
-        Raises what the engine raises, and StoreUnavailable if the store does not give the patch out for long.
-        """
+        """Evaluate on `engine`, which was started for variants of `base`."""
         self._name, self._store, self._base, self._pace = name, store, base, pace
         self._cache = cache / name  # its own: what it has swapped in it needs no longer, and what others need stays
         self._log = log
-        self._engine = engine(base, self._fetch(patch_id) if patch_id is not None else None)
+        self._engine = engine
         self._codec = ChatTokenizer.load(base)
         self._holds: tuple[str, Proof] | None = None
         self._settings = json.dumps(dict(sorted(self._engine.settings().items())))
-
-    def _fetch(self, patch_id: str) -> Path:
-        patience = min(START_SECONDS, self._pace.store_seconds)
-        return insist_alone(partial(self._store.fetch_patch, patch_id, self._cache), patience)
 
     def facts(self) -> Facts:
         return Facts(self._name, socket.gethostname(), os.getpid(), self._log, dict(self._engine.settings()))

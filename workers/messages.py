@@ -48,8 +48,6 @@ class Shape:
     model: str
     layers: int
     dtype: str
-    whole: bool = True
-    """No block was removed: the model's own configuration fits."""
 
 
 @dataclass(frozen=True)

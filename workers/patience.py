@@ -30,17 +30,6 @@ def insist(task_id: str, deed: Callable[[], T], inbox: Inbox, seconds: float) ->
                 raise
 
 
-def insist_alone(deed: Callable[[], T], seconds: float) -> T:
-    """As `insist`, for a worker that is being built: nobody listens yet, and nobody can close its inbox."""
-    attempts = insist("", deed, Inbox(), seconds)
-    while True:
-        try:
-            next(attempts)
-        except StopIteration as done:
-            value: T = done.value
-            return value
-
-
 def next_pause(pause: float) -> float:
     """The pause after `pause`, in seconds; the first comes after 0."""
     return min(2 * pause, LONGEST_PAUSE) or FIRST_PAUSE

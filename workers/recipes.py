@@ -12,15 +12,15 @@ from workers.engine import Engine, EngineSettings
 from workers.messages import Shape
 from workers.worker import Sink, Worker
 
-StartEngine = Callable[[Path, Path | None, EngineSettings], Engine]
-"""(base checkpoint, a patch that shows the shape or None for the base's own, settings) -> an engine."""
+StartEngine = Callable[[Path, int, EngineSettings], Engine]
+"""(base checkpoint, how many of its blocks variants keep, settings) -> an engine."""
 
 
-def start_vllm(base: Path, patch: Path | None, settings: EngineSettings) -> Engine:
+def start_vllm(base: Path, layers: int, settings: EngineSettings) -> Engine:
     """The real engine."""
     from workers.vllm_engine import VllmEngine
 
-    return VllmEngine(base, patch, settings)
+    return VllmEngine(base, layers, settings)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class EngineRecipe:
     """An evaluation worker."""
 
     shape: Shape
-    patch_id: str | None
     store: Sink
     cache: str
     settings: EngineSettings
@@ -43,10 +42,9 @@ class EngineRecipe:
 
         return EvalWorker(
             name,
-            lambda base, patch: self.start_engine(base, patch, self.settings),
+            self.start_engine(Path(self.shape.model), self.shape.layers, self.settings),
             self.store,
             Path(self.shape.model),
-            self.patch_id,
             Path(self.cache),
             Pace(self.in_flight, self.commit_seconds, store_seconds=self.store_seconds),
             log,

@@ -101,7 +101,7 @@ class ScriptedEngines:
     tail: float = 1.2
     """The exponent of the lengths' Pareto tail: smaller is heavier."""
 
-    def __call__(self, base: Path, patch: Path | None, settings: EngineSettings) -> "ScriptedEngine":
+    def __call__(self, base: Path, layers: int, settings: EngineSettings) -> "ScriptedEngine":
         return ScriptedEngine(base, settings, self)
 
     def generated(self) -> list[Generated]:

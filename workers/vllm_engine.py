@@ -54,6 +54,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
+from pruning.architecture import config_of_length
 from pruning.checkpoint import Checkpoint
 from pruning.patch import Canary, Patch
 from workers.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
@@ -89,13 +90,13 @@ TOKENIZER_FILES = (
 class VllmEngine:
     """One vLLM engine for variants of one shape. See `workers.engine.Engine`."""
 
-    def __init__(self, base: Path, patch: Path | None, settings: EngineSettings) -> None:
-        """Start an engine of the shape of `base`, or of `base` + `patch`, without weights: call `load` next."""
+    def __init__(self, base: Path, layers: int | None, settings: EngineSettings) -> None:
+        """Start an engine for variants that keep `layers` blocks of `base` (None: all); `load` brings the weights."""
         self._started = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
         checkpoint = Checkpoint.open(base)
         _quiet_process(settings)
-        config = checkpoint.config if patch is None else Patch.open(patch, verify=False).config(checkpoint)
+        config = config_of_length(checkpoint.config, layers or checkpoint.num_layers)
         _write_shape(Path(self._folder.name), base, config)
         # vLLM collects garbage five times as it starts, 0.3 s each over all that was imported. Once is enough, and must
         # be: an engine that was closed here is garbage, weights and all. What is frozen thaws when this one closes.

@@ -53,7 +53,7 @@ from workers.scripted_engine import Fault, ScriptedEngines
 C = TypeVar("C")
 
 WHOLE = Shape("model", 4, "bfloat16")
-SHORTENED = Shape("model", 3, "bfloat16", whole=False)
+SHORTENED = Shape("model", 3, "bfloat16")
 
 
 def make_context(name: str, patch_id: str = "patch", shape: Shape = WHOLE) -> Context:
@@ -65,9 +65,8 @@ def make_item(prompt: str, seed: int = 0, limits: tuple[int, ...] = (8, 16), num
     return Item(number, prompt, "benchmark", DrawJob(f"problem-{prompt}", (1, 2, 3), seed, limits))
 
 
-def make_patch(patch_id: str = "patch", state: Patched = Patched.HELD) -> PatchWork:
-    spec = PruneSpec("dense")
-    return PatchWork(PruneTask(f"prune-{patch_id}", "model", spec, patch_id, {}), state)
+def make_patch(patch_id: str = "patch", state: Patched = Patched.HELD, method: str = "dense") -> PatchWork:
+    return PatchWork(PruneTask(f"prune-{patch_id}", "model", PruneSpec(method), patch_id, {}), state)
 
 
 def make_work(context: Context, draws: int, order: int = 0) -> ContextWork:

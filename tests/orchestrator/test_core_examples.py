@@ -6,6 +6,7 @@ from dataclasses import replace
 from orchestrator.core import Core
 from orchestrator.events import (
     Assign,
+    Event,
     Leaving,
     Recount,
     Reported,
@@ -19,6 +20,7 @@ from orchestrator.events import (
 from orchestrator.work import Patched
 from tests.orchestrator.builders import (
     SHORTENED,
+    WHOLE,
     Hand,
     committed,
     make_context,
@@ -30,7 +32,7 @@ from tests.orchestrator.builders import (
     started,
 )
 from tests.orchestrator.core_steps import LOST, POLICY, missing, shard_of, start_engine
-from workers.messages import Ended, Failed, Failure, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected
+from workers.messages import Ended, Failed, Failure, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected, Shape
 
 
 def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = frozenset()) -> None:
@@ -295,4 +297,103 @@ def test_engine_of_a_shape_without_work_makes_room_for_one_that_has_some() -> No
     assert hand.core.finished == "done"
     assert hand.core.state.tally.committed == 4
     starts = [c for c in hand.said if isinstance(c, StartWorker) and c.role is Role.ENGINE]
-    assert [(c.shape.whole, c.patch_id) for c in starts] == [(True, None), (False, "cut")]
+    assert [c.shape for c in starts] == [WHOLE, SHORTENED]
+
+
+def test_engine_starts_while_the_first_patch_of_its_shape_is_made() -> None:
+    work = make_work(make_context("short", "cut", SHORTENED), 2)
+    hand = Hand(Core(POLICY, [make_patch("cut", Patched.OWED)], [work]))
+    assert [(c.role, c.shape) for c in of_kind(hand(Tick()), StartWorker) if c.role is not Role.GRADE] == [
+        (Role.PRUNE, None),
+        (Role.ENGINE, SHORTENED),
+    ]
+
+
+def test_variant_that_can_be_evaluated_goes_before_a_shape_of_more_work_without_a_patch() -> None:
+    works = [
+        make_work(make_context("dense"), 40),
+        *(make_work(make_context(f"s{n}", f"s{n}", SHORTENED), 40, n + 1) for n in range(4)),
+    ]
+    patches = [make_patch(), *(make_patch(f"s{n}", Patched.OWED, "shortgpt") for n in range(4))]
+    hand = Hand(Core(POLICY, patches, works))
+    serve(hand, lambda: hand.core.finished is not None)
+    assert hand.core.state.tally.committed == 200
+    assert [c.shape for c in of_kind(hand.said, StartWorker) if c.role is Role.ENGINE] == [WHOLE, SHORTENED]
+
+
+def test_engine_that_waits_for_a_patch_makes_room_in_the_end_for_what_could_be_evaluated() -> None:
+    works = [make_work(make_context("large", "cut", SHORTENED), 90), make_work(make_context("small", "whole"), 30, 1)]
+    patches = [make_patch("cut", Patched.OWED, "shortgpt"), make_patch("whole", Patched.OWED, "wanda")]
+    hand = Hand(Core(replace(POLICY, slots=3, patch_patience=45.0), patches, works))
+    begun = hand(Tick())
+    (engine,) = started(begun, Role.ENGINE)
+    hand(ready(engine))
+    made = {c.task.patch_id: c for worker in started(begun, Role.PRUNE) for c in of_kind(hand(ready(worker)), Assign)}
+    assert list(made) == ["cut", "whole"], "first the patch of the shape whose engine has started; it takes long"
+    task = made["whole"].task
+    hand(Reported(made["whole"].worker, PatchMade(task.task_id, "whole", 0.5, 1.0)))
+    hand(Reported(made["whole"].worker, Ended(task.task_id)))
+    assert Retire(engine) not in hand(Tick(), 44.0)
+    assert Retire(engine) in hand(Tick(), 2.0)
+    (start,) = of_kind(hand(WorkerLost(engine, LOST)), StartWorker)
+    assert start.shape == WHOLE
+
+
+def test_devices_prune_until_every_one_has_a_variant_and_shapes_are_served_in_turn() -> None:
+    other = Shape("other", 4, "bfloat16")
+    works = [
+        make_work(make_context(f"{shape.model}{n}", f"{shape.model}{n}", shape), 100, n)
+        for shape in (WHOLE, other)
+        for n in range(6)
+    ]
+    methods = ("dense", *["wanda"] * 5) * 2
+    patches = [make_patch(w.context.patch_id, Patched.OWED, method) for w, method in zip(works, methods, strict=True)]
+    hand = Hand(Core(replace(POLICY, engines=8, slots=8), patches, works))
+    begun = of_kind(hand(Tick()), StartWorker)
+    assert sorted(start.shape.model for start in begun if start.shape) == ["model", "other"], (
+        "one engine for each model"
+    )
+    pruners = [start.worker for start in begun if start.role is Role.PRUNE]
+    assert len(pruners) == 6
+    tasks = {c.worker: c.task for worker in pruners for c in of_kind(hand(ready(worker)), Assign)}
+    for worker, task in tasks.items():
+        hand(Reported(worker, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
+        hand(Reported(worker, Ended(task.task_id)))
+    # Six variants are ready: two devices go on pruning, and the others have something to evaluate.
+    retired = [c.worker for c in of_kind(hand.said, Retire)]
+    assert len(retired) == 4
+    for worker in retired:
+        hand(WorkerLost(worker, LOST))
+    shapes = [c.shape for c in of_kind(hand.said, StartWorker) if c.role is Role.ENGINE]
+    assert sorted(shape.model for shape in shapes) == ["model"] * 3 + ["other"] * 3
+
+
+def test_engine_goes_over_to_a_variant_that_lags_when_what_it_has_is_done() -> None:
+    works = [make_work(make_context(f"c{n}", f"patch{n}"), 160, n) for n in range(2)]
+    hand = Hand(Core(replace(POLICY, engines=3, slots=3), [make_patch("patch0"), make_patch("patch1")], works))
+    has: dict[str, Slice] = {}
+
+    def tell(event: Event) -> list[str]:
+        """The contexts of what is handed out."""
+        given = {c.worker: c.task for c in of_kind(hand(event), Assign) if isinstance(c.task, Slice)}
+        has.update(given)
+        return [shard.context_id for shard in given.values()]
+
+    def finish(worker: str) -> list[str]:
+        hand(Reported(worker, committed(has[worker], has[worker].numbers)))
+        return tell(Reported(worker, Ended(has[worker].task_id)))
+
+    def hungry(worker: str) -> list[str]:
+        return tell(Reported(worker, Hungry(has[worker].task_id)))
+
+    for worker in started(hand(Tick()), Role.ENGINE):
+        tell(ready(worker))
+    assert [shard.context_id for shard in has.values()] == ["c0", "c1", "c0"]
+    first, _, second = has
+    for worker in (first, second) * 2:
+        assert finish(worker) == ["c0"]
+    # 96 of its 160 draws are left, for the one engine that would stay; of the other variant, all 160 for one.
+    assert hungry(second) == [], "it is to go, so it gets no more"
+    assert hungry(second) == [], "nor what it will hold, before it does"
+    assert hungry(first) == ["c0"], "one goes, not both"
+    assert finish(second) == ["c1"]

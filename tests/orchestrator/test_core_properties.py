@@ -19,7 +19,7 @@ from orchestrator.fleet import Life
 from orchestrator.work import Patched, Policy
 from tests.orchestrator.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.orchestrator.test_core_world import DrawKey, Process, World
-from workers.messages import Failure, Heartbeat, Shape
+from workers.messages import Failure, Heartbeat
 
 POLICIES = st.builds(
     Policy,
@@ -209,11 +209,11 @@ class Sweep(RuleBasedStateMachine):
         assert set(state.coming) == {name for name in wanted if state.patches[name].state in coming}
         holding = Counter(known.patch_id for known in state.fleet if known.patch_id is not None)
         assert holding == Counter({name: n for name, n in state.fleet.engines_of.items() if n})
-        given: dict[Shape, float] = {}
+        given: dict[str, float] = {}
         for work in state.contexts.values():
             for run in work.running.values():
                 if run.left:
-                    given[work.context.shape] = given.get(work.context.shape, 0.0) + run.tokens
+                    given[work.context.patch_id] = given.get(work.context.patch_id, 0.0) + run.tokens
         assert state.given == pytest.approx(given)
         shapes = Counter(k.shape for k in state.fleet if k.shape is not None and k.life is not Life.CLOSING)
         assert shapes == Counter(state.fleet.shapes)

@@ -115,11 +115,9 @@ class World:
     def perform(self, command: Command) -> None:
         assert not self.finishes, f"{command} after Finish"
         match command:
-            case StartWorker(worker, role, shape, patch_id):
+            case StartWorker(worker, role, shape):
                 assert worker not in self.processes, "a name was used twice"
-                if role is Role.ENGINE:
-                    assert shape is not None
-                    assert shape.whole or (patch_id in self.patches and self.shapes[patch_id] == shape)
+                assert (shape is not None) == (role is Role.ENGINE)
                 self.processes[worker] = Process(command)
             case Assign(worker, task):
                 self.assign(self.processes[worker], task)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from orchestrator.store import Store
@@ -29,9 +28,8 @@ class TwoShards:
         self._held.write_text("no folder")
         engines = ScriptedEngines(str(folder / "ledger"), latency=Latency(tokens_per_step=1), tail=9.0)
         pace = Pace(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
-        self._worker = EvalWorker(
-            "engine", partial(engines, settings=SETTINGS), self.store, TINY / "model", None, folder, pace
-        )
+        engine = engines(TINY / "model", 4, SETTINGS)
+        self._worker = EvalWorker("engine", engine, self.store, TINY / "model", folder, pace)
 
     def run(self, hear: Callable[[Report], None] = lambda report: None) -> list[Report]:
         new = Shard("new", make_context("d"), tuple(make_item(f"p{n}", number=n) for n in range(4)))

@@ -172,3 +172,21 @@ def test_same_content_elsewhere_has_the_same_names(tmp_path: Path, monkeypatch: 
     there = survey(read_grid(moved))
     assert [v.patch_id for v in there.variants] == [v.patch_id for v in here.variants]
     assert there.payloads == here.payloads
+
+
+def test_blocks_are_not_removed_where_the_rest_s_windows_would_depend_on_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One engine serves all variants of so many blocks: it has to be the same engine whichever blocks they keep."""
+    monkeypatch.chdir(ROOT)
+    model = shutil.copytree("examples/tiny/model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    windows = {"layer_types": ["full_attention", "full_attention", "sliding_attention", "sliding_attention"]}
+    (model / "config.json").write_text(json.dumps(config | windows | {"sliding_window": 64}))
+    short = "  - {method: shortgpt, blocks: 1}\n"
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(edited(("[examples/tiny/model]", f"[{model}]"), ("  - {method: dense}\n", short)), encoding="utf-8")
+    assert main([str(grid), "--store", str(tmp_path / "store")]) == 2
+    message = capsys.readouterr().err
+    assert f"error: {grid}:7: {model}: the blocks of this model differ (full_attention, sliding_attention)" in message
+    assert "remove no blocks from it" in message

@@ -15,13 +15,9 @@ import pytest
 from orchestrator.compaction import compact
 from orchestrator.lease import SweepHeld, hold_lease
 from orchestrator.store import Store, StoreError, StoreUnavailable, Trouble, load_draws
-from tests.orchestrator.builders import TINY, make_grade, make_row
+from tests.orchestrator.builders import make_grade, make_row
 from tests.orchestrator.object_storage import Bucket, Fault, s3_server
 from tests.orchestrator.test_store_faults import full_disk
-from workers.engine import EngineSettings
-from workers.eval_worker import EvalWorker
-from workers.evaluation import Pace
-from workers.scripted_engine import ScriptedEngine, ScriptedEngines
 
 PASSING = [Fault.THROTTLED, Fault.BROKEN, Fault.CUT, Fault.CUT_ANSWER]
 
@@ -197,24 +193,6 @@ def test_lease_of_a_sweep_is_held_on_object_storage(store: Store) -> None:
     with hold_lease(store, "sweep", print, print), pytest.raises(SweepHeld, match=f"process {os.getpid()}"):
         hold_lease(store, "sweep", print, print).__enter__()
     assert store.files.listing("drivers") == []
-
-
-def test_engine_s_start_waits_for_a_store_that_gives_its_patch_out_late(
-    store: Store, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.publish_patch(make_patch(tmp_path / "made"), "patch")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    store = Store.open(store.uri)
-    bucket.inject(Fault.CUT, methods="GET")
-    begun: list[Path | None] = []
-
-    def start(base: Path, patch: Path | None) -> ScriptedEngine:
-        begun.append(patch)
-        return ScriptedEngines(str(tmp_path / "ledger"))(base, patch, EngineSettings("bfloat16", 512))
-
-    EvalWorker("engine", start, store, TINY / "model", "patch", tmp_path / "cache", Pace(store_seconds=60.0))
-    assert bucket.injected == 1
-    assert begun == [tmp_path / "cache" / "engine" / "patch"]
 
 
 def test_cache_holds_the_last_patch_alone(store: Store, tmp_path: Path) -> None:

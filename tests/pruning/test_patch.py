@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pruning.architecture import config_after_removal, config_of_length
 from pruning.canary import canary_logprobs
 from pruning.checkpoint import Checkpoint
 from pruning.patch import Patch, digest_tensor, export, read_manifest
@@ -55,6 +57,18 @@ def test_export_loads_in_transformers_and_computes_what_the_manifest_says(
     types = Checkpoint.open(checkpoints[kind]).config.get("layer_types")
     if types is not None:
         assert exported.config["layer_types"] == [types[layer] for layer in manifest.kept_layers]
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_configuration_for_so_many_blocks_is_that_of_every_patch_which_keeps_so_many(checkpoints, kind):
+    config = Checkpoint.open(checkpoints[kind]).config
+    assert config_of_length(config, 4) == config
+    if kind == "qwen2":  # its first two blocks see everything, the others a window
+        with pytest.raises(ValueError, match=r"differ \(full_attention, sliding_attention\).*3 of 4 blocks"):
+            config_of_length(config, 3)
+        return
+    for kept in combinations(range(4), 3):
+        assert config_of_length(config, 3) == config_after_removal(config, kept)
 
 
 def test_half_precision_checkpoints_keep_their_dtype(tmp_path, calibration):

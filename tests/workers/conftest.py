@@ -61,13 +61,13 @@ class OneEngine:
     """Hands out engines one at a time: a process can hold only one, but starts a second in a second."""
 
     def __init__(self) -> None:
-        self._key: tuple[Path, Path | None] | None = None
+        self._key: tuple[Path, int | None] | None = None
         self._engine: VllmEngine | None = None
 
-    def __call__(self, base: Path, patch: Path | None = None, fresh: bool = False) -> VllmEngine:
-        if fresh or self._engine is None or self._key != (base, patch):
+    def __call__(self, base: Path, layers: int | None = None, fresh: bool = False) -> VllmEngine:
+        if fresh or self._engine is None or self._key != (base, layers):
             self.close()
-            self._engine, self._key = VllmEngine(base, patch, SETTINGS), (base, patch)
+            self._engine, self._key = VllmEngine(base, layers, SETTINGS), (base, layers)
         return self._engine
 
     def close(self) -> None:

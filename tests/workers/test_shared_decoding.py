@@ -85,8 +85,7 @@ class Decoder:
         plan = self._plan(mode, independent)
         store = Store.open(str(self._folder / f"{mode}-{independent}"))
         store.publish_patch(self._patch, plan.survey.variants[0].patch_id)
-        started = self._engine(self._tiny)
-        worker = EvalWorker("engine", lambda base, patch: started, store, self._tiny, None, self._folder, Pace())
+        worker = EvalWorker("engine", self._engine(self._tiny), store, self._tiny, self._folder, Pace())
         draws: dict[Tokens, dict[int, Joined]] = {}
         tokens = 0
         for owed in plan.contexts:

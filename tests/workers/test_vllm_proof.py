@@ -105,7 +105,7 @@ def test_patch_on_a_disk_that_fails_is_nobody_s_fault_and_is_read_again(
     good = file.rename(tmp_path / "good")
     file.symlink_to(UNREADABLE)
     one = engine(tiny)
-    worker = EvalWorker("engine", lambda base, patch: one, store, tiny, None, tmp_path, Pace(store_seconds=60.0))
+    worker = EvalWorker("engine", one, store, tiny, tmp_path, Pace(store_seconds=60.0))
     said = []
     for report in worker.run(Shard("task", make_context("c"), (item,)), Inbox()):
         said.append(report)

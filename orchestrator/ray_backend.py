@@ -184,8 +184,9 @@ class RayBackend:
         `ray drain-node` in a cloud's hook for spot notices. Ray puts nothing new on such a node, so that the worker
         which takes a leaving one's place comes up elsewhere.
         """
+        ask = ray._private.state.state.get_draining_nodes  # a Ray that has it no more is to be noticed
         try:
-            draining = ray._private.state.state.get_draining_nodes()
+            draining = ask()
         except Exception:  # Ray's head does not answer, which is told in many ways; it is asked again soon
             return
         for node, deadline in draining.items():

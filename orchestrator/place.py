@@ -22,8 +22,7 @@ an hour, so patches stay ahead of need."""
 
 FAR_BEHIND = 0.75
 """An engine goes over to a variant that lags if those that stay behind will be done within this part of the time that
-it would take. A smaller part costs fewer swaps, each of which ends a batch early; with larger ones engines move to and
-fro."""
+it would take. Less, and they go too late to help; near 1 they move to and fro, at nearly twice the swaps."""
 
 LENIENT = 0.1
 """An engine goes to a shape that has n of them only if it has work for more than n + `LENIENT`; see `allot`."""

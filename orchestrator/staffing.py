@@ -81,12 +81,15 @@ def start_engines(state: State, now: float) -> Iterator[Command]:
     shares = allot(unfinished, min(policy.engines, policy.slots))
     # Where engines are fewer than shapes, what can be evaluated goes before what is more and has no patch yet: that
     # would have its engine wait, leave in the end, and start again.
-    soon = dict.fromkeys(_unpruned(state), 1) | {shape: 2 for shape, ready in state.ready.items() if ready}
+    ready = {shape for shape, patches in state.ready.items() if patches}
+    soon = ready.union(_unpruned(state))
     wanted = {shape: max(shares[shape], shape in soon) for shape in work}
     lacking = [shape for shape in work if wanted[shape]]
     while room > 0 and lacking:
         # In turn, so that each has its share of those that start first.
-        shape = min(lacking, key=lambda s: (fleet.shapes.get(s, 0) / wanted[s], -soon.get(s, 0), -work[s]))
+        shape = min(
+            lacking, key=lambda s: (fleet.shapes.get(s, 0) / wanted[s], s not in ready, s not in soon, -work[s])
+        )
         if fleet.shapes.get(shape, 0) >= wanted[shape] or not _worth_an_engine(state, shape):
             lacking.remove(shape)
             continue

@@ -41,7 +41,7 @@ lint: $(READY) ## check style, types, and that generated files are fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m orchestrator.schema --check
+	$(BIN)/python -m orchestrator.grid.json_schema --check
 
 format: $(READY) ## rewrite the sources in the project's style
 	$(BIN)/ruff check --fix .
@@ -51,7 +51,7 @@ bench: $(READY) ## run the benchmarks behind the project's performance claims
 	for name in pruning coverage placement scale shared_decode swap sweep store; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 schema: $(READY) ## regenerate the JSON Schema of grid.yaml
-	$(BIN)/python -m orchestrator.schema
+	$(BIN)/python -m orchestrator.grid.json_schema
 
 lock: ## regenerate requirements/cpu.txt (uses uv, and torch from PyTorch's CPU index)
 	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from eval.spec import BudgetSpec, SamplingSpec
-from orchestrator.core import Core
-from orchestrator.events import (
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import (
     Assign,
     Command,
     Discard,
@@ -32,8 +32,8 @@ from orchestrator.events import (
     WorkerLost,
     WorkerReady,
 )
-from orchestrator.expectation import Lengths
-from orchestrator.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.scheduler.lengths import Lengths
+from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
 from pruning.spec import PruneSpec
 from workers.messages import (
     Committed,

@@ -25,10 +25,10 @@ import torch
 
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
-from pruning.patch import export
+from pruning.patch.patch import export
+from pruning.prune import prune
 from pruning.spec import PruneSpec
-from pruning.walk import prune
-from workers.engine import Engine, EngineSettings
+from workers.engines.engine import Engine, EngineSettings
 
 SWAP_SECONDS = 10.0
 GREEDY = SamplingSpec(temperature=0.0)
@@ -87,7 +87,7 @@ def obstacle(device: str) -> str:
 
 
 def start(base: Path, size: Size) -> Engine:
-    from workers.vllm_engine import VllmEngine
+    from workers.engines.vllm_engine import VllmEngine
 
     context = min(size.shape["max_position_embeddings"], size.trace + 512)
     return VllmEngine(base, None, EngineSettings("bfloat16", context, max_sequences=size.traces))

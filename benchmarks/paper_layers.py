@@ -22,8 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pruning.prune import prune_many
 from pruning.spec import CalibrationSpec, PruneSpec
-from pruning.walk import prune_many
 
 REPORTED = {
     "s1": {"shortgpt": {16, 17}, "owl": {10, 11}, "layerif": {11, 12}},

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pruning.memory import peak_memory
+from pruning.model.memory import peak_memory
 
 SPARSITIES = (0.1, 0.2)
 MODEL_CODE = "transformers.models.qwen3.modeling_qwen3"
@@ -121,8 +121,8 @@ def make_model(folder: Path, hidden: int, layers: int) -> None:
 def wanda_here(model_dir: Path, windows: Path, destination: Path, sparsity: float, device: str) -> dict[str, float]:
     importlib.import_module(MODEL_CODE)  # before memory is first read: the libraries are both runs'
 
+    from pruning.prune import prune
     from pruning.spec import CalibrationSpec, PruneSpec
-    from pruning.walk import prune
 
     compute = "float32" if device == "cpu" else "stored"
     spec = PruneSpec("wanda", sparsity=sparsity, calibration=CalibrationSpec(str(windows), compute=compute))
@@ -194,9 +194,9 @@ def _first_inputs(model, windows):
 
 def compare(model_dir: Path, patch: Path, masks: Path) -> tuple[float, float]:
     """Share of keep bits in which the two implementations differ, in the first block and in all."""
-    from pruning.checkpoint import Checkpoint
-    from pruning.patch import Patch
-    from pruning.tensors import read_tensor
+    from pruning.model.checkpoint import Checkpoint
+    from pruning.model.tensors import read_tensor
+    from pruning.patch.patch import Patch
 
     base, plain = Checkpoint.open(model_dir), np.load(masks)
     differing, total = {True: 0, False: 0}, {True: 0, False: 0}
@@ -212,11 +212,11 @@ def compare(model_dir: Path, patch: Path, masks: Path) -> tuple[float, float]:
 
 def decode_speed(model_dir: Path, folder: Path) -> dict[str, float]:
     """Bytes of weights per second out of layer file + base layer, both in memory already, on one core."""
-    from pruning.architecture import LINEARS
-    from pruning.checkpoint import Checkpoint
-    from pruning.layer_files import layer_file, read_layer
-    from pruning.patch import Patch
-    from pruning.tensors import layer_tensors
+    from pruning.model.architecture import LINEARS
+    from pruning.model.checkpoint import Checkpoint
+    from pruning.model.tensors import layer_tensors
+    from pruning.patch.block_files import layer_file, read_layer
+    from pruning.patch.patch import Patch
 
     torch.set_num_threads(1)
     base, patch = Checkpoint.open(model_dir), Patch.open(folder)

@@ -21,10 +21,10 @@ import yaml
 
 from benchmarks.fleet import Speeds, VirtualFleet, lengths, lower_bound, paper_core
 from eval.spec import BudgetSpec, SamplingSpec
-from orchestrator.core import Core
-from orchestrator.events import Assign, Reported, Slice, StartWorker, Tick, WorkerReady
-from orchestrator.expectation import Lengths
-from orchestrator.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import Assign, Reported, Slice, StartWorker, Tick, WorkerReady
+from orchestrator.scheduler.lengths import Lengths
+from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
 from pruning.spec import PruneSpec
 from workers.messages import Committed, Context, Facts, Heartbeat, PruneTask, Shape
 

@@ -21,16 +21,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; sp
 
 from eval.draws import Ask, Completion, answer_for
 from eval.spec import SamplingSpec
-from orchestrator.grid import Grid, read_grid
-from orchestrator.plan import Holdings, Plan, make_plan
-from orchestrator.store import Store
-from orchestrator.survey import PlannedVariant, survey
-from pruning.walk import prune
-from workers.engine import Engine, EngineSettings, Finished, Proof
+from orchestrator.grid.parse import Grid, read_grid
+from orchestrator.plan.plan import Holdings, Plan, make_plan
+from orchestrator.plan.resolve import PlannedVariant, survey
+from orchestrator.store.store import Store
+from pruning.prune import prune
+from workers.draw_rows import COLUMNS, join_rows
+from workers.engines.engine import Engine, EngineSettings, Finished, Proof
 from workers.eval_worker import EvalWorker
 from workers.evaluation import Pace
 from workers.inbox import Inbox
-from workers.joining import COLUMNS, join_rows
 from workers.messages import Context, Item, Shard
 from workers.recipes import start_vllm
 
@@ -43,7 +43,7 @@ AnswerName = tuple[str, int, int]
 
 
 class Meter:
-    """An engine that counts the tokens it generated and the seconds spent inside it. See `workers.engine.Engine`."""
+    """An engine that counts the tokens it generates and the seconds spent in it (`workers.engines.engine.Engine`)."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.compaction import compact_finished
-from orchestrator.parts import encode
-from orchestrator.schemas import ANSWER, DRAWS
-from orchestrator.store import Store, load_draws
+from orchestrator.store.compaction import compact_finished
+from orchestrator.store.parts import encode
+from orchestrator.store.store import Store, load_draws
+from orchestrator.store.tables import ANSWER, DRAWS
 
 METADATA = ["prompt_id", "seed", "start", "trace_tokens", "ended", "limit", "answers.cut", "created_at"]
 

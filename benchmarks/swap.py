@@ -29,10 +29,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from pruning.prune import prune
 from pruning.spec import PruneSpec
-from pruning.walk import prune
-from workers.engine import EngineSettings
-from workers.vllm_engine import VllmEngine
+from workers.engines.engine import EngineSettings
+from workers.engines.vllm_engine import VllmEngine
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "examples" / "tiny" / "model"

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from orchestrator.grid import read_grid
-from orchestrator.results import read_results
-from orchestrator.store import Store, load_draws
-from orchestrator.survey import survey
-from pruning.patch import export
+from orchestrator.grid.parse import read_grid
+from orchestrator.plan.resolve import survey
+from orchestrator.results.cells import read_results
+from orchestrator.store.store import Store, load_draws
+from pruning.patch.patch import export
 
 ROOT = Path(__file__).parent.parent
 GRID = ROOT / "examples" / "tiny" / "grid.yaml"

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, grid_argument, open_store, run_command
-from orchestrator.grid import read_grid
-from orchestrator.holdings import read_holdings
-from orchestrator.plan import make_plan
-from orchestrator.progress import say
-from orchestrator.store import Store
-from orchestrator.survey import Survey, survey
+from orchestrator.driver.progress import say
+from orchestrator.grid.parse import read_grid
+from orchestrator.plan.plan import make_plan
+from orchestrator.plan.resolve import Survey, survey
+from orchestrator.plan.stored import read_holdings
+from orchestrator.store.store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,10 +62,10 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 def show_plan(options: argparse.Namespace) -> int:
     """Print what is held, what is owed and what it will cost. Starts nothing."""
-    from orchestrator.cost import cost
-    from orchestrator.experience import read_experience
-    from orchestrator.plan_page import plan_text
-    from orchestrator.planning import plan_json
+    from orchestrator.plan.as_json import plan_json
+    from orchestrator.plan.as_text import plan_text
+    from orchestrator.plan.cost import cost
+    from orchestrator.plan.throughput import read_experience
 
     store, surveyed = _look(options)
     plan = make_plan(surveyed, read_holdings(store, surveyed))
@@ -76,8 +76,8 @@ def show_plan(options: argparse.Namespace) -> int:
 
 def show_status(options: argparse.Namespace) -> int:
     """Print the table of what the store holds now."""
-    from orchestrator.results import read_results
-    from orchestrator.table import final_table
+    from orchestrator.results.cells import read_results
+    from orchestrator.results.table import final_table
 
     results = read_results(*_look(options))
     print(final_table(results))
@@ -89,9 +89,9 @@ def show_status(options: argparse.Namespace) -> int:
 
 def tell_why(options: argparse.Namespace) -> int:
     """Say why a cell or a draw is cached, owed, or different from a look-alike."""
-    from orchestrator.asked import Selection
-    from orchestrator.explain import explain
-    from orchestrator.explaining import explanation_json, explanation_text
+    from orchestrator.explain.as_text import explanation_json, explanation_text
+    from orchestrator.explain.explain import explain
+    from orchestrator.explain.selection import Selection
 
     selection = Selection(options.benchmark, options.problem, options.seed)
     told = explain(*_look(options), options.what, selection)
@@ -101,8 +101,8 @@ def tell_why(options: argparse.Namespace) -> int:
 
 def write_report(options: argparse.Namespace) -> int:
     """Draw the curves and write every cell as a row."""
-    from orchestrator import report
-    from orchestrator.results import read_results
+    from orchestrator.results import report
+    from orchestrator.results.cells import read_results
 
     store, surveyed = _look(options)
     results = read_results(store, surveyed)
@@ -114,7 +114,7 @@ def write_report(options: argparse.Namespace) -> int:
 
 def write_tracking(options: argparse.Namespace) -> int:
     """Write everything the store holds into MLflow."""
-    from orchestrator.tracking import sync
+    from orchestrator.results.tracking import sync
 
     say(f"MLflow: mlflow ui --backend-store-uri {sync(*_look(options))}")
     return COMPLETE
@@ -142,7 +142,7 @@ def export_traces(options: argparse.Namespace) -> int:
 
 def run_drill(options: argparse.Namespace) -> int:
     """Kill things, and see whether anything is lost."""
-    from orchestrator.drill import drill
+    from orchestrator.drill.drill import drill
 
     return drill(Path(options.grid), options.store, options.kills, options.seed, options.problems)
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.grid import Grid
-from orchestrator.progress import say
-from orchestrator.store import Store, StoreError
-from orchestrator.yaml_source import GridError
+from orchestrator.driver.progress import say
+from orchestrator.grid.parse import Grid
+from orchestrator.grid.source import GridError
+from orchestrator.store.store import Store, StoreError
 
 COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from eval.spec import BUDGET_MODES
 from orchestrator.cli import COMPLETE, INCOMPLETE, run_command
-from orchestrator.grid import parse_grid
-from orchestrator.progress import say, show_progress
-from orchestrator.results import Cell, Results, read_results
-from orchestrator.store import Store
+from orchestrator.driver.progress import say, show_progress
+from orchestrator.grid.parse import parse_grid
+from orchestrator.grid.source import Source
+from orchestrator.results.cells import Cell, Results, read_results
+from orchestrator.results.table import final_table
+from orchestrator.store.store import Store
 from orchestrator.sweep import prepare
-from orchestrator.table import final_table
-from orchestrator.yaml_source import Source
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,9 +32,9 @@ def evaluate(options: argparse.Namespace) -> int:
     """Evaluate, or go on evaluating, `options.model`."""
     # Read when torch is imported: threads that wait by spinning take the core from the pruner and the grader.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from orchestrator.driver import Driver
-    from orchestrator.local_backend import LocalBackend
-    from orchestrator.owing import make_core
+    from orchestrator.cluster.local_backend import LocalBackend
+    from orchestrator.driver.driver import Driver
+    from orchestrator.driver.make_core import make_core
 
     grid = parse_grid(Source("command line", grid_value(options), {}))
     store = Store.open(options.output)

@@ -1,9 +1,9 @@
 """`python -m orchestrator export GRID.yaml --output traces.jsonl`: a variant's own traces as calibration data.
 
 One JSON object per line: `token_ids` (the prompt, the trace, and the answer where the thinking ended by itself),
-`benchmark`, `problem_id`, `seed`; `pruning/calibration.py` reads them. Only what the model wrote of its own accord is
-exported: an answer that a limit forced follows text of ours, and is left out. A prompt that two benchmarks share is
-written once.
+`benchmark`, `problem_id`, `seed`; `pruning/model/calibration.py` reads them. Only what the model wrote of its own
+accord is exported: an answer that a limit forced follows text of ours, and is left out. A prompt that two benchmarks
+share is written once.
 """
 
 import json
@@ -17,11 +17,11 @@ from eval.budget import start
 from eval.draws import DrawJob, PriorTrace
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules
-from orchestrator.grid_errors import nearest
-from orchestrator.store import Store, StoreError
-from orchestrator.survey import PlannedVariant, Question, Survey
-from orchestrator.yaml_source import GridError
-from workers.joining import COLUMNS, Joined, join_rows
+from orchestrator.grid.errors import nearest
+from orchestrator.grid.source import GridError
+from orchestrator.plan.resolve import PlannedVariant, Question, Survey
+from orchestrator.store.store import Store, StoreError
+from workers.draw_rows import COLUMNS, Joined, join_rows
 
 
 def write_traces(store: Store, survey: Survey, variant: str, limit: int | None, output: Path) -> int:

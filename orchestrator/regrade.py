@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.grading import Grade, check_grader
-from orchestrator.grid import Grid
-from orchestrator.grid_errors import At
-from orchestrator.grid_file import Runtime
-from orchestrator.progress import say
-from orchestrator.store import Store, StoreError
-from orchestrator.survey import Survey
-from orchestrator.yaml_source import GridError
+from orchestrator.driver.progress import say
+from orchestrator.grid.errors import At
+from orchestrator.grid.format import Runtime
+from orchestrator.grid.parse import Grid
+from orchestrator.grid.source import GridError
+from orchestrator.plan.resolve import Survey
+from orchestrator.store.store import Store, StoreError
 from workers.grade_worker import GradeWorker, grader_id, ungraded
 from workers.inbox import Inbox
 from workers.messages import Failed, Gold, Graded, GradeTask

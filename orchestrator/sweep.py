@@ -11,17 +11,17 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, sweep_parser
-from orchestrator.compaction import compact_finished
-from orchestrator.grid import Grid, read_grid
-from orchestrator.holdings import read_holdings
-from orchestrator.lease import BEAT_SECONDS, Displaced, Place, hold_lease
-from orchestrator.plan import Plan, make_plan
-from orchestrator.progress import closing_line, say, show_progress
-from orchestrator.results import Results, read_results
-from orchestrator.store import Store, StoreError
-from orchestrator.survey import Survey, survey
-from orchestrator.table import final_table
-from orchestrator.tracking_thread import TrackingThread
+from orchestrator.driver.progress import closing_line, say, show_progress
+from orchestrator.driver.tracking_thread import TrackingThread
+from orchestrator.grid.parse import Grid, read_grid
+from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.plan.resolve import Survey, survey
+from orchestrator.plan.stored import read_holdings
+from orchestrator.results.cells import Results, read_results
+from orchestrator.results.table import final_table
+from orchestrator.store.compaction import compact_finished
+from orchestrator.store.lease import BEAT_SECONDS, Displaced, Place, hold_lease
+from orchestrator.store.store import Store, StoreError
 from workers.recipes import StartEngine, start_vllm
 
 
@@ -105,9 +105,9 @@ def drive(
     tracking: TrackingThread,
 ) -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended. Raises Displaced."""
-    from orchestrator.driver import Driver, Observer
-    from orchestrator.owing import make_core
-    from orchestrator.ray_backend import RayBackend
+    from orchestrator.cluster.ray_backend import RayBackend
+    from orchestrator.driver.driver import Driver, Observer
+    from orchestrator.driver.make_core import make_core
 
     grid = plan.survey.grid
     say(
@@ -150,7 +150,7 @@ def tidy(store: Store, context_ids: Iterable[str]) -> None:
 
 def track_to_the_end(store: Store, surveyed: Survey) -> None:
     """Bring MLflow up to date once more. The sweep is done either way: an unreachable server is only said."""
-    from orchestrator.tracking import sync
+    from orchestrator.results.tracking import sync
 
     try:
         uri = sync(store, surveyed)

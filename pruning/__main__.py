@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pruning.knobs import KNOBS, PRESETS, Choice, Whole
-from pruning.manifest import Manifest
+from pruning.patch.manifest import Manifest
 from pruning.spec import (
     ALLOCATORS,
     METHODS,
@@ -77,8 +77,8 @@ def report(manifest: Manifest, patch: str | None, export: str | None) -> dict[st
 
 
 def _run(model_dir: Path, spec: PruneSpec, options: dict[str, Any]) -> Manifest:
-    from pruning.patch import export  # torch and transformers only once the spec is known to make sense
-    from pruning.walk import prune
+    from pruning.patch.patch import export  # torch and transformers only once the spec is known to make sense
+    from pruning.prune import prune
 
     for folder in (options["patch"], options["export"]):
         if folder is not None and Path(folder).exists():

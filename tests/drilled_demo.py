@@ -12,20 +12,20 @@ import pytest
 from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 
-from orchestrator.driver import Driver
-from orchestrator.faults import Driven
-from orchestrator.grid import read_grid
-from orchestrator.holdings import read_holdings
-from orchestrator.local_backend import LocalBackend
-from orchestrator.owing import make_core
-from orchestrator.plan import make_plan
-from orchestrator.results import read_results
-from orchestrator.store import Store, load_draws
-from orchestrator.survey import survey
-from orchestrator.table import final_table
-from orchestrator.tracking import sync
+from orchestrator.cluster.local_backend import LocalBackend
+from orchestrator.drill.faults import Driven
+from orchestrator.driver.driver import Driver
+from orchestrator.driver.make_core import make_core
+from orchestrator.grid.parse import read_grid
+from orchestrator.plan.plan import make_plan
+from orchestrator.plan.resolve import survey
+from orchestrator.plan.stored import read_holdings
+from orchestrator.results.cells import read_results
+from orchestrator.results.table import final_table
+from orchestrator.results.tracking import sync
+from orchestrator.store.store import Store, load_draws
 from tests.struck_store import Strike, write_strikes
-from workers.scripted_engine import ScriptedEngines
+from workers.engines.scripted_engine import ScriptedEngines
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from orchestrator.cli import run_command, sweep_parser
-from orchestrator.grid import read_grid
-from orchestrator.lease import BEAT_SECONDS
-from orchestrator.store import Store
+from orchestrator.grid.parse import read_grid
+from orchestrator.store.lease import BEAT_SECONDS
+from orchestrator.store.store import Store
 from orchestrator.sweep import run
 from tests.struck_store import StruckStore, read_strikes
-from workers.scripted_engine import Latency, ScriptedEngines, Stall
+from workers.engines.scripted_engine import Latency, ScriptedEngines, Stall
 
 
 def main() -> int:

@@ -25,8 +25,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from orchestrator.faults import children
-from orchestrator.store import Store
+from orchestrator.drill.faults import children
+from orchestrator.store.store import Store
 from workers.messages import DrawRow, GradeRow
 
 REFUSING = "refusing"

@@ -14,7 +14,7 @@ from random import Random
 import pytest
 from ray.cluster_utils import Cluster
 
-from orchestrator.sameness import Sameness, compare_stores
+from orchestrator.drill.compare_stores import Sameness, compare_stores
 from tests.drilled_demo import ROOT, Demo, Trace
 from tests.struck_store import Deed, Moment, Strike, Victim, doom, struck
 

@@ -22,9 +22,9 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from orchestrator.__main__ import main
-from orchestrator.faults import children
-from orchestrator.ray_backend import run_on_host
-from orchestrator.sameness import compare_stores
+from orchestrator.cluster.ray_backend import run_on_host
+from orchestrator.drill.compare_stores import compare_stores
+from orchestrator.drill.faults import children
 from tests.drilled_demo import Demo, cluster_of
 from tests.struck_store import Deed, Moment, Strike, Victim, relieve, struck
 

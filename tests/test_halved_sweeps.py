@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.faults import Driven
-from orchestrator.sameness import compare_stores
+from orchestrator.drill.compare_stores import compare_stores
+from orchestrator.drill.faults import Driven
 from tests.drilled_demo import ROOT, Demo
 from tests.struck_store import Deed, Moment, Strike, relieve
 

@@ -16,9 +16,9 @@ ALLOWED = {
     "eval": {"eval"},
 }
 ONE_FILE = {
-    "ray": "orchestrator/ray_backend.py",
-    "vllm": "workers/vllm_engine.py",
-    "mlflow": "orchestrator/tracking.py",
+    "ray": "orchestrator/cluster/ray_backend.py",
+    "vllm": "workers/engines/vllm_engine.py",
+    "mlflow": "orchestrator/results/tracking.py",
 }
 SOURCES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.events import Event, Reported, WorkerLost, WorkerReady
-from orchestrator.ray_backend import RayBackend
+from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
 from tests.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, STUMBLE, WAIT, DeedRecipe, FailingRecipe, deed
 from workers.messages import Ended, Failed, Failure, Graded, Heartbeat
 

@@ -11,16 +11,16 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from orchestrator.core import Core
-from orchestrator.driver import Driver
-from orchestrator.events import Command, Event, Leaving, Reported, Role, StartWorker, WorkerLost, WorkerReady
-from orchestrator.owing import make_core
-from orchestrator.ray_backend import RayBackend
-from orchestrator.results import read_results
+from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.driver.driver import Driver
+from orchestrator.driver.make_core import make_core
+from orchestrator.results.cells import read_results
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import Command, Event, Leaving, Reported, Role, StartWorker, WorkerLost, WorkerReady
 from tests.drilled_demo import cluster_of
 from tests.orchestrator.builders import TinySweep
+from workers.engines.scripted_engine import Stall
 from workers.messages import Committed
-from workers.scripted_engine import Stall
 
 NOTICE_SECONDS = 120
 

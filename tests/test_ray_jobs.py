@@ -24,7 +24,7 @@ from ray._private.runtime_env import packaging
 from ray._private.runtime_env.working_dir import upload_working_dir_if_needed
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from orchestrator.store import load_draws
+from orchestrator.store.store import load_draws
 
 ROOT = Path(__file__).parent.parent
 GRID = """

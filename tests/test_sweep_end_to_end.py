@@ -17,9 +17,9 @@ import pytest
 from matplotlib.image import imread
 from mlflow.tracking import MlflowClient
 
-from orchestrator.faults import Driven, Kind, Strike, deal
-from orchestrator.sameness import compare_stores
-from orchestrator.store import Store, load_draws
+from orchestrator.drill.compare_stores import compare_stores
+from orchestrator.drill.faults import Driven, Kind, Strike, deal
+from orchestrator.store.store import Store, load_draws
 
 ROOT = Path(__file__).parent.parent
 GRID = """

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from eval.draws import Draw
 from eval.prompts import ChatTokenizer
-from workers.engine import Engine, EngineFault, Proof, VariantFault
+from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, Pace
 from workers.inbox import Inbox
 from workers.messages import Context, DrawRow, Facts, Failed, Failure, Item, Report, Shard, Swapped, Task
-from workers.patience import insist
-from workers.store_errors import StoreUnavailable
+from workers.store import StoreUnavailable
+from workers.store_retry import insist
 from workers.worker import Sink, WorkerFault
 
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 from eval.budget import Rules, State, Step, advance, make_rules, start
 from eval.draws import Completion, Draw
 from eval.prompts import ChatTokenizer
-from workers.engine import Engine, EngineFault, Finished
+from workers.draw_rows import COLUMNS, join_rows
+from workers.engines.engine import Engine, EngineFault, Finished
 from workers.inbox import Inbox
-from workers.joining import COLUMNS, join_rows
 from workers.messages import (
     Committed,
     Context,
@@ -37,8 +37,8 @@ from workers.messages import (
     Shard,
     Troubled,
 )
-from workers.patience import insist, next_pause
-from workers.store_errors import StoreUnavailable
+from workers.store import StoreUnavailable
+from workers.store_retry import insist, next_pause
 from workers.worker import Sink
 
 MakeRow = Callable[[Context, Item, Draw], DrawRow]

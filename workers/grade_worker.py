@@ -11,11 +11,11 @@ from functools import partial
 
 from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem
+from workers.draw_rows import METADATA, TEXTS, measure_rows, read_texts
 from workers.inbox import Inbox
-from workers.joining import METADATA, TEXTS, measure_rows, read_texts
 from workers.messages import Ended, Facts, Failed, Failure, Gold, Graded, GradeRow, GradeTask, Heartbeat, Report, Task
-from workers.patience import insist
-from workers.store_errors import StoreError
+from workers.store import StoreError
+from workers.store_retry import insist
 from workers.worker import Sink
 
 AnswerKey = tuple[str, int, int]

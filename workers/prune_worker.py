@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from pruning.manifest import read_manifest
-from pruning.walk import prune
+from pruning.patch.manifest import read_manifest
+from pruning.prune import prune
 from workers.inbox import Inbox
 from workers.messages import Ended, Facts, Failed, Failure, PatchMade, PruneTask, Report, Task
-from workers.patience import insist
-from workers.store_errors import StoreError
+from workers.store import StoreError
+from workers.store_retry import insist
 from workers.worker import Sink
 
 

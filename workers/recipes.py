@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.engine import Engine, EngineSettings
+from workers.engines.engine import Engine, EngineSettings
 from workers.messages import Shape
 from workers.worker import Sink, Worker
 
@@ -18,7 +18,7 @@ StartEngine = Callable[[Path, int, EngineSettings], Engine]
 
 def start_vllm(base: Path, layers: int, settings: EngineSettings) -> Engine:
     """The real engine."""
-    from workers.vllm_engine import VllmEngine
+    from workers.engines.vllm_engine import VllmEngine
 
     return VllmEngine(base, layers, settings)
 

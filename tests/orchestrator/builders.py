@@ -12,9 +12,15 @@ import yaml
 from eval.draws import Answer, DrawJob
 from eval.grader_pool import GraderPool
 from eval.spec import BudgetSpec, SamplingSpec
-from orchestrator.core import Core
-from orchestrator.driver import Driver
-from orchestrator.events import (
+from orchestrator.cluster.local_backend import LocalBackend
+from orchestrator.driver.driver import Driver
+from orchestrator.driver.make_core import make_core as make_driven_core
+from orchestrator.grid.parse import read_grid
+from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.plan.resolve import Survey, survey
+from orchestrator.plan.stored import read_holdings
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import (
     Command,
     Event,
     RecordFailures,
@@ -25,16 +31,11 @@ from orchestrator.events import (
     StopAsked,
     WorkerReady,
 )
-from orchestrator.expectation import Lengths
-from orchestrator.grid import read_grid
-from orchestrator.holdings import read_holdings
-from orchestrator.local_backend import LocalBackend
-from orchestrator.owing import make_core as make_driven_core
-from orchestrator.plan import Plan, make_plan
-from orchestrator.store import Store
-from orchestrator.survey import Survey, survey
-from orchestrator.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.scheduler.lengths import Lengths
+from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.store.store import Store
 from pruning.spec import PruneSpec
+from workers.engines.scripted_engine import Fault, ScriptedEngines
 from workers.grade_worker import CHUNK_SECONDS, GradeWorker
 from workers.messages import (
     Committed,
@@ -48,7 +49,6 @@ from workers.messages import (
     Shape,
 )
 from workers.recipes import GradeRecipe
-from workers.scripted_engine import Fault, ScriptedEngines
 
 C = TypeVar("C")
 

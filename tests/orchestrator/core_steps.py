@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from orchestrator.core import Core
-from orchestrator.events import (
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import (
     Assign,
     Recounted,
     Role,
     Slice,
     Tick,
 )
-from orchestrator.work import Policy
+from orchestrator.scheduler.work import Policy
 from tests.orchestrator.builders import (
     Hand,
     of_kind,

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.compaction import compact, compact_finished
-from orchestrator.files import LEFT_BEHIND_SECONDS
-from orchestrator.store import Store, load_draws
+from orchestrator.store.compaction import compact, compact_finished
+from orchestrator.store.files import LEFT_BEHIND_SECONDS
+from orchestrator.store.store import Store, load_draws
 from tests.orchestrator.builders import make_row
 
 ROOT = Path(__file__).parent.parent.parent
 PARTS = 3
 COMPACTOR = """
 import os, signal, sys
-from orchestrator.compaction import compact
-from orchestrator.store import Store
+from orchestrator.store.compaction import compact
+from orchestrator.store.store import Store
 
 store, left = Store.open(sys.argv[1]), int(sys.argv[2])
 

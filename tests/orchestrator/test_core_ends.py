@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.events import (
+from orchestrator.scheduler.events import (
     Assign,
     Discard,
     Finish,
@@ -19,7 +19,7 @@ from orchestrator.events import (
     Tick,
     WorkerLost,
 )
-from orchestrator.work import Patched
+from orchestrator.scheduler.work import Patched
 from tests.orchestrator.builders import (
     Hand,
     committed,

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from orchestrator.core import Core
-from orchestrator.events import (
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import (
     Assign,
     Event,
     Leaving,
@@ -17,7 +17,7 @@ from orchestrator.events import (
     Tick,
     WorkerLost,
 )
-from orchestrator.work import Patched
+from orchestrator.scheduler.work import Patched
 from tests.orchestrator.builders import (
     SHORTENED,
     WHOLE,

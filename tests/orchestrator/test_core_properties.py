@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.core import Core
-from orchestrator.events import Leaving, Reported, Role, StopAsked, Tick, WorkerLost
-from orchestrator.fleet import Life
-from orchestrator.work import Patched, Policy
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import Leaving, Reported, Role, StopAsked, Tick, WorkerLost
+from orchestrator.scheduler.fleet import Life
+from orchestrator.scheduler.work import Patched, Policy
 from tests.orchestrator.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.orchestrator.test_core_world import DrawKey, Process, World
 from workers.messages import Failure, Heartbeat

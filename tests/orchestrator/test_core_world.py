@@ -8,8 +8,8 @@ itself only what a healthy fleet would do. test_core_properties.py adds the faul
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from orchestrator.core import Core
-from orchestrator.events import (
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import (
     Assign,
     Command,
     Discard,
@@ -27,7 +27,7 @@ from orchestrator.events import (
     Tick,
     WorkerLost,
 )
-from orchestrator.work import Patched, Policy
+from orchestrator.scheduler.work import Patched, Policy
 from tests.orchestrator.builders import WHOLE, committed, make_context, make_patch, make_work, ready
 from workers.messages import (
     Ended,

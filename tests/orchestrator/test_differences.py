@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.differences import differences
+from orchestrator.explain.payload_diff import differences
 
 DIGEST = {letter: letter * 64 for letter in "abcdef"}
 

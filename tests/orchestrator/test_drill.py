@@ -11,12 +11,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.drill import join, run_drill, shrink
-from orchestrator.faults import Kind, Progress, kill_here, plan_strikes
-from orchestrator.grid import parse_grid, read_grid
-from orchestrator.sameness import compare_stores
-from orchestrator.store import Store
-from orchestrator.yaml_source import Source
+from orchestrator.drill.compare_stores import compare_stores
+from orchestrator.drill.drill import join, run_drill, shrink
+from orchestrator.drill.faults import Kind, Progress, kill_here, plan_strikes
+from orchestrator.grid.parse import parse_grid, read_grid
+from orchestrator.grid.source import Source
+from orchestrator.store.store import Store
 from tests.drilled_demo import ROOT, SWEEP
 from tests.orchestrator.builders import make_failure, make_grade, make_row
 

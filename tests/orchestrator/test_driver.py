@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator.core import Core
-from orchestrator.driver import Driver
-from orchestrator.events import Command, Event, Finish, RecordFailures
-from orchestrator.local_backend import LocalBackend
-from orchestrator.store import Store
+from orchestrator.cluster.local_backend import LocalBackend
+from orchestrator.driver.driver import Driver
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import Command, Event, Finish, RecordFailures
+from orchestrator.store.store import Store
 from tests.orchestrator.builders import TinySweep
 from workers.messages import Failure, FailureRow
-from workers.store_errors import StoreUnavailable, Trouble
+from workers.store import StoreUnavailable, Trouble
 
 GIVEN_UP = Failure("engine-lost", "it died")
 

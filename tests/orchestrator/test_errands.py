@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from orchestrator.errands import Errands
-from orchestrator.events import Event, Recounted, Slice, StopAsked
-from orchestrator.store import Store
+from orchestrator.driver.store_requests import Errands
+from orchestrator.scheduler.events import Event, Recounted, Slice, StopAsked
+from orchestrator.store.store import Store
 from tests.orchestrator.builders import TinySweep
-from workers.store_errors import StoreError
+from workers.store import StoreError
 
 
 @dataclass

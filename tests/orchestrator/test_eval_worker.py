@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.store import Store
+from orchestrator.store.store import Store
 from tests.orchestrator.builders import TINY, make_context, make_item, make_row
-from workers.engine import EngineSettings
+from workers.engines.engine import EngineSettings
+from workers.engines.scripted_engine import Latency, ScriptedEngines
 from workers.eval_worker import EvalWorker
 from workers.evaluation import Pace
 from workers.inbox import Inbox
 from workers.messages import Committed, Ended, Failed, Hungry, Report, Shard, Troubled
-from workers.scripted_engine import Latency, ScriptedEngines
 
 SETTINGS = EngineSettings("bfloat16", 512)
 

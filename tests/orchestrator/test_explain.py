@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.reasons import given_up
+from orchestrator.explain.reasons import given_up
 from tests.orchestrator.builders import TINY, TinySweep, make_failure
+from workers.engines.scripted_engine import Die
 from workers.messages import GradeRow
-from workers.scripted_engine import Die
 
 ROOT = Path(__file__).parents[2]
 PRUNED = {"method": "magnitude", "sparsity": 0.5}

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from eval.draws import Answer
 from eval.prompts import ChatTokenizer
 from orchestrator.__main__ import main
-from pruning.calibration import load_windows
-from pruning.checkpoint import Checkpoint
+from pruning.model.calibration import load_windows
+from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec
 from tests.orchestrator.builders import TINY, TinySweep
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from orchestrator.schemas import GRADES, TABLES
-from orchestrator.store import Store
+from orchestrator.store.store import Store
+from orchestrator.store.tables import GRADES, TABLES
 from tests.orchestrator.builders import make_row
+from workers.draw_rows import METADATA
 from workers.grade_worker import GradeWorker, ungraded
 from workers.inbox import Inbox
-from workers.joining import METADATA
 from workers.messages import Ended, Gold, Graded, GradeTask, Heartbeat, Report
 
 

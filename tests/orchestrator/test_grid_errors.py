@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator.grid import read_grid
-from orchestrator.schema import FILE, grid_schema
+from orchestrator.grid.json_schema import FILE, grid_schema
+from orchestrator.grid.parse import read_grid
 from orchestrator.sweep import main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -162,7 +162,7 @@ def test_committed_schema_is_the_generated_one_and_refuses_typos() -> None:
 
 
 def test_same_content_elsewhere_has_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.survey import survey
+    from orchestrator.plan.resolve import survey
 
     monkeypatch.chdir(ROOT)
     here = survey(read_grid(ROOT / "examples/tiny/grid.yaml"))

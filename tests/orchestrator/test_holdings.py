@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.draws import PriorTrace
-from orchestrator.holdings import read_draws, still_owed
-from orchestrator.schemas import DRAWS, to_table
-from orchestrator.store import Store
+from orchestrator.plan.stored import read_draws, still_owed
+from orchestrator.store.store import Store
+from orchestrator.store.tables import DRAWS, to_table
 from tests.orchestrator.builders import TinySweep, make_item, make_row
-from workers.joining import Joined, Measured, join_rows, measure_rows, read_texts
+from workers.draw_rows import Joined, Measured, join_rows, measure_rows, read_texts
 from workers.messages import DrawRow
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")

@@ -13,7 +13,7 @@ from eval.benchmarks import Problem
 from eval.formats import FORMATS, Tags, ThinkingFormat
 from eval.spec import BudgetSpec, PromptSpec, SamplingSpec
 from orchestrator import identity
-from orchestrator.grid_file import ModelEntry, Runtime
+from orchestrator.grid.format import ModelEntry, Runtime
 from orchestrator.identity import (
     ROLES,
     Role,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.claims import PATIENCE, Claim, Verdict, Watched, judge, read_claim, who
-from orchestrator.lease import SweepHeld, claim_path, hold_lease, own_claim
-from orchestrator.store import Store
+from orchestrator.store.claim import PATIENCE, Claim, Verdict, Watched, judge, read_claim, who
+from orchestrator.store.lease import SweepHeld, claim_path, hold_lease, own_claim
+from orchestrator.store.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 CLAIM = Claim("token", "far", "boot pid:1", 7, "100", "ada", "sweep grid.yaml", 0.0, beat_seconds=5.0, beat=3)
@@ -63,7 +63,7 @@ def never(reason: str) -> None:
 def driver(store: Store, name: str = "sweep") -> Iterator[subprocess.Popen]:
     """Another process that holds the lease, until it is killed or its standard input ends."""
     script = (
-        "import sys; from orchestrator.lease import hold_lease; from orchestrator.store import Store\n"
+        "import sys; from orchestrator.store.lease import hold_lease; from orchestrator.store.store import Store\n"
         f"with hold_lease(Store.open({store.uri!r}), {name!r}, print, print, 0.02):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

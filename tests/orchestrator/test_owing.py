@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.backend import Devices
-from orchestrator.owing import make_core
-from orchestrator.yaml_source import GridError
+from orchestrator.cluster.backend import Devices
+from orchestrator.driver.make_core import make_core
+from orchestrator.grid.source import GridError
 from tests.orchestrator.builders import TinySweep
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.place import (
+from orchestrator.scheduler.placement import (
     FAR_BEHIND,
     LENIENT,
     WORTH_A_SWAP,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.__main__ import main
-from orchestrator.experience import BREAK_SECONDS, pace
+from orchestrator.plan.throughput import BREAK_SECONDS, pace
 from tests.orchestrator.builders import TINY, TinySweep, make_grade, make_row
 from workers.grade_worker import grader_id
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.events import Assign, Reported, Role, Slice, Tick, WorkerLost
-from orchestrator.progress import closing_line, duration, notable, say, status_line
-from orchestrator.work import Patched, Policy
+from orchestrator.driver.progress import closing_line, duration, notable, say, status_line
+from orchestrator.scheduler.events import Assign, Reported, Role, Slice, Tick, WorkerLost
+from orchestrator.scheduler.work import Patched, Policy
 from tests.orchestrator.builders import Hand, committed, make_core, of_kind, ready, started
 from workers.messages import Failure, PatchMade, Swapped
 
@@ -64,7 +64,7 @@ def test_closing_line_counts_one_as_one() -> None:
 
 @pytest.mark.parametrize("reader", ["gone", "full"])
 def test_standard_error_that_takes_nothing_any_more_ends_nothing(reader: str) -> None:
-    script = "from orchestrator.progress import say; say('one'); say('two'); print('goes on')"
+    script = "from orchestrator.driver.progress import say; say('one'); say('two'); print('goes on')"
     if reader == "full":
         error = os.open("/dev/full", os.O_WRONLY)
     else:

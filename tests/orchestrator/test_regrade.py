@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.results import read_results
+from orchestrator.results.cells import read_results
 from tests.orchestrator.builders import TinySweep, make_grade, make_row
 from workers.grade_worker import grader_id
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.compaction import compact
-from orchestrator.store import MANIFEST, Store, StoreError, load_draws
+from orchestrator.store.compaction import compact
+from orchestrator.store.store import MANIFEST, Store, StoreError, load_draws
 from tests.orchestrator.builders import make_failure, make_grade, make_row
 from workers.messages import DrawRow
 

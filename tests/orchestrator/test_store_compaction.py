@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.compaction import compact, compact_finished, compacted_name
-from orchestrator.files import Files
-from orchestrator.parts import distinct, encode
-from orchestrator.schemas import TABLES
-from orchestrator.store import Store, load_draws
+from orchestrator.store.compaction import compact, compact_finished, compacted_name
+from orchestrator.store.files import Files
+from orchestrator.store.parts import distinct, encode
+from orchestrator.store.store import Store, load_draws
+from orchestrator.store.tables import TABLES
 from orchestrator.sweep import tidy
 from tests.orchestrator.builders import make_failure, make_grade, make_row
 

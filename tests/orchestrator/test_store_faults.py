@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.compaction import compact
-from orchestrator.store import Store, StoreUnavailable, Trouble
+from orchestrator.store.compaction import compact
+from orchestrator.store.store import Store, StoreUnavailable, Trouble
 from tests.orchestrator.builders import make_failure, make_grade, make_row
-from workers.store_errors import unavailable
+from workers.store import unavailable
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.compaction import compact
-from orchestrator.lease import SweepHeld, hold_lease
-from orchestrator.store import Store, StoreError, StoreUnavailable, Trouble, load_draws
+from orchestrator.store.compaction import compact
+from orchestrator.store.lease import SweepHeld, hold_lease
+from orchestrator.store.store import Store, StoreError, StoreUnavailable, Trouble, load_draws
 from tests.orchestrator.builders import make_grade, make_row
 from tests.orchestrator.object_storage import Bucket, Fault, s3_server
 from tests.orchestrator.test_store_faults import full_disk

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.results import Cell, read_results
-from orchestrator.work import Patched
+from orchestrator.results.cells import Cell, read_results
+from orchestrator.scheduler.work import Patched
 from tests.orchestrator.builders import TinySweep
-from workers.scripted_engine import Die, SpoilSwap
+from workers.engines.scripted_engine import Die, SpoilSwap
 
 POISON_PROBLEM = 2
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from orchestrator.events import Reported
-from orchestrator.tracking_thread import TrackingThread
+from orchestrator.driver.tracking_thread import TrackingThread
+from orchestrator.scheduler.events import Reported
 from tests.orchestrator.builders import TinySweep, make_core
 from workers.messages import Graded
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.allocation import Bounds, linear_ratios, owl, part_ratios, proportional, smoothed, uniform
+from pruning.allocators.formulas import Bounds, linear_ratios, owl, part_ratios, proportional, smoothed, uniform
 
 finite = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 6))
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pruning.calibration import load_tokenizer, load_windows, windows_digest
-from pruning.checkpoint import Checkpoint
+from pruning.model.calibration import load_tokenizer, load_windows, windows_digest
+from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny"

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from pruning.checkpoint import Checkpoint
 from pruning.files import cache_folder
-from pruning.patch import digest_tensor
-from pruning.tensors import read_tensor
+from pruning.model.checkpoint import Checkpoint
+from pruning.model.tensors import read_tensor
+from pruning.patch.patch import digest_tensor
 
 
 def edit_config(folder, **changes):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pruning.codec import clear_dropped, decode, encode, unpack
+from pruning.patch.codec import clear_dropped, decode, encode, unpack
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 70)))
 

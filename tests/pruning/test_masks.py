@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.masks import cut, cutoff, pattern_mask, row_mask
-from pruning.scores import ria
+from pruning.methods.masks import cut, cutoff, pattern_mask, row_mask
+from pruning.methods.scores import ria
 from tests.pruning import reference as naive
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.checkpoint import Checkpoint
-from pruning.patch import Patch
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.patch import Patch
+from pruning.prune import prune
 from pruning.spec import PruneSpec
-from pruning.walk import prune
 from tests.pruning import reference as naive
 
 KINDS = ("qwen2", "qwen3", "llama", "mistral")

@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pruning.architecture import config_after_removal, config_of_length
-from pruning.canary import canary_logprobs
-from pruning.checkpoint import Checkpoint
-from pruning.patch import Patch, digest_tensor, export, read_manifest
+from pruning.model.architecture import config_after_removal, config_of_length
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.canary import canary_logprobs
+from pruning.patch.patch import Patch, digest_tensor, export, read_manifest
+from pruning.prune import prune
 from pruning.spec import PruneSpec
-from pruning.walk import prune
 from tests.pruning.conftest import SHAPES, make_checkpoint
 
 

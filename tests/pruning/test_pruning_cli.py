@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pruning.__main__ import main
-from pruning.checkpoint import Checkpoint
-from pruning.patch import Patch, read_manifest
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.patch import Patch, read_manifest
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny"
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pruning.architecture import LINEARS
-from pruning.blocks import BATCH_TOKENS, Blocks, batches
-from pruning.checkpoint import Checkpoint
-from pruning.passes import embedded
-from pruning.patch import Patch
+from pruning.model.architecture import LINEARS
+from pruning.model.blocks import BATCH_TOKENS, Blocks, batches
+from pruning.model.checkpoint import Checkpoint
+from pruning.model.passes import embedded
+from pruning.model.tensors import layer_tensors
+from pruning.patch.patch import Patch
+from pruning.prune import prune, prune_many
 from pruning.spec import CalibrationSpec, PruneSpec
-from pruning.tensors import layer_tensors
-from pruning.walk import prune, prune_many
 from tests.pruning import reference as naive
 from tests.pruning.conftest import SHAPES, make_checkpoint
 

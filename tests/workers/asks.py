@@ -5,7 +5,7 @@ from pathlib import Path
 from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
 from eval.spec import SamplingSpec
-from workers.vllm_engine import VllmEngine
+from workers.engines.vllm_engine import VllmEngine
 
 GREEDY = SamplingSpec(temperature=0.0)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from pruning.prune import prune
 from pruning.spec import CalibrationSpec, PruneSpec
-from pruning.walk import prune
-from workers.engine import EngineSettings
-from workers.vllm_engine import VllmEngine
+from workers.engines.engine import EngineSettings
+from workers.engines.vllm_engine import VllmEngine
 
 SETTINGS = EngineSettings(dtype="bfloat16", context_length=512, max_sequences=16, cpu_cache_mib=64)
 MakePatch = Callable[..., Path]

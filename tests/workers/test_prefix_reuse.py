@@ -6,7 +6,7 @@ from pathlib import Path
 from eval.draws import Completion
 from tests.workers.asks import GREEDY, ask, cache_tokens, long_prompts
 from tests.workers.conftest import SETTINGS, MakePatch, OneEngine
-from workers.vllm_engine import VllmEngine
+from workers.engines.vllm_engine import VllmEngine
 
 DRAWS, PROMPT, TRACE, CUTS, FORCED, ANSWER = 24, 40, 320, (80, 160, 240, 320), 2, 8
 

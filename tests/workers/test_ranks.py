@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from workers.ranks import failure_of
+from workers.engines.ranks import failure_of
 
 
 def raised(call: Callable[[], object]) -> BaseException:

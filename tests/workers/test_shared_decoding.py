@@ -16,16 +16,16 @@ from eval.budget import start
 from eval.draws import Answer, DrawJob, PriorTrace, answer_for
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules, natural_end, trace_stops
-from orchestrator.grid import parse_grid
-from orchestrator.plan import Holdings, Plan, make_plan
-from orchestrator.store import Store
-from orchestrator.survey import survey
-from orchestrator.yaml_source import Source
+from orchestrator.grid.parse import parse_grid
+from orchestrator.grid.source import Source
+from orchestrator.plan.plan import Holdings, Plan, make_plan
+from orchestrator.plan.resolve import survey
+from orchestrator.store.store import Store
 from tests.workers.conftest import MakePatch, OneEngine
+from workers.draw_rows import COLUMNS, Joined, join_rows
 from workers.eval_worker import EvalWorker
 from workers.evaluation import Pace
 from workers.inbox import Inbox
-from workers.joining import COLUMNS, Joined, join_rows
 from workers.messages import Shard
 
 PROBLEMS = 24

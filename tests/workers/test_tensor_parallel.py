@@ -20,8 +20,8 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 from tests.workers.asks import GREEDY, complete, long_prompts
 from tests.workers.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
-from workers.engine import EngineFault
-from workers.vllm_engine import VllmEngine
+from workers.engines.engine import EngineFault
+from workers.engines.vllm_engine import VllmEngine
 
 WHOLE = replace(SETTINGS, dtype="float32")
 SPLIT = replace(WHOLE, tensor_parallel=2, patience_seconds=10)
@@ -163,7 +163,7 @@ def gone(pidfds: list[int], seconds: float = 20) -> bool:
 
 PARENT = """
 import multiprocessing, os, time
-from workers.following import follow
+from workers.parent_death import follow
 
 def child(started):
     follow(os.getppid())

@@ -15,7 +15,7 @@ import json, os, sys
 from pathlib import Path
 from tests.workers.conftest import SETTINGS
 from tests.workers.asks import complete, long_prompts
-from workers.vllm_engine import VllmEngine
+from workers.engines.vllm_engine import VllmEngine
 import torch
 
 base, patch = map(Path, sys.argv[1:])

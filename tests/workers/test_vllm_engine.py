@@ -9,11 +9,11 @@ import torch
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 
 from eval.spec import SamplingSpec
-from pruning.checkpoint import Checkpoint
-from pruning.patch import export
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.patch import export
 from tests.workers.asks import GREEDY, ask, complete, long_prompts
 from tests.workers.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
-from workers.engine import EngineFault
+from workers.engines.engine import EngineFault
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])

@@ -9,17 +9,17 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from eval.draws import DrawJob
-from orchestrator.store import Store
-from pruning.manifest import encode_manifest, read_manifest
+from orchestrator.store.store import Store
+from pruning.patch.manifest import encode_manifest, read_manifest
 from tests.orchestrator.builders import make_context, make_item
 from tests.workers.asks import GREEDY, cache_tokens, complete, long_prompts
 from tests.workers.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
-from workers.engine import EngineFault, VariantFault
+from workers.engines.engine import EngineFault, VariantFault
+from workers.engines.vllm_engine import VllmEngine
 from workers.eval_worker import EvalWorker
 from workers.evaluation import Pace
 from workers.inbox import Inbox
 from workers.messages import Committed, Ended, Heartbeat, Hungry, Shard, Swapped, Troubled
-from workers.vllm_engine import VllmEngine
 
 UNREADABLE = "/proc/self/mem"
 """Reading it from its beginning gives EIO, as a mount does whose server is gone."""

@@ -1,0 +1,284 @@
+"""Workers as Ray actors: the only import of ray.
+
+Ray's own retries and restarts are off: they are used up within seconds of a node's death, and the core must know of
+every loss anyway. An actor works in one thread and listens in another, so that it can be fed ahead and asked to stop.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+# Read when ray is imported. A local Ray needs no token; one that was started by the user keeps the user's own mode.
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.cluster.backend import Devices
+from orchestrator.scheduler.events import Event, Leaving, Reported, WorkerLost, WorkerReady
+from orchestrator.store.lease import Place
+from workers.inbox import Inbox
+from workers.messages import Facts, Failure, Report, Task
+from workers.parent_death import follow
+from workers.recipes import EngineRecipe, GradeRecipe, Recipe
+from workers.store import StoreError
+from workers.worker import Worker, WorkerFault, serve
+
+T = TypeVar("T")
+
+PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
+"""Environment that must reach the workers when the cluster was started without it."""
+
+NOTICE_SECONDS = 2.0
+"""How often Ray is asked which nodes are to be taken away: it answers in a millisecond, and a spot notice is given 30 s
+ahead on the shortest-spoken cloud."""
+
+
+class Host:
+    """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
+
+    def __init__(self, name: str, recipe: Recipe, place: Place | None) -> None:
+        follow(os.getppid())  # the raylet; by Ray's own check a worker commits on for seconds when its node is lost
+        if place is not None:
+            threading.Thread(target=_leave_with, args=(place,), name="place", daemon=True).start()
+        self._inbox = Inbox()
+        self._worker: Worker = recipe.build(name, _own_log())
+
+    def facts(self) -> tuple[str, Facts]:
+        """The node it is on, and what the worker says of itself."""
+        return ray.get_runtime_context().get_node_id(), self._worker.facts()
+
+    def serve(self) -> Iterator[Report]:
+        # Ray sends values into its generators, and with `yield from` the iterator inside would have to take them.
+        for report in serve(self._worker, self._inbox):  # noqa: UP028 - see above
+            yield report
+
+    def put(self, task: Task) -> None:
+        self._inbox.put(task)
+
+    def close(self) -> None:
+        self._inbox.close()
+
+
+def _leave_with(place: Place) -> None:
+    """End this process once its driver's place has been taken: what it commits from then on, the other makes, too."""
+    other: str | None = None
+    while other is None:
+        with suppress(StoreError):  # nor can anything be committed
+            other = place.taken_by()
+        time.sleep(0 if other else place.beat_seconds)
+    print(f"this worker's driver has lost its place to {other}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _passed_on() -> dict[str, str]:
+    """PASSED_ON, less what the submitted job's own runtime environment carries: Ray refuses to be told twice."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    carried = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ and name not in carried}
+
+
+def _own_log() -> str:
+    """The file that Ray writes this process's standard error to."""
+    context = ray.get_runtime_context()
+    logs = os.path.join(ray._private.worker.global_worker.node.get_session_dir_path(), "logs")
+    return os.path.join(logs, f"worker-{context.get_worker_id()}-{context.get_job_id()}-{os.getpid()}.err")
+
+
+@dataclass
+class _Actor:
+    handle: Any
+    ready: Any
+    reports: Any
+    log: str = ""
+    node: str = ""
+    """Known once it is ready."""
+    leaves: bool = False
+    """Whether it has been told that its node is to be taken away."""
+
+
+@dataclass
+class RayBackend:
+    """A Ray cluster, joined or started. Construct it with `RayBackend.connect`."""
+
+    _actors: dict[str, _Actor] = field(default_factory=dict)
+    _events: list[Event] = field(default_factory=list)
+    _asked_at: float = 0.0
+    _place: Place | None = None
+
+    @classmethod
+    def connect(cls, place: Place | None = None) -> "RayBackend":
+        """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine.
+
+        Workers end when the driver's `place` is taken by another.
+        """
+        passed = _passed_on()
+        address = os.environ.get("RAY_ADDRESS")
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": passed} if passed else None,
+            **({} if address else {"include_dashboard": False}),
+        )
+        return cls(_place=place)
+
+    def devices(self) -> Devices:
+        gpus = (int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
+        return Devices(int(ray.cluster_resources().get("CPU", 1)), tuple(gpus))
+
+    def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
+        # Grading and waiting need no core of their own; an engine and a pruner do.
+        cpus = 0 if isinstance(recipe, GradeRecipe) else 1
+        environment = {"OMP_NUM_THREADS": "1"} if isinstance(recipe, EngineRecipe) and not gpus else {}
+        actor = ray.remote(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"control": 1},
+            runtime_env={"env_vars": environment} if environment else None,
+        )(Host)
+        handle = actor.remote(worker, recipe, self._place)
+        self._actors[worker] = _Actor(
+            handle, ready=handle.facts.remote(), reports=handle.serve.options(num_returns="streaming").remote()
+        )
+
+    def assign(self, worker: str, task: Task) -> None:
+        if (actor := self._actors.get(worker)) is not None:
+            actor.handle.put.options(concurrency_group="control").remote(task)
+
+    def retire(self, worker: str) -> None:
+        if (actor := self._actors.get(worker)) is not None:
+            actor.handle.close.options(concurrency_group="control").remote()
+
+    def discard(self, worker: str, failure: Failure) -> None:
+        if (actor := self._actors.get(worker)) is not None:
+            ray.kill(actor.handle)
+            self._lose(worker, replace(failure, log=failure.log or actor.log))
+
+    def poll(self, seconds: float) -> Sequence[Event]:
+        if (now := time.monotonic()) - self._asked_at >= NOTICE_SECONDS:
+            self._asked_at = now
+            self._events += self._notices()
+        if not self._events:
+            self._collect(seconds)
+        events, self._events = self._events, []
+        return events
+
+    def _notices(self) -> Iterator[Leaving]:
+        """Tell of each worker whose node is being drained, once.
+
+        Whoever knows tells Ray: its autoscaler, a node that is sent SIGTERM (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S), or
+        `ray drain-node` in a cloud's hook for spot notices. Ray puts nothing new on such a node, so that the worker
+        which takes a leaving one's place comes up elsewhere.
+        """
+        ask = ray._private.state.state.get_draining_nodes  # a Ray that has it no more is to be noticed
+        try:
+            draining = ask()
+        except Exception:  # Ray's head does not answer, which is told in many ways; it is asked again soon
+            return
+        for node, deadline in draining.items():
+            leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.leaves]
+            for name in leaving:
+                self._actors[name].leaves = True
+            if leaving:
+                until = (
+                    f", at {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))} at the latest"
+                    if deadline
+                    else ""
+                )
+                yield Leaving(tuple(leaving), f"their node {node[:8]} is to be taken away{until}")
+
+    def _collect(self, seconds: float) -> None:
+        waiting: dict[Any, str] = {}
+        for worker, actor in self._actors.items():
+            waiting[actor.ready if actor.ready is not None else actor.reports] = worker
+        if not waiting:
+            time.sleep(seconds)
+            return
+        futures = list(waiting)
+        done, _ = ray.wait(futures, num_returns=len(futures), timeout=0, fetch_local=False)
+        if not done:
+            done, _ = ray.wait(futures, num_returns=1, timeout=seconds, fetch_local=False)
+        for future in done:
+            self._hear(waiting[future], future)
+
+    def _hear(self, worker: str, future: Any) -> None:
+        actor = self._actors.get(worker)
+        if actor is None:
+            return
+        try:
+            if future is actor.ready:
+                facts: Facts
+                actor.node, facts = ray.get(future)
+                actor.ready, actor.log = None, facts.log
+                self._events.append(WorkerReady(worker, facts))
+            else:
+                self._hear_report(worker, actor)
+        except WorkerFault as fault:
+            ray.kill(actor.handle)
+            self._lose(worker, fault.failure)
+        except RayActorError as error:
+            ray.kill(actor.handle)  # an actor that is only out of reach must not keep its device
+            self._lose(worker, Failure("worker-lost", _line(error), actor.log))
+        except (RayTaskError, RayError) as error:
+            # A fault of ours or of a library: the process lives, but nobody knows in which state.
+            ray.kill(actor.handle)
+            self._lose(worker, Failure("worker-error", _line(error), actor.log))
+
+    def _hear_report(self, worker: str, actor: _Actor) -> None:
+        try:
+            report: Report = ray.get(next(actor.reports), timeout=60)
+        except StopIteration:
+            ray.kill(actor.handle)
+            self._lose(worker, Failure("retired", "closed as asked", actor.log))
+        except GetTimeoutError:
+            ray.kill(actor.handle)
+            self._lose(worker, Failure("worker-lost", "a report was announced and never came", actor.log))
+        else:
+            self._events.append(Reported(worker, report))
+
+    def _lose(self, worker: str, failure: Failure) -> None:
+        if self._actors.pop(worker, None) is not None:
+            self._events.append(WorkerLost(worker, failure))
+
+    def close(self) -> None:
+        for actor in self._actors.values():
+            ray.kill(actor.handle)
+        self._actors.clear()
+        ray.shutdown()
+
+
+def _line(error: BaseException) -> str:
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def run_on_host(host: str, deed: Callable[..., T], *arguments: Any) -> T:
+    """Run `deed` on the machine called `host` of the cluster that RAY_ADDRESS names, beside whatever runs there.
+
+    For the drill, which is no sweep and holds no backend. Raises ValueError if no living node has that name.
+    """
+    ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+    try:
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerHostname"] == host]
+        if not nodes:
+            raise ValueError(f"no living node of the cluster is called {host}; its workers are gone with it")
+        there = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+        answer: T = ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(deed).remote(*arguments), timeout=60)
+        return answer
+    finally:
+        ray.shutdown()

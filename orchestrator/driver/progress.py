@@ -1,0 +1,176 @@
+"""What a person sees while a sweep runs: a live line on a terminal, now and then a plain one in a log."""
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import (
+    Command,
+    Discard,
+    Event,
+    Leaving,
+    RecordFailures,
+    Reported,
+    Role,
+    WorkerLost,
+    WorkerReady,
+)
+from orchestrator.scheduler.fleet import Life
+from workers.messages import Failed, PatchMade, Swapped, Troubled
+
+
+class Quiet(Console):
+    """A console that falls silent when nobody reads it any more (`2>&1 | head`); rich's own ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with suppress(OSError, ValueError):  # what is in its buffer must not fail the end of the process either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+CONSOLE = Quiet(stderr=True, highlight=False)
+LOG_SECONDS = 15.0
+LIVE_SECONDS = 0.25
+ROLES = {Role.ENGINE: "engine", Role.PRUNE: "pruner", Role.GRADE: "grader"}
+
+
+def say(message: str | Text) -> None:
+    """One line on standard error, with the time. Brackets in it are brackets, not rich's markup.
+
+    A line that cannot be written (the log's disk is full, its reader is gone) is left out.
+    """
+    with suppress(OSError, ValueError):  # ValueError: standard error is closed
+        CONSOLE.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", message), soft_wrap=True)
+
+
+class Progress:
+    """An observer that shows the sweep's state. `labels`: what people call a patch, by its id."""
+
+    def __init__(self, labels: Mapping[str, str], live: Live | None) -> None:
+        self._labels, self._live = labels, live
+        self._began = self._last = time.monotonic()
+        self._committed = False
+
+    def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None:
+        for told in notable(event, commands, self._labels):
+            say(told)
+        moment = time.monotonic()
+        if core.state.tally.committed and not self._committed:
+            self._committed = True
+            say(f"first draws committed, {moment - self._began:.0f} s after the fleet")
+        if moment - self._last < (LOG_SECONDS if self._live is None else LIVE_SECONDS):
+            return
+        self._last = moment
+        line = status_line(core, moment - self._began)
+        if self._live is None:
+            say(line)
+        else:
+            with suppress(OSError, ValueError):
+                self._live.update(Text(line))
+
+
+@contextmanager
+def show_progress(labels: Mapping[str, str]) -> Iterator[Progress]:
+    """A progress display on standard error: live where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield Progress(labels, None)
+        return
+    with Live(console=CONSOLE, refresh_per_second=4, transient=True) as live:
+        yield Progress(labels, live)
+
+
+def status_line(core: Core, seconds: float) -> str:
+    """Where a sweep stands, in one line."""
+    tally = core.state.tally
+    done = tally.committed + tally.failed
+    tokens = tally.trace_tokens + tally.answer_tokens
+    parts = [
+        f"{done}/{tally.owed} draws",
+        f"{tally.patches_made}/{tally.patches_owed} patches" if tally.patches_owed else "",
+        f"{tokens:,} tokens",
+        f"{tally.failed} given up" if tally.failed else "",
+        duration(seconds) + _left(core, seconds),
+        fleet_line(core),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def closing_line(core: Core) -> str:
+    """What a run of a sweep did, in one line."""
+    tally = core.state.tally
+    parts = [
+        f"{tally.committed} draws committed",
+        f"{tally.failed} given up" if tally.failed else "",
+        f"{tally.trace_tokens:,} thinking and {tally.answer_tokens:,} answer tokens",
+        f"{tally.cached_tokens / max(1, tally.prompt_tokens):.0%} of prompt tokens were cached",
+        f"{_count(tally.engines_started, 'engine')} started",
+        f"{_count(tally.swaps, 'swap')} in {tally.swap_seconds:.1f} s",
+        f"{_count(tally.workers_lost, 'worker')} lost" if tally.workers_lost else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def fleet_line(core: Core) -> str:
+    """What the workers do, by kind: the line stays a line with a thousand of them."""
+    told = []
+    for role, name in ROLES.items():
+        kinds = Counter(known.life for known in core.state.fleet if known.role is role)
+        lives = [f"{kinds[life]} {life}" for life in Life if kinds[life]]
+        if lives:
+            told.append(f"{name}s: {', '.join(lives)}")
+    return " · ".join(told)
+
+
+def duration(seconds: float) -> str:
+    """A time that people read: seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _left(core: Core, seconds: float) -> str:
+    """By tokens, not draws: the long ones are made first."""
+    state, made = core.state, core.state.tally.trace_tokens
+    waiting = {*state.coming, *(name for ready in state.ready.values() for name in ready)}
+    left = sum(map(state.tokens, waiting)) + sum(state.given.values())
+    return f", about {duration(seconds / made * left)} left" if made and left else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]) -> Iterator[Text]:
+    """Events worth a line of their own."""
+    match event:
+        case WorkerReady(worker, facts):
+            yield Text(f"{worker} is ready on {facts.host}, pid {facts.pid} (log: {facts.log or 'none'})")
+        case Reported(worker, Swapped(patch_id=patch, seconds=seconds, canary_error=error)):
+            yield Text(f"{worker} holds {labels[patch]}, proved in {seconds:.2f} s (canary within {error:.3f} nats)")
+        case Reported(_, PatchMade(patch_id=patch, sparsity=sparsity, seconds=seconds)):
+            yield Text(f"{labels[patch]} made in {seconds:.1f} s, sparsity {sparsity:.4f} (patch {patch})")
+        case WorkerLost(worker, failure) if failure.kind != "retired":
+            log = f" (log: {failure.log})" if failure.log else ""
+            yield Text.assemble((f"{worker} lost", "red"), f": {failure.kind}: {failure.cause}{log}")
+        case Reported(worker, Troubled(failure=failure)):
+            yield Text.assemble((f"{worker} waits", "yellow"), f": {failure.kind}: {failure.cause}")
+        case Leaving(workers, reason):
+            yield Text.assemble((f"{_count(len(workers), 'worker')} asked to hand in", "yellow"), f": {reason}")
+        case Reported(worker, Failed(task_id, failure)):
+            yield Text.assemble((f"{task_id} failed", "red"), f" on {worker}: {failure.kind}: {failure.cause}")
+    for command in commands:
+        match command:
+            case RecordFailures(numbers=numbers, failure=failure):
+                yield Text.assemble(
+                    (f"{_count(len(numbers), 'draw')} given up", "red"), f": {failure.kind}: {failure.cause}"
+                )
+            case Discard(worker, failure) if failure.kind != "retired":
+                yield Text.assemble((f"discarding {worker}", "red"), f": {failure.cause}")

@@ -1,0 +1,281 @@
+"""What `explain` prints: the explanation as text for a person, or as one JSON object with the same keys every time."""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+from orchestrator.explain.draw_status import Standing, Why
+from orchestrator.explain.explain import CellStory, ContextStory, DrawStory, Explanation, Foreign, Held
+from orchestrator.explain.reasons import GivenUp, Reason, moment, reasons
+from orchestrator.explain.similar import LookAlike
+
+
+def explanation_text(told: Explanation) -> str:
+    """The explanation for a person."""
+    if told.foreign is not None:
+        lines = _foreign_lines(told.foreign)
+    elif told.what is None:
+        lines = _overview_lines(told)
+    else:
+        lines = (line for story in told.contexts for line in _context_lines(story, told.grader))
+    return "\n".join(lines).strip("\n")
+
+
+def explanation_json(told: Explanation) -> str:
+    """One JSON object on one line."""
+    value = {
+        "name": told.grid,
+        "store": told.store,
+        "what": told.what,
+        "grader": told.grader,
+        "cells": [_cell_json(cell) for cell in told.cells],
+        "contexts": [_context_json(story) for story in told.contexts],
+        "given_up": [vars(group) for group in told.failures],
+        "contexts_of_other_grids": told.strangers,
+        "foreign": None if told.foreign is None else _foreign_json(told.foreign),
+    }
+    return json.dumps(value)
+
+
+# --- for a person ---------------------------------------------------------------------------------------------------
+
+
+def _overview_lines(told: Explanation) -> Iterator[str]:
+    states = [cell.state for cell in told.cells]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("cached", "owed", "failed"))
+    yield f"{told.grid}: {len(told.cells)} cells in {told.store}: {counts}"
+    names = _cell_names(told.cells)
+    width = max(map(len, names))
+    for cell, name in zip(told.cells, names, strict=True):
+        first = f"  {_first(cell.reasons)}" if cell.reasons else ""
+        yield f"  {cell.state:<6}  {name:<{width}}  {cell.cached:>6} of {cell.draws}{first}"
+    if told.strangers and "cached" not in set(states):
+        yield ""
+        yield (
+            f"  The store holds {told.strangers} contexts that this grid does not ask for; "
+            "name a cell to see how they differ from it"
+        )
+    yield from _failure_lines(told.failures)
+
+
+def _cell_names(cells: tuple[CellStory, ...]) -> list[str]:
+    """The names of cells, as short as they can be; with the patch where several variants have one label."""
+    models = {cell.chosen.variant.model_label for cell in cells}
+    patches: dict[str, set[str]] = {}
+    for cell in cells:
+        patches.setdefault(cell.chosen.label, set()).add(cell.chosen.variant.patch_id)
+    names = []
+    for cell in cells:
+        variant = cell.chosen.variant
+        label = cell.chosen.label if len(models) > 1 else variant.label
+        twin = f" ({variant.patch_id[:8]})" if len(patches[cell.chosen.label]) > 1 else ""
+        names.append(f"{label}{twin} @ {cell.limit}")
+    return names
+
+
+def _first(reasons: tuple[Reason, ...]) -> str:
+    first, more = reasons[0], f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    failure = first.example.failure
+    told = first.sentence if failure is None else f"given up, see below: {failure['kind']}"
+    return f"{first.draws}: {told}{more}"
+
+
+def _context_lines(story: ContextStory, grader: str) -> Iterator[str]:
+    context = story.chosen.decoding.context
+    yield ""
+    yield story.chosen.label
+    if story.draw is not None:
+        ((question, seed),) = story.chosen.draws
+        yield f"  draw      {question.benchmark} {question.problem_id}, seed {seed}: {story.draw.name}"
+    yield f"  patch     {context.patch_id}, {'held' if story.patch_held else 'not in the store'}"
+    if story.held is None:
+        yield f"  context   {context.context_id}, nothing held{' of this draw' if story.draw is not None else ''}"
+    else:
+        yield from _held_lines(story.held, of_draw=story.draw)
+    yield f"  grader    {grader}"
+    yield ""
+    if story.draw is not None:
+        yield from _draw_lines(story.draw, grader)
+    else:
+        for _, cells in groupby(story.cells, key=_told_alike):
+            yield from _cell_lines(list(cells))
+    if story.look_alikes:
+        yield ""
+        yield "  The store also holds what looks alike and is not this:"
+        for one in story.look_alikes:
+            yield f"    {_name_of(one)} is another: here {one.words}"
+
+
+def _held_lines(held: Held, of_draw: DrawStory | None) -> Iterator[str]:
+    amount = "" if of_draw is not None else f"{held.draws} draws in "
+    yield f"  held in   {held.path}: {amount}{held.parts} part{'s' * (held.parts != 1)}"
+    span = moment(held.first)
+    if moment(held.last) != span:
+        span += f" to {moment(held.last)}"
+    yield f"  committed {span} by {', '.join(held.workers)}"
+    for settings in held.engines:
+        yield f"  engine    {_settings(settings)}"
+    yield f"  weights   proved as sha256 {', '.join(held.weights)}"
+
+
+def _settings(settings: str) -> str:
+    try:
+        return ", ".join(f"{name} {value}" for name, value in json.loads(settings).items())
+    except (ValueError, AttributeError):
+        return settings
+
+
+def _told_alike(cell: CellStory) -> tuple[Any, ...]:
+    """What cells must have in common to be told together."""
+    return cell.state, cell.cached, [(reason.sentence, reason.draws, reason.benchmarks) for reason in cell.reasons]
+
+
+def _cell_lines(cells: list[CellStory]) -> Iterator[str]:
+    cell, limits = cells[0], ", ".join(str(cell.limit) for cell in cells)
+    if cell.state == "cached":
+        yield f"  @ {limits}: cached, all {cell.draws} draws are answered and graded"
+        return
+    yield f"  @ {limits}: {cell.state}, {cell.draws - cell.cached} of {cell.draws} draws"
+    for reason in cell.reasons:
+        one = reason.example
+        where = ", ".join(f"{name} {count}" for name, count in reason.benchmarks.items())
+        yield f"    {reason.draws:>6}  {reason.sentence}"
+        yield f"            {where}; the first is {one.question.problem_id} with seed {one.seed}"
+
+
+def _draw_lines(draw: DrawStory, grader: str) -> Iterator[str]:
+    for one in draw.standings:
+        yield f"  @ {one.limit}: {_standing_text(one, grader)}"
+    for row in draw.rows:
+        end = row["start"] + row["trace_tokens"]
+        tokens = f"trace tokens {row['start']} to {end}" if row["trace_tokens"] else "no new trace tokens"
+        cuts = ", ".join(str(answer["cut"]) for answer in row["answers"]) or "none"
+        yield f"  row       {tokens}, answers at cuts {cuts}; {moment(row['created_at'])} by {row['worker']}"
+    for row in draw.failures:
+        yield (
+            f"  given up  {moment(row['created_at'])} at attempt {row['attempts']}: {row['kind']}: {row['cause']}"
+            f"{'; log ' + row['log'] if row['log'] else ''}"
+        )
+
+
+def _standing_text(one: Standing, grader: str) -> str:
+    if one.why is Why.CACHED and one.grade is not None:
+        extracted = f" {one.grade.extracted!r}" if one.grade.extracted else ""
+        ended = ", where the trace ends" if one.cut < one.limit else ""
+        return f"cached, answered at cut {one.cut}{ended}: {one.grade.verdict}{extracted}"
+    (reason,) = reasons([one], grader)
+    return f"{'failed' if one.failed else 'owed'}, {reason.sentence}"
+
+
+def _failure_lines(failures: tuple[GivenUp, ...]) -> Iterator[str]:
+    if failures:
+        yield ""
+        yield "  Given up, and never counted as wrong; the next sweep tries them again:"
+    for group in failures:
+        yield f"  {group.draws:>6} draws of {group.variant}"
+        yield f"         {group.sentence}"
+
+
+def _foreign_lines(foreign: Foreign) -> Iterator[str]:
+    label = f" ({foreign.label})" if foreign.label else ""
+    holds = f" with {foreign.draws} draws" if foreign.kind == "context" else ""
+    yield f"{foreign.kind} {foreign.name}{label}: in the store{holds}, and no part of this grid"
+    for one in foreign.nearest:
+        yield f"    the grid's {_name_of(one)} is another: the stored one has {one.words}"
+    if not foreign.nearest:
+        yield "    nothing in common with the grid that is worth telling, or no payload in the store that would tell"
+
+
+def _name_of(one: LookAlike) -> str:
+    return f"{one.kind} {one.name}" + (f" ({one.label})" if one.label else "")
+
+
+# --- for a program --------------------------------------------------------------------------------------------------
+
+
+def _cell_json(cell: CellStory) -> dict[str, Any]:
+    return {
+        "model": cell.chosen.variant.model_label,
+        "variant": cell.chosen.variant.label,
+        "limit": cell.limit,
+        "patch": cell.chosen.variant.patch_id,
+        "context": cell.chosen.decoding.context.context_id,
+        "state": cell.state,
+        "draws": cell.draws,
+        "cached": cell.cached,
+        "reasons": [_reason_json(reason) for reason in cell.reasons],
+    }
+
+
+def _reason_json(reason: Reason) -> dict[str, Any]:
+    one = reason.example
+    example = {"benchmark": one.question.benchmark, "problem": one.question.problem_id, "seed": one.seed}
+    return {
+        "why": reason.why,
+        "draws": reason.draws,
+        "sentence": reason.sentence,
+        "benchmarks": dict(reason.benchmarks),
+        "example": example,
+    }
+
+
+def _context_json(story: ContextStory) -> dict[str, Any]:
+    context = story.chosen.decoding.context
+    return {
+        "context": context.context_id,
+        "answers": context.answer_context_id,
+        "patch": context.patch_id,
+        "patch_held": story.patch_held,
+        "held": None if story.held is None else vars(story.held),
+        "look_alikes": [_look_alike_json(one) for one in story.look_alikes],
+        "draw": None if story.draw is None else _draw_json(story.draw),
+    }
+
+
+def _draw_json(draw: DrawStory) -> dict[str, Any]:
+    return {
+        "name": draw.name,
+        "limits": [
+            {
+                "limit": one.limit,
+                "why": "given-up" if one.failure is not None else one.why.value,
+                "cut": one.cut,
+                "verdict": one.grade.verdict if one.grade is not None else None,
+            }
+            for one in draw.standings
+        ],
+        "rows": [_row_json(row) for row in draw.rows],
+        "given_up": [
+            {key: row[key] for key in ("kind", "cause", "attempts", "log", "created_at")} for row in draw.failures
+        ],
+    }
+
+
+def _row_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "start": row["start"],
+        "tokens": row["trace_tokens"],
+        "cuts": [answer["cut"] for answer in row["answers"]],
+        "worker": row["worker"],
+        "created_at": row["created_at"],
+    }
+
+
+def _look_alike_json(one: LookAlike) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "id": one.name,
+        "variant": one.label,
+        "differences": [vars(difference) | {"words": difference.words} for difference in one.differences],
+    }
+
+
+def _foreign_json(foreign: Foreign) -> dict[str, Any]:
+    return {
+        "kind": foreign.kind,
+        "id": foreign.name,
+        "variant": foreign.label,
+        "draws": foreign.draws,
+        "nearest": [_look_alike_json(one) for one in foreign.nearest],
+    }

@@ -1,0 +1,46 @@
+"""`python -m orchestrator.grid.json_schema [--check]`: the JSON Schema of grid.yaml, by which editors check and complete."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator.grid.format import GridFile
+from pruning.knobs import KNOBS, PRESETS
+from pruning.spec import ALLOCATORS, METHODS, PATTERNS
+
+FILE = Path(__file__).with_name("grid.schema.json")
+
+
+def grid_schema() -> dict[str, Any]:
+    """The schema, with the names that the specs allow."""
+    schema = GridFile.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "prunesweep grid"
+    axes = schema["$defs"]["VariantEntry"]["properties"]
+    names = {"method": METHODS, "allocator": ALLOCATORS, "pattern": PATTERNS, "preset": PRESETS}
+    for axis, property_ in axes.items():
+        if axis in ("calibration", "influence_train", "influence_validation"):
+            continue
+        one: dict[str, Any] = {"enum": list(names[axis])} if axis in names else {}
+        property_.clear()
+        property_ |= {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+        if axis in KNOBS:
+            property_["description"] = KNOBS[axis].about
+    return schema
+
+
+def main(arguments: list[str]) -> int:
+    """Write the schema, or with --check say whether the committed one is current."""
+    text = json.dumps(grid_schema(), indent=2) + "\n"
+    if arguments == ["--check"]:
+        if FILE.read_text(encoding="utf-8") == text:
+            return 0
+        print(f"{FILE.name} is not current; run `make schema` and commit it", file=sys.stderr)
+        return 1
+    FILE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,174 @@
+"""grid.yaml -> Grid: parsed, expanded and checked, with errors that name the line, the rule and the remedy.
+
+Nothing outside the file is looked at here; what it names (models, data) is looked at in survey.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from eval.formats import ThinkingFormat, named_format
+from eval.grading import check_grader
+from eval.spec import (
+    BudgetSpec,
+    PromptSpec,
+    SamplingSpec,
+    check_budget,
+    check_limits,
+    check_prompt,
+    check_sampling,
+)
+from orchestrator.grid.errors import At, explain, nearest
+from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
+from orchestrator.grid.source import GridError, Place, Source, read_yaml
+from pruning.spec import METHODS, CalibrationSpec, PruneSpec, needs_calibration, resolve
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the grid names it."""
+
+    path: str
+    format: ThinkingFormat | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of weights to evaluate: a model and how to prune it."""
+
+    model: Model
+    spec: PruneSpec
+    """Resolved: every knob that matters is explicit."""
+    line: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A whole sweep, as values. `variants` are in the order of the file, each model's together."""
+
+    source: Source
+    name: str
+    store: str
+    variants: tuple[Variant, ...]
+    token_limits: tuple[int, ...]
+    benchmarks: tuple[str, ...]
+    prompt: PromptSpec
+    sampling: SamplingSpec
+    budget: BudgetSpec
+    runtime: Runtime
+
+
+def read_grid(path: Path) -> Grid:
+    """Read and check a grid. Raises GridError with one line per fault."""
+    return parse_grid(read_yaml(path))
+
+
+def parse_grid(source: Source) -> Grid:
+    """Check a grid that has been read already. Raises GridError with one line per fault."""
+    if not isinstance(source.value, dict):
+        raise GridError(f"{source.where(())}: a grid is a mapping of keys such as name, models, variants")
+    try:
+        file = GridFile.model_validate(source.value)
+    except ValidationError as error:
+        raise GridError("\n".join(explain(source, dict(fault)) for fault in error.errors())) from None
+    limits = tuple(sorted(file.token_limits))
+    sampling = SamplingSpec(**(file.sampling.model_dump() | {"seeds": tuple(file.sampling.seeds)}))
+    budget = BudgetSpec(**file.budget.model_dump())
+    prompt = PromptSpec(**file.prompt.model_dump())
+    with At(source, ("token_limits",)):
+        check_limits(limits)
+    with At(source, ("sampling",)):
+        check_sampling(sampling)
+    with At(source, ("budget",)):
+        check_budget(budget)
+    with At(source, ("prompt",)):
+        check_prompt(prompt)
+    with At(source, ("runtime", "grader")):
+        check_grader(file.runtime.grader)
+    _refuse_repeats(source, "benchmarks", file.benchmarks)
+    _refuse_repeats(source, "models", [model.path for model in file.models])
+    return Grid(
+        source,
+        file.name,
+        file.store,
+        tuple(_variants(source, file)),
+        limits,
+        tuple(file.benchmarks),
+        prompt,
+        sampling,
+        budget,
+        file.runtime,
+    )
+
+
+def _variants(source: Source, file: GridFile) -> Iterator[Variant]:
+    seen: dict[tuple[str, PruneSpec], int] = {}
+    for number, entry in enumerate(file.models):
+        with At(source, ("models", number)):
+            model = _model(entry)
+        for place, spec in _specs(source, file):
+            line = source.lines.get(place, 1)
+            if (model.path, spec) in seen:
+                first = seen[(model.path, spec)]
+                raise GridError(
+                    f"{source.where(place)}: the same variant stands on line {first} already, and a cell is "
+                    "evaluated once; drop one of the two"
+                )
+            seen[(model.path, spec)] = line
+            yield Variant(model, spec, line)
+
+
+def _model(entry: ModelEntry) -> Model:
+    if entry.dtype not in DTYPES:
+        raise ValueError(f"dtype {entry.dtype!r} is not one of {', '.join(DTYPES)}.{nearest(entry.dtype, DTYPES)}")
+    if isinstance(entry.format, FormatEntry):
+        return Model(entry.path, ThinkingFormat(**entry.format.model_dump()), entry.dtype)
+    return Model(entry.path, named_format(entry.format) if entry.format else None, entry.dtype)
+
+
+def _specs(source: Source, file: GridFile) -> Iterator[tuple[Place, PruneSpec]]:
+    for index, entry in enumerate(file.variants):
+        place: Place = ("variants", index)
+        given = {
+            field.name: getattr(entry, field.name)
+            for field in fields(PruneSpec)
+            if getattr(entry, field.name) is not None
+        }
+        nested = {key: _calibration(given.pop(key)) for key in list(given) if isinstance(given[key], BaseModel)}
+        for name, values in given.items():
+            _refuse_empty(source, (*place, name), values)
+        for combination in product(*given.values()):
+            chosen = dict(zip(given, combination, strict=True)) | nested
+            with At(source, place):
+                yield place, _resolved(chosen, file.calibration)
+
+
+def _resolved(chosen: dict[str, Any], default: CalibrationEntry | None) -> PruneSpec:
+    spec = PruneSpec(**chosen)
+    if spec.calibration is None and default is not None and spec.method in METHODS and needs_calibration(spec):
+        spec = PruneSpec(**(chosen | {"calibration": _calibration(default)}))
+    return resolve(spec)
+
+
+def _calibration(entry: BaseModel) -> CalibrationSpec:
+    return CalibrationSpec(**entry.model_dump())
+
+
+def _refuse_empty(source: Source, place: Place, values: list[Any]) -> None:
+    if not values:
+        raise GridError(
+            f"{source.where(place)}: an empty list makes no variant; give at least one value or drop the key"
+        )
+
+
+def _refuse_repeats(source: Source, key: str, values: list[str]) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise GridError(f"{source.where((key, index))}: {value!r} stands there twice; list it once")

@@ -1,0 +1,69 @@
+"""Reads from the store what a plan needs: how long traces are and which cuts are answered, never their tokens."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+
+from eval.draws import unserved_limits
+from orchestrator.plan.plan import HeldContext, Holdings
+from orchestrator.plan.resolve import Limits, PlannedVariant, Survey
+from orchestrator.store.store import Store
+from workers.draw_rows import METADATA, Measured, measure_rows
+from workers.grade_worker import grader_id, ungraded
+from workers.messages import GradeTask, Item
+
+DrawName = tuple[str, int]
+"""(prompt id, seed) within a context."""
+
+
+def read_holdings(store: Store, survey: Survey) -> Holdings:
+    """What `store` holds of `survey`'s patches, draws and grades. Contexts without a folder cost nothing."""
+    present = store.contexts("draws")
+    contexts: dict[str, HeldContext] = {}
+    lacking: dict[str, int] = {}
+    grader = grader_id(survey.grid.runtime.grader)
+    for variant in survey.variants:
+        for decoding in variant.decodings:
+            context = decoding.context
+            if context.context_id not in present or context.context_id in contexts:
+                continue
+            contexts[context.context_id] = _held(store, survey.grid.sampling.seeds, variant, decoding)
+            golds = tuple(question.gold for question in variant.questions)
+            task = GradeTask("", context.context_id, context.answer_context_id, golds)
+            lacking[context.context_id] = len(ungraded(store, task, grader))
+    return Holdings(store.patch_ids(), contexts, lacking)
+
+
+def _held(store: Store, seeds: Sequence[int], variant: PlannedVariant, decoding: Limits) -> HeldContext:
+    context = decoding.context
+    draws = read_draws(store, context.context_id, context.answer_context_id)
+    lengths = array("i", [-1]) * (len(variant.distinct) * len(seeds))
+    partial: dict[int, tuple[int, ...]] = {}
+    growing: set[int] = set()
+    number = 0
+    for question in variant.distinct:
+        for seed in seeds:
+            have = draws.get((question.gold.prompt_id, seed))
+            if have is not None:
+                lengths[number] = have.length
+                if owed := unserved_limits(have.length, have.ended, have.cuts, decoding.limits):
+                    partial[number] = owed
+                    if not have.ended and have.length < max(owed):
+                        growing.add(number)
+            number += 1
+    return HeldContext(lengths, partial, growing)
+
+
+def read_draws(store: Store, context_id: str, answer_context_id: str) -> Mapping[DrawName, Measured]:
+    """The draws of one context: how long their traces are, and the cuts that have an answer."""
+    return measure_rows(store.read("draws", context_id, METADATA).to_pylist(), answer_context_id)
+
+
+def still_owed(store: Store, context_id: str, answer_context_id: str, items: Sequence[Item]) -> frozenset[int]:
+    """Which of `items` the store does not fully hold, by number: what must be made again after a worker was lost."""
+    held = read_draws(store, context_id, answer_context_id)
+    missing = set()
+    for item in items:
+        have = held.get((item.prompt_id, item.job.seed))
+        if have is None or unserved_limits(have.length, have.ended, have.cuts, item.job.limits):
+            missing.add(item.number)
+    return frozenset(missing)

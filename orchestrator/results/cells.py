@@ -1,0 +1,139 @@
+"""Results, computed from the store alone: cells with their metrics, and each variant compared with dense.
+
+Nothing here is kept: the table, the report and MLflow are views of what this module reads (promise one-truth).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from eval.comparison import Adjusted, Comparison, adjust, compare
+from eval.draws import answer_for
+from eval.grading import Grade
+from eval.loops import ends_in_loop
+from eval.metrics import CellMetrics, Outcome, cell_metrics
+from orchestrator.plan.resolve import PlannedVariant, Question, Survey
+from orchestrator.store.store import Store
+from workers.draw_rows import COLUMNS, Joined, join_rows
+from workers.grade_worker import grader_id
+from workers.verdicts import GradeKey, verdicts
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant on one benchmark at one token limit."""
+
+    variant: PlannedVariant
+    benchmark: str
+    limit: int
+    metrics: CellMetrics
+    outcomes: tuple[Outcome, ...]
+    finished_at: float
+    """When its last draw was committed, in seconds since the epoch; 0 without any."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """A cell compared with the dense model's, and corrected for all comparisons of the grid."""
+
+    comparison: Comparison
+    adjusted: Adjusted
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every cell of a survey, in grid order, with what the store holds of it."""
+
+    survey: Survey
+    cells: tuple[Cell, ...]
+    against_dense: Mapping[tuple[str, str, int], Against]
+    """(patch id, benchmark, limit) -> comparison, where both sides have something."""
+
+    @property
+    def complete(self) -> bool:
+        return all(cell.metrics.complete for cell in self.cells)
+
+
+def read_results(store: Store, survey: Survey) -> Results:
+    """Everything that `store` knows about `survey`."""
+    cells = tuple(cell for variant in survey.variants for cell in read_cells(store, survey, variant))
+    return Results(survey, cells, _against_dense(survey, cells))
+
+
+def read_cells(store: Store, survey: Survey, variant: PlannedVariant) -> list[Cell]:
+    """The cells of one variant: benchmarks × token limits."""
+    grader = grader_id(survey.grid.runtime.grader)
+    decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], Joined], dict[GradeKey, Grade]]] = []
+    for decoding in variant.decodings:
+        context = decoding.context
+        rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
+        draws = join_rows(rows, context.answer_context_id)
+        grades = verdicts(store.read("grades", context.context_id).to_pylist(), context.answer_context_id, grader)
+        decoded.append((decoding.limits, draws, grades))
+    cells = []
+    for benchmark in survey.benchmarks:
+        questions = [q for q in variant.questions if q.benchmark == benchmark.name]
+        owed = [(q.problem_id, seed) for q in questions for seed in survey.grid.sampling.seeds]
+        for limits, draws, grades in decoded:
+            for limit in limits:
+                found = list(_outcomes(questions, survey.grid.sampling.seeds, limit, draws, grades))
+                outcomes = tuple(outcome for outcome, _ in found)
+                finished = max((moment for _, moment in found), default=0.0)
+                metrics = cell_metrics(outcomes, owed)
+                cells.append(Cell(variant, benchmark.name, limit, metrics, outcomes, finished))
+    return cells
+
+
+def _outcomes(
+    questions: Iterable[Question],
+    seeds: Iterable[int],
+    limit: int,
+    draws: Mapping[tuple[str, int], Joined],
+    grades: Mapping[GradeKey, Grade],
+) -> Iterator[tuple[Outcome, float]]:
+    """What is known at one limit: an outcome per draw that is stored, answered and graded."""
+    seeds = tuple(seeds)
+    for question in questions:
+        for seed in seeds:
+            draw = draws.get((question.gold.prompt_id, seed))
+            if draw is None:
+                continue
+            trace = draw.trace
+            answer = answer_for(limit, len(trace.token_ids), trace.ended, draw.answers)
+            if answer is None:
+                continue
+            cut = answer["cut"]
+            grade = grades.get((question.gold.prompt_id, seed, cut, question.gold.gold_id))
+            if grade is None:
+                continue
+            yield (
+                Outcome(
+                    problem_id=question.problem_id,
+                    seed=seed,
+                    grade=grade,
+                    thinking_tokens=answer["thinking_tokens"],
+                    answer_tokens=len(answer["token_ids"]),
+                    forced=answer["forced"],
+                    cap_hit=answer["cap_hit"],
+                    reopened_thinking=answer["reopened_thinking"],
+                    looped=answer["forced"] and ends_in_loop(trace.token_ids[:cut]),
+                ),
+                draw.created_at,
+            )
+
+
+def _judged(cell: Cell) -> set[tuple[str, int]]:
+    return {(outcome.problem_id, outcome.seed) for outcome in cell.outcomes if outcome.correct is not None}
+
+
+def _against_dense(survey: Survey, cells: tuple[Cell, ...]) -> dict[tuple[str, str, int], Against]:
+    by_name = {(cell.variant.patch_id, cell.benchmark, cell.limit): cell for cell in cells}
+    found: dict[tuple[str, str, int], Comparison] = {}
+    for name, cell in by_name.items():
+        dense = survey.dense_of(cell.variant)
+        if dense is None or cell.variant.dense:
+            continue
+        base = by_name[(dense.patch_id, cell.benchmark, cell.limit)]
+        if _judged(cell) & _judged(base):
+            found[name] = compare(cell.outcomes, base.outcomes)
+    adjusted = adjust([comparison.p_permutation for comparison in found.values()])
+    return {name: Against(*pair) for name, pair in zip(found, zip(found.values(), adjusted, strict=True), strict=True)}

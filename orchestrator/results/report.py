@@ -1,0 +1,188 @@
+"""The report of a sweep: curves as a picture, every cell as a row. A view of the store, made as often as you like."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # a report is drawn on machines without a display
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from eval.comparison import adjust, compare_curves
+from eval.metrics import Outcome
+from orchestrator.plan.resolve import PlannedVariant
+from orchestrator.results.cells import Cell, Results
+
+STYLES = ("-", "--", ":", "-.")
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Write `curves.png`, `cells.csv` and `against_dense.csv` into `folder`. Returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / "curves.png", folder / "cells.csv", folder / "against_dense.csv"]
+    _draw(results, files[0])
+    _write_rows([_row(results, cell) for cell in results.cells], files[1])
+    _write_rows(_corrected(list(_curve_rows(results))), files[2])
+    return files
+
+
+def _draw(results: Results, file: Path) -> None:
+    """One panel per model and benchmark: accuracy against the token limit, with 95 % intervals."""
+    models = list(dict.fromkeys(variant.model_label for variant in results.survey.variants))
+    names = [benchmark.name for benchmark in results.survey.benchmarks]
+    width = min(len(names), 4)
+    rows = len(models) * -(-len(names) // width)
+    figure, axes = plt.subplots(
+        rows,
+        width,
+        figsize=(1 + 3.4 * width, 1.1 + 2.9 * rows),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    panels = [(model, name) for model in models for name in names]
+    for axis, (model, name) in zip(axes.flat, panels, strict=False):
+        cells = [c for c in results.cells if c.benchmark == name and c.variant.model_label == model]
+        _panel(axis, cells, name if len(models) == 1 else f"{model}: {name}", results.survey.grid.token_limits)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel("accuracy")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False, fontsize=9)
+    figure.suptitle(f"{results.survey.grid.name}: accuracy by thinking-token limit, 95 % intervals by question")
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+def _panel(axis: Axes, cells: list[Cell], title: str, limits: tuple[int, ...]) -> None:
+    variants: dict[str, PlannedVariant] = {cell.variant.patch_id: cell.variant for cell in cells}
+    colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(v.spec.method for v in variants.values()))}
+    seen: dict[str, int] = {}
+    for number, variant in enumerate(variants.values()):
+        curve = [c for c in cells if c.variant.patch_id == variant.patch_id and c.metrics.interval is not None]
+        if not curve:
+            continue
+        style = STYLES[seen.setdefault(variant.spec.method, 0) % len(STYLES)]
+        seen[variant.spec.method] += 1
+        # A little apart, so that the intervals of curves that agree can be told from one another.
+        apart = 1 + 0.018 * (number - (len(variants) - 1) / 2)
+        x = [max(cell.limit, 0.5) * apart for cell in curve]
+        y = [cell.metrics.accuracy or 0.0 for cell in curve]
+        below = [a - (c.metrics.interval.low if c.metrics.interval else a) for a, c in zip(y, curve, strict=True)]
+        above = [(c.metrics.interval.high if c.metrics.interval else a) - a for a, c in zip(y, curve, strict=True)]
+        colour = "black" if variant.dense else colours[variant.spec.method]
+        axis.errorbar(
+            x, y, yerr=[below, above], color=colour, linestyle=style, marker="o", markersize=3.5,
+            linewidth=1.4, elinewidth=0.7, label=variant.label,
+        )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([max(limit, 0.5) for limit in limits], [str(limit) for limit in limits])
+    axis.minorticks_off()
+    axis.set_ylim(-0.02, 1.04)
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("thinking-token limit")
+    axis.grid(alpha=0.25, linewidth=0.6)
+
+
+def _write_rows(rows: list[dict[str, object]], file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as sink:
+        writer = csv.DictWriter(sink, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _corrected(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Add the Holm correction of each curve's one test over all curves of the grid."""
+    tests = {(r["model"], r["variant"], r["benchmark"]): float(str(r["mean_p_permutation"])) for r in rows}
+    corrected = dict(zip(tests, adjust(list(tests.values())), strict=True))
+    return [r | {"mean_p_holm": corrected[(r["model"], r["variant"], r["benchmark"])].holm} for r in rows]
+
+
+def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
+    """Whole curves against dense, a row per variant, benchmark and limit.
+
+    The points of a curve share traces, so they are no independent tests: the band covers the whole curve of differences
+    at once, and `mean_*` is one test for all of it.
+    """
+    for variant in results.survey.variants:
+        dense = results.survey.dense_of(variant)
+        if dense is None or variant.dense:
+            continue
+        for benchmark in results.survey.benchmarks:
+            try:
+                curve = compare_curves(
+                    _outcomes(results, variant, benchmark.name), _outcomes(results, dense, benchmark.name)
+                )
+            except ValueError:  # no question is complete at every limit yet: there is no curve to compare
+                continue
+            for limit, difference, band in zip(curve.limits, curve.differences, curve.band, strict=True):
+                yield {
+                    "model": variant.model_label,
+                    "variant": variant.label,
+                    "benchmark": benchmark.name,
+                    "token_limit": limit,
+                    "minus_dense": difference,
+                    "band_low": band.low,
+                    "band_high": band.high,
+                    "questions": curve.mean.questions,
+                    "mean_minus_dense": curve.mean.difference,
+                    "mean_low": curve.mean.interval.low,
+                    "mean_high": curve.mean.interval.high,
+                    "mean_p_permutation": curve.mean.p_permutation,
+                }
+
+
+def _outcomes(results: Results, variant: PlannedVariant, benchmark: str) -> dict[int, tuple[Outcome, ...]]:
+    return {
+        cell.limit: cell.outcomes
+        for cell in results.cells
+        if cell.variant.patch_id == variant.patch_id and cell.benchmark == benchmark
+    }
+
+
+def _row(results: Results, cell: Cell) -> dict[str, object]:
+    metrics, spec = cell.metrics, cell.variant.spec
+    against = results.against_dense.get((cell.variant.patch_id, cell.benchmark, cell.limit))
+    comparison, adjusted = (against.comparison, against.adjusted) if against is not None else (None, None)
+    return {
+        "model": cell.variant.model_label,
+        "method": spec.method,
+        "allocator": spec.allocator or "",
+        "sparsity": "" if spec.sparsity is None else spec.sparsity,
+        "pattern": spec.pattern or "",
+        "blocks": spec.blocks or "",
+        "benchmark": cell.benchmark,
+        "token_limit": cell.limit,
+        "accuracy": metrics.accuracy,
+        "low": metrics.interval.low if metrics.interval else None,
+        "high": metrics.interval.high if metrics.interval else None,
+        "seed_std": metrics.seed_std,
+        "majority": metrics.majority,
+        "questions": metrics.questions,
+        "draws": metrics.draws,
+        "missing": metrics.missing,
+        "ungraded": metrics.ungraded,
+        "thinking_tokens_mean": metrics.thinking_tokens.mean if metrics.thinking_tokens else None,
+        "thinking_tokens_median": metrics.thinking_tokens.median if metrics.thinking_tokens else None,
+        "thinking_tokens_p90": metrics.thinking_tokens.p90 if metrics.thinking_tokens else None,
+        "answer_tokens_mean": metrics.answer_tokens.mean if metrics.answer_tokens else None,
+        "forced_rate": metrics.forced_rate,
+        "cap_hit_rate": metrics.cap_hit_rate,
+        "no_answer_rate": metrics.no_answer_rate,
+        "reopened_rate": metrics.reopened_rate,
+        "loop_rate": metrics.loop_rate,
+        "minus_dense": comparison.difference if comparison else None,
+        "minus_dense_low": comparison.interval.low if comparison else None,
+        "minus_dense_high": comparison.interval.high if comparison else None,
+        "improved": comparison.improved if comparison else None,
+        "worsened": comparison.worsened if comparison else None,
+        "p_mcnemar": comparison.p_mcnemar if comparison else None,
+        "p_permutation": comparison.p_permutation if comparison else None,
+        "p_holm": adjusted.holm if adjusted else None,
+        "p_benjamini_hochberg": adjusted.benjamini_hochberg if adjusted else None,
+        "patch": cell.variant.patch_id,
+    }

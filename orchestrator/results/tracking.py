@@ -1,0 +1,210 @@
+"""Store -> MLflow: the only import of mlflow. A view: delete the database and `sync` rebuilds it.
+
+One run for the sweep, under it one per variant (accuracy of each benchmark at step = token limit, so that MLflow draws
+the curve), under that one per cell. Runs are found again by a tag made of content names, and a metric's timestamp is
+the moment its last draw was committed, so that writing twice changes nothing. Only complete cells get metrics; an
+incomplete one says what is missing. One writer, through the client API with explicit run ids.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# A tracking server that is down must not hold up a sweep for minutes; `sync` catches up later.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking import MlflowClient
+
+from orchestrator.identity import VERSION, canonical, name_of
+from orchestrator.plan.resolve import PlannedVariant, Survey
+from orchestrator.results.cells import Cell, read_cells
+from orchestrator.store.store import Store
+from pruning.spec import to_json
+
+ID_TAG = "prunesweep.id"
+SQLITE = "sqlite:///"
+
+for chatty in ("mlflow", "alembic"):  # they tell of every table of a new database, amid a sweep's own lines
+    logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def tracking_uri(survey: Survey, store: Store) -> str:
+    """Where MLflow's runs go: the grid's choice, else a database beside the store's data."""
+    chosen = survey.grid.runtime.tracking_uri
+    if chosen:
+        return chosen
+    return f"sqlite:///{Path(store.root, 'mlflow.db')}" if store.local else f"sqlite:///{Path('mlflow.db').absolute()}"
+
+
+@dataclass
+class Tracker:
+    """Writes one sweep into MLflow. Raises MlflowException when the tracking server cannot be reached."""
+
+    store: Store
+    survey: Survey
+    client: MlflowClient
+    experiment: str
+    runs: dict[str, str]
+    """Content name -> run id, of the runs known to exist."""
+
+    @classmethod
+    def open(cls, store: Store, survey: Survey) -> "Tracker":
+        uri = tracking_uri(survey, store)
+        if uri.startswith(SQLITE):
+            _make_database(Path(uri.removeprefix(SQLITE).partition("?")[0]))
+        client = MlflowClient(tracking_uri=uri)
+        name = survey.grid.runtime.experiment
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            experiment = found.experiment_id
+        else:
+            artifacts = (
+                Path(store.root, "mlflow-artifacts").as_uri() if uri.startswith(SQLITE) and store.local else None
+            )
+            experiment = client.create_experiment(name, artifact_location=artifacts)
+        return cls(store, survey, client, experiment, {})
+
+    def begin(self) -> None:
+        """Show the sweep and its variants as running."""
+        sweep = self._run(self._sweep_name(), self.survey.grid.name, None, {})
+        self.client.update_run(sweep, status="RUNNING")
+        self.client.log_batch(sweep, tags=[RunTag("mlflow.note.content", self._description())])
+
+    def write_variant(self, variant: PlannedVariant) -> bool:
+        """Bring one variant and its cells up to date with the store. Returns whether they are complete."""
+        sweep = self._run(self._sweep_name(), self.survey.grid.name, None, {})
+        cells = read_cells(self.store, self.survey, variant)
+        name = name_of({"sweep": self._sweep_name(), "contexts": [d.context.context_id for d in variant.decodings]})
+        settings = {f"prune.{key}": _text(value) for key, value in to_json(variant.spec).items()}
+        settings["model"] = variant.model_label
+        run = self._run(name, variant.full_label, sweep, settings)
+        metrics = [metric for cell in cells if cell.metrics.complete for metric in _curve(cell)]
+        self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.patch", variant.patch_id)])
+        by_limit: dict[int, list[Cell]] = {}
+        for cell in cells:
+            by_limit.setdefault(cell.limit, []).append(cell)
+        for limit, group in by_limit.items():
+            label = f"{variant.label} @ {limit}"
+            one = self._run(
+                name_of({"variant": name, "limit": limit}), label, run, settings | {"token_limit": str(limit)}
+            )
+            self._finish(one, group, [metric for cell in group if cell.metrics.complete for metric in _detail(cell)])
+        self._finish(run, cells, [])
+        return all(cell.metrics.complete for cell in cells)
+
+    def end(self, complete: bool) -> None:
+        """Leave the sweep's run in a truthful state."""
+        self.client.set_terminated(self._run(self._sweep_name(), self.survey.grid.name, None, {}),
+                                   "FINISHED" if complete else "KILLED")  # fmt: skip
+
+    def _finish(self, run: str, cells: list[Cell], metrics: list[Metric]) -> None:
+        lacking = sum(cell.metrics.missing + cell.metrics.ungraded for cell in cells)
+        state = "complete" if not lacking else f"{lacking} draws missing"
+        self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.state", state)])
+        if lacking:
+            self.client.update_run(run, status="RUNNING" if any(c.outcomes for c in cells) else "SCHEDULED")
+        else:
+            finished = max((cell.finished_at for cell in cells), default=0.0)
+            self.client.set_terminated(run, "FINISHED", end_time=int(finished * 1000))
+
+    def _sweep_name(self) -> str:
+        return name_of({"version": VERSION, "what": "sweep", "name": self.survey.grid.name, "store": self.store.uri})
+
+    def _description(self) -> str:
+        grid = self.survey.grid
+        return (
+            f"{len(self.survey.variants)} variants × {len(grid.token_limits)} token limits on "
+            f"{', '.join(b.name for b in self.survey.benchmarks)}. Store: `{self.store.uri}`."
+        )
+
+    def _run(self, name: str, label: str, parent: str | None, params: Mapping[str, str]) -> str:
+        """The run called `name`, found or created."""
+        if name not in self.runs:
+            found = self.client.search_runs([self.experiment], f"tags.`{ID_TAG}` = '{name}'", max_results=1)
+            if found:
+                self.runs[name] = found[0].info.run_id
+            else:
+                tags = {ID_TAG: name} | ({"mlflow.parentRunId": parent} if parent else {})
+                run = self.client.create_run(self.experiment, run_name=label, tags=tags)
+                self.runs[name] = run.info.run_id
+                self.client.log_batch(self.runs[name], params=[Param(k, v) for k, v in params.items()])
+        return self.runs[name]
+
+
+def _make_database(file: Path) -> None:
+    """Make MLflow's database whole or not at all: a process killed amid its dozens of migrations leaves one that no
+    later process can open."""
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    SqlAlchemyStore(f"{SQLITE}{beside}", str(file.parent / "mlruns")).engine.dispose()
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # another process was as quick, and has swept up
+        try:
+            os.link(beside, file)
+        except OSError:
+            if not file.exists():  # this disk has no hard links; of two processes the last one's stays
+                os.replace(beside, file)
+    for left in file.parent.glob(f"{file.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def sync(store: Store, survey: Survey) -> str:
+    """Write everything the store holds of a sweep into MLflow. Returns the tracking URI."""
+    tracker = Tracker.open(store, survey)
+    tracker.begin()
+    states = [tracker.write_variant(variant) for variant in survey.variants]
+    complete = all(states)
+    tracker.end(complete)
+    return tracking_uri(survey, store)
+
+
+def _curve(cell: Cell) -> list[Metric]:
+    """The points of a variant's curves: step is the token limit."""
+    assert cell.metrics.accuracy is not None
+    assert cell.metrics.interval is not None
+    moment = int(cell.finished_at * 1000)
+    tokens = cell.metrics.thinking_tokens
+    points = {
+        f"accuracy/{cell.benchmark}": cell.metrics.accuracy,
+        f"accuracy_low/{cell.benchmark}": cell.metrics.interval.low,
+        f"accuracy_high/{cell.benchmark}": cell.metrics.interval.high,
+        f"thinking_tokens/{cell.benchmark}": tokens.mean if tokens else 0.0,
+        f"forced_rate/{cell.benchmark}": cell.metrics.forced_rate,
+    }
+    return [Metric(key, value, moment, cell.limit) for key, value in points.items()]
+
+
+def _detail(cell: Cell) -> list[Metric]:
+    """Everything that is known of one cell."""
+    metrics, moment = cell.metrics, int(cell.finished_at * 1000)
+    values: dict[str, float | None] = {
+        "accuracy": metrics.accuracy,
+        "seed_std": metrics.seed_std,
+        "majority": metrics.majority,
+        "forced_rate": metrics.forced_rate,
+        "cap_hit_rate": metrics.cap_hit_rate,
+        "no_answer_rate": metrics.no_answer_rate,
+        "reopened_rate": metrics.reopened_rate,
+        "loop_rate": metrics.loop_rate,
+        "draws": float(metrics.draws),
+    }
+    return [
+        Metric(f"{key}/{cell.benchmark}", float(value), moment, 0) for key, value in values.items() if value is not None
+    ]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else canonical(value)
+
+
+__all__ = ["MlflowException", "Tracker", "sync", "tracking_uri"]

@@ -1,0 +1,92 @@
+"""Opens S3 and what speaks its language, so that a fault is survived if it passes and told in bounded time if not.
+
+Credentials come from where every AWS tool looks (environment, ~/.aws, the machine's role); the endpoint of another
+service from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, or from `?endpoint_override=` in the address; the region from
+`?region=`, AWS_REGION or AWS_DEFAULT_REGION. The bucket must exist.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from workers.store import StoreError, unavailable
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+"""How often one request is tried, with pauses that double up to 20 s: about 15 s in all, 31 s at the most. The usual
+AWS_MAX_ATTEMPTS overrules it."""
+CONNECT_SECONDS = 5.0
+SILENT_SECONDS = 20.0
+"""A connection over which nothing comes for so long is given up, and the request tried again."""
+
+
+def open_object_storage(uri: str) -> tuple[Any, str]:
+    """(pyarrow file system, root within it). Raises StoreError for an address that is none."""
+    if uri.startswith("s3://"):
+        return _open_s3(uri)
+    try:
+        filesystem, root = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"store {uri}: {error}; use a local path or s3://bucket/prefix") from error
+    return filesystem, root
+
+
+def _open_s3(uri: str) -> tuple[Any, str]:
+    parts = urlsplit(uri)
+    if "@" in parts.netloc:
+        raise StoreError(
+            f"store s3://...@{parts.hostname}{parts.path}: the address holds credentials, and addresses are printed; "
+            "put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    asked = dict(parse_qsl(parts.query))
+    endpoint = asked.pop("endpoint_override", "") or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    region = asked.pop("region", "") or _environment("AWS_REGION", "AWS_DEFAULT_REGION")
+    scheme = asked.pop("scheme", "https")
+    if asked or not parts.hostname:
+        unknown = f"it does not know {', '.join(sorted(asked))}" if asked else "it names no bucket"
+        raise StoreError(f"store {uri}: {unknown}; use s3://bucket/prefix?region=...&endpoint_override=...")
+    try:
+        filesystem = fs.S3FileSystem(
+            region=region or (None if endpoint else fs.resolve_s3_region(parts.netloc)),
+            endpoint_override=endpoint or None,
+            scheme=scheme,
+            connect_timeout=CONNECT_SECONDS,
+            request_timeout=SILENT_SECONDS,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(int(_environment("AWS_MAX_ATTEMPTS") or ATTEMPTS)),
+            # With background writes, a part of an upload that failed is remembered, and the upload never completed.
+            # Without, closing the stream publishes the parts that arrived: half a file.
+            background_writes=True,
+            # What fits into one request is sent in one: it is there or it is not, and nothing is left to clean up.
+            allow_delayed_open=True,
+            allow_bucket_creation=False,
+        )
+    except OSError as error:
+        raise unavailable(uri, "the bucket's region cannot be found out", error) from error
+    return filesystem, f"{parts.netloc}{parts.path}".rstrip("/")
+
+
+def insist(request: Callable[[], T]) -> T:
+    """The answer to a read request, tried again where pyarrow does not.
+
+    A refusal ("503 SlowDown") has a body, and pyarrow puts it where the wanted bytes should go. If those are fewer, as
+    in a small file, it does not fit, and pyarrow takes that for a failure of its own and gives up at once.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return request()
+        except OSError as error:
+            if "flush response stream" not in str(error):
+                raise
+        time.sleep(random.uniform(0.5, 1.0) * 0.5 * 2**attempt)
+    return request()
+
+
+def _environment(*names: str) -> str:
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")

@@ -1,0 +1,59 @@
+"""What calibration activations say about a block's linears: input norms and Hessians, gathered by hooks.
+
+Everything is accumulated in float32 or wider whatever the forward computes in. Linears that read the same
+tensor share one statistic (`architecture.INPUT_OF`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from pruning.model.architecture import INPUT_OF, LINEARS
+
+
+@dataclass
+class InputStatistics:
+    """Sums over all calibration tokens of one block, filled while `observing` and read after."""
+
+    hessians_wanted: bool = False
+    _squares: dict[str, torch.Tensor] = field(default_factory=dict)
+    _grams: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def observing(self, block: nn.Module) -> Iterator[None]:
+        """Gather from every forward of `block` inside the `with`."""
+        readers = sorted(set(INPUT_OF.values()))
+        handles = [block.get_submodule(reader).register_forward_pre_hook(self._hook(reader)) for reader in readers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def norms(self, linear: str) -> torch.Tensor:
+        """L2 norm of each input of `linear` over all tokens, [d_in] float32."""
+        return self._squares[INPUT_OF[linear]].sqrt().to(torch.float32)
+
+    def all_norms(self) -> dict[str, torch.Tensor]:
+        return {linear: self.norms(linear) for linear in LINEARS}
+
+    def hessian(self, linear: str) -> torch.Tensor:
+        """Sum over tokens of x x^T, [d_in, d_in] float32; a fresh copy."""
+        return self._grams[INPUT_OF[linear]].clone()
+
+    def _hook(self, reader: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def gather(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            rows = inputs[0].detach().flatten(0, -2)
+            squares = torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).double().square()
+            self._squares[reader] = self._squares[reader] + squares if reader in self._squares else squares
+            if self.hessians_wanted:
+                wide = rows.to(torch.float32)
+                gram = self._grams.setdefault(reader, wide.new_zeros(wide.shape[1], wide.shape[1]))
+                gram.addmm_(wide.T, wide)
+
+        return gather

@@ -1,0 +1,56 @@
+"""Tensors between safetensors bytes and torch: read one, apply one mask, digest one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import torch
+
+from pruning.model.architecture import layer_prefix
+from pruning.model.checkpoint import Checkpoint
+from pruning.model.safetensors import TensorHeader, tensor_digest
+
+TORCH_DTYPE: Final[Mapping[str, torch.dtype]] = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+}
+DTYPE_NAME: Final[Mapping[torch.dtype, str]] = {dtype: name for name, dtype in TORCH_DTYPE.items()}
+
+
+def read_tensor(header: TensorHeader) -> torch.Tensor:
+    """The whole tensor, read (not memory-mapped: a mapped file would count as resident until evicted)."""
+    raw = np.fromfile(header.file, dtype=np.uint8, count=header.end - header.begin, offset=header.begin)
+    if raw.size != header.end - header.begin:
+        raise ValueError(f"{header.file}: truncated while reading {header.name!r}; download it again.")
+    return torch.from_numpy(raw).view(TORCH_DTYPE[header.dtype]).reshape(header.shape)
+
+
+def read_rows(header: TensorHeader, rows: np.ndarray) -> torch.Tensor:
+    """`tensor[rows]` of a matrix, touching only these rows: an embedding may outweigh a whole layer."""
+    width = TORCH_DTYPE[header.dtype].itemsize * header.shape[1]
+    mapped = np.memmap(header.file, np.uint8, "r", header.begin, (header.shape[0], width))
+    return torch.from_numpy(mapped[rows]).view(TORCH_DTYPE[header.dtype])
+
+
+def layer_tensors(base: Checkpoint, index: int) -> dict[str, torch.Tensor]:
+    """Every tensor of block `index` as stored, keyed without the layer prefix."""
+    return {tail: read_tensor(base.tensors[layer_prefix(index) + tail]) for tail in base.layer_tails(index)}
+
+
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """The tensor's bytes in row-major order, on the host; a view when it already lies so."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """sha256 hex of dtype|shape|bytes, equal to `Checkpoint.tensor_digests` of the same values."""
+    return tensor_digest(DTYPE_NAME[tensor.dtype], tuple(tensor.shape), [raw_bytes(tensor)])
+
+
+def masked(weight: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """`weight` with +0 where `keep` is False. Multiplying would leave -0 behind and change the digest."""
+    return weight.masked_fill(~keep, 0)

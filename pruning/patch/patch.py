@@ -1,0 +1,171 @@
+"""A patch on disk: keep bits per layer, replaced values where a method updates weights, and a manifest.
+
+    manifest.json               what it is, what it belongs to, what comes out (manifest.py)
+    layer-00012.safetensors     the keep bits of one block, and its kept values where they changed
+    (layer_files.py)
+
+A file exists for each pruned block, numbered as in the base. Decoding streams block by block, so base + patch
+never needs more than one layer file and the blocks that are made ahead. torch is imported inside the functions
+that make tensors: a plan reads manifests and must not load it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pruning.files import file_digest, folder_in_one_piece
+from pruning.model.architecture import (
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    LINEARS,
+    config_after_removal,
+    layer_prefix,
+)
+from pruning.model.checkpoint import Checkpoint
+from pruning.model.safetensors import TensorHeader, header_bytes
+from pruning.patch.manifest import MANIFEST
+from pruning.patch.manifest import Canary as Canary
+from pruning.patch.manifest import Manifest as Manifest
+from pruning.patch.manifest import read_manifest as read_manifest
+from pruning.patch.prefetch import made_ahead
+
+if TYPE_CHECKING:
+    import torch
+
+
+def digest_tensor(tensor: torch.Tensor) -> str:
+    """sha256 hex of dtype|shape|bytes: the digest in manifests, also taken after a swap to prove it."""
+    from pruning.model.tensors import digest
+
+    return digest(tensor)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A verified patch folder. Construct it with `Patch.open`."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, verify: bool = True) -> Patch:
+        """Read the manifest and, unless told not to, check every file's bytes against it.
+
+        Raises ValueError naming the file that is missing, changed or not listed.
+        """
+        path = Path(folder)
+        manifest = read_manifest(path)
+        present = {entry.name for entry in path.iterdir()} - {MANIFEST}
+        for name in sorted(present ^ manifest.files.keys()):
+            state = "missing" if name in manifest.files else "not part of the patch"
+            raise ValueError(f"{path / name}: {state}; prune again.")
+        for name, record in manifest.files.items() if verify else ():
+            if file_digest(path / name) != record.sha256:
+                raise ValueError(f"{path / name}: damaged (its sha256 is not the manifest's); prune again.")
+        return cls(path, manifest)
+
+    def config(self, base: Checkpoint) -> dict[str, Any]:
+        """config.json of base + patch: as the base's, with removed blocks taken out everywhere they are
+        counted.
+        """
+        return config_after_removal(base.config, self.manifest.kept_layers)
+
+    def weights(self, base: Checkpoint, ahead: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+        """Base + patch, tensor by tensor in layer order, named as in an exported checkpoint, in the base's
+        dtypes.
+
+        Up to `ahead` blocks are read and decoded by threads before they are asked for; each is held in memory.
+        Raises ValueError if the base is not the checkpoint that the patch was made from.
+        """
+        if base.digest() != self.manifest.base:
+            raise ValueError(
+                f"{self.folder}: made from base {self.manifest.base[:16]}, "
+                f"but {base.path} is {base.digest()[:16]}; give the checkpoint it was made from."
+            )
+        return self._stream(base, ahead)
+
+    def _stream(self, base: Checkpoint, ahead: int) -> Iterator[tuple[str, torch.Tensor]]:
+        from pruning.model.tensors import read_tensor
+
+        yield EMBEDDING, read_tensor(base.tensors[EMBEDDING])
+        blocks = made_ahead((partial(self._block, base, index) for index in self.manifest.kept_layers), ahead)
+        for position, block in enumerate(blocks):
+            for tail, tensor in block.items():
+                yield layer_prefix(position) + tail, tensor
+        for name in (FINAL_NORM, HEAD):
+            if name in base.tensors:
+                yield name, read_tensor(base.tensors[name])
+
+    def _block(self, base: Checkpoint, index: int) -> dict[str, torch.Tensor]:
+        """The tensors of the base's block `index` as they come out, without their layer prefix."""
+        from pruning.model.tensors import layer_tensors
+        from pruning.patch.block_files import layer_file, read_layer
+
+        tensors = layer_tensors(base, index)
+        if layer_file(index) in self.manifest.files:
+            linears = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
+            pruned = read_layer(self.folder / layer_file(index), linears)
+            tensors |= {f"{linear}.weight": weight for linear, weight in pruned}
+        return tensors
+
+
+_SHARD_BYTES: Final = 4 << 30
+_WEIGHT_FILES: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5")
+
+
+def export(model_dir: str | Path, patch_folder: str | Path, destination: str | Path) -> None:
+    """Write base + patch as an ordinary Hugging Face folder: safetensors, config.json, tokenizer and all
+    else.
+
+    Tensors stream from the base through the patch into shards of at most 4 GiB and are compared with the
+    manifest's digests on the way. The folder appears whole or not at all. Raises ValueError as `Patch.open`
+    and `Patch.weights`.
+    """
+    base, patch = Checkpoint.open(model_dir), Patch.open(patch_folder)
+    with folder_in_one_piece(Path(destination)) as folder:
+        for entry in sorted(base.path.iterdir()):
+            weights = entry.name.endswith(_WEIGHT_FILES) or entry.name.endswith(".index.json")
+            if entry.is_file() and not weights and entry.name != "config.json":
+                shutil.copyfile(entry, folder / entry.name)
+        config = json.dumps(patch.config(base), indent=2)
+        (folder / "config.json").write_text(config + "\n", encoding="utf-8")
+        _write_shards(folder, patch, base)
+
+
+def _write_shards(folder: Path, patch: Patch, base: Checkpoint) -> None:
+    from pruning.model.tensors import raw_bytes
+
+    names_in_base = base.names_after(patch.manifest.kept_layers)
+    headers = {name: base.tensors[old] for name, old in names_in_base.items()}
+    shards: list[dict[str, TensorHeader]] = [{}]
+    for name, header in headers.items():
+        size = sum(each.end - each.begin for each in shards[-1].values())
+        if shards[-1] and size + header.end - header.begin > _SHARD_BYTES:
+            shards.append({})
+        shards[-1][name] = header
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    stream = patch.weights(base)
+    for file, shard in zip(names, shards, strict=True):
+        with (folder / file).open("wb") as out:
+            out.write(header_bytes(shard))
+            for name in shard:
+                streamed, tensor = next(stream)
+                assert streamed == name, "weights() and headers() name the tensors in the same order"
+                if digest_tensor(tensor) != patch.manifest.tensors[name]:
+                    raise ValueError(f"{patch.folder}: {name} is not what the manifest promises; prune again.")
+                out.write(raw_bytes(tensor))
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(header.end - header.begin for header in headers.values())},
+            "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name in shard},
+        }
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")

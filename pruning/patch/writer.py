@@ -1,0 +1,95 @@
+"""A patch in the making: layer files as they are pruned, then read-back, canary and manifest.
+
+Nothing is trusted that was not read back: the layer files are decoded again from disk, every resulting tensor
+is compared with the digest taken while pruning, and the canary runs on what was decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pruning.files import write_atomically
+from pruning.methods.prune_block import PrunedLayer
+from pruning.model.architecture import LINEARS, PARTS, layer_prefix
+from pruning.model.checkpoint import Checkpoint
+from pruning.model.tensors import masked
+from pruning.patch.block_files import write_layer
+from pruning.patch.canary import canary_logprobs, canary_tokens
+from pruning.patch.manifest import MANIFEST, Canary, FileRecord, LayerRecord, Manifest, encode_manifest
+from pruning.patch.patch import Patch, digest_tensor
+
+
+class PatchWriter:
+    """Collects the layers of one patch in `folder`, which the caller renames into place afterwards."""
+
+    def __init__(self, folder: Path, base: Checkpoint) -> None:
+        self._folder, self._base = folder, base
+        self.layers: list[LayerRecord] = []
+        self.files: dict[str, FileRecord] = {}
+        self.zeros = 0
+        self._changed: dict[str, str] = {}
+
+    def add(
+        self,
+        index: int,
+        weights: Mapping[str, torch.Tensor],
+        pruned: PrunedLayer,
+        requested: Mapping[str, float],
+    ) -> dict[str, torch.Tensor]:
+        """Write block `index`; `requested` is by part. Returns the resulting linears, in the stored dtype."""
+        results = {
+            linear: masked(pruned.updated.get(linear, weight), pruned.keep[linear])
+            for linear, weight in weights.items()
+        }
+        name, record = write_layer(self._folder, index, pruned.keep, pruned.updated)
+        self.files[name] = record
+        sizes = {linear: weight.numel() for linear, weight in weights.items()}
+        zeros = {linear: sizes[linear] - int(result.count_nonzero()) for linear, result in results.items()}
+        total = sum(sizes.values())
+        self.layers.append(
+            LayerRecord(
+                index=index,
+                requested=sum(requested[part] * sizes[lin] for part, names in PARTS.items() for lin in names) / total,
+                realised=sum(zeros.values()) / total,
+                requested_parts=dict(requested),
+                modules={linear: zeros[linear] / sizes[linear] for linear in LINEARS},
+            )
+        )
+        self.zeros += sum(zeros.values())
+        for linear, result in results.items():
+            self._changed[f"{layer_prefix(index)}{linear}.weight"] = digest_tensor(result)
+        return results
+
+    def tensor_digests(self, kept: Sequence[int]) -> dict[str, str]:
+        """Digest of every tensor of the result, named as an export names it."""
+        untouched = self._base.tensor_digests()
+        return {
+            name: self._changed.get(original, untouched[original])
+            for name, original in self._base.names_after(kept).items()
+        }
+
+    def finish(self, draft: Manifest, device: str) -> Manifest:
+        """Read the patch back, run the canary on it and write the manifest, last. `draft` still lacks its
+        canary.
+        """
+        patch = Patch(self._folder, draft)
+        tokens = canary_tokens(self._base)
+        stream = _proved(patch.weights(self._base), draft.tensors, self._folder)
+        logprobs = canary_logprobs(patch.config(self._base), stream, tokens, device)
+        manifest = replace(draft, canary=Canary(tuple(tokens), tuple(logprobs)))
+        write_atomically(self._folder / MANIFEST, encode_manifest(manifest))
+        return manifest
+
+
+def _proved(
+    stream: Iterator[tuple[str, torch.Tensor]], expected: Mapping[str, str], folder: Path
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The stream, unchanged, after comparing each tensor's digest."""
+    for name, tensor in stream:
+        if digest_tensor(tensor) != expected[name]:
+            raise ValueError(f"{folder}: {name} does not decode to what was pruned; the disk or memory is faulty.")
+        yield name, tensor

@@ -1,0 +1,376 @@
+"""vLLM behind the `Engine` seam, and the swap of weights inside it: the only import of vllm.
+
+The engine runs inside the process that uses it and is driven by its own step loop: measured against the asynchronous
+engine it generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process
+dies nothing is left behind (docs/architecture.md, "The engine").
+
+An engine starts with random weights of the right shape; every variant, the first included, comes in through `load`.
+So there is one way in, and it ends in a proof (promise proof-before-sample):
+
+1. names and shapes are compared before anything is touched;
+2. every tensor is digested where it lies, on every rank, and compared with the manifest (engines/weight_proof.py);
+3. the prefix cache is emptied, and a canary prompt must find nothing cached;
+4. the canary's log-probabilities must agree with those that were computed, by other code, when the patch was made.
+
+Any disagreement retires the engine. A variant whose own weights make NaN is the variant's fault. A file that cannot be
+read is nobody's: before anything is touched it can be tried again, in mid-swap the engine is lost.
+"""
+
+import os
+
+# Read by vLLM when it is imported. In-process: three imports of vLLM become one, a dying process leaves no children.
+# NaN logits must raise: vLLM would otherwise answer with token 0 forever.
+os.environ.update(
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    VLLM_RAISE_ON_LOGIT_NANS="1",
+    VLLM_NO_USAGE_STATS="1",
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
+)
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+# OpenMP threads spin: two engines, or two ranks, that each take every core collapse each other. Ray sets what it gave.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gc
+import json
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+import vllm
+from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
+from vllm.config import set_current_vllm_config
+from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
+from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+
+from eval.draws import Ask, Completion
+from eval.spec import SamplingSpec
+from pruning.model.architecture import config_of_length
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.patch import Canary, Patch
+from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.engines.ranks import Ranks, failure_of
+from workers.engines.weight_proof import Digests, Stream, Witness, layout, shapes
+from workers.messages import Failure
+from workers.parent_death import follow
+from workers.store import unavailable
+
+CANARY_TOLERANCE = 0.1
+"""Largest mean difference, in nats, between the canary's log-probabilities here and when the patch was made. Both sides
+hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
+
+SWAP_THREADS = 4
+"""Threads that read and decode ahead of a swap, and as many that digest behind it; fewer where there are few cores, for
+they must not push aside the thread that loads."""
+
+CANARY_POSITIONS = 32
+"""Log-probabilities of the canary that a swap computes and compares: the first of those recorded. On a CPU the canary
+costs a swap 4 ms per position and 300 M parameters; of single matrices left stale, 32 positions find as many as 191."""
+
+TOKENIZER_FILES = (
+    "tokenizer",
+    "special_tokens",
+    "vocab",
+    "merges",
+    "added_tokens",
+    "chat_template",
+    "generation_config",
+)
+
+
+class VllmEngine:
+    """One vLLM engine for variants of one shape. See `workers.engines.engine.Engine`."""
+
+    def __init__(self, base: Path, layers: int | None, settings: EngineSettings) -> None:
+        """Start an engine for variants that keep `layers` blocks of `base` (None: all); `load` brings the weights."""
+        self._started = time.monotonic()
+        self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
+        checkpoint = Checkpoint.open(base)
+        _quiet_process(settings)
+        config = config_of_length(checkpoint.config, layers or checkpoint.num_layers)
+        _write_shape(Path(self._folder.name), base, config)
+        # vLLM collects garbage five times as it starts, 0.3 s each over all that was imported. Once is enough, and must
+        # be: an engine that was closed here is garbage, weights and all. What is frozen thaws when this one closes.
+        gc.collect()
+        gc.freeze()
+        self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
+        self._context = self._engine.vllm_config.model_config.max_model_len
+        self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
+        if settings.tensor_parallel > 1:
+            self._engine.collective_rpc("follow", args=(os.getpid(),))
+        self._patience = settings.patience_seconds
+        self._facts = _facts(self._engine)
+        self._canaries = self._generated = 0
+        self.seconds_to_start = time.monotonic() - self._started
+
+    def load(self, base: Path, patch: Path) -> Proof:
+        """Swap in the weights of `base` + `patch` and prove it. See `workers.engines.engine.Engine.load`."""
+        if self._engine.has_unfinished_requests():
+            raise EngineFault(Failure("engine-error", "weights were to be swapped while requests were in flight"))
+        try:
+            made = Patch.open(patch)
+        except ValueError as error:
+            cause = f"{error} Delete the folder {patch} and run the sweep again"
+            raise VariantFault(Failure("bad-input", cause)) from error
+        except OSError as error:
+            raise unavailable(str(patch.parent), f"patch {patch.name} cannot be read", error) from error
+        try:
+            problems = self._engine.collective_rpc("swap_weights", self._patience, args=(str(base), str(patch)))
+        except Exception as error:  # whatever vLLM raised in mid-swap, the engine is now neither variant
+            raise self._fault(error, _swap_failure(error), f"swap to {patch.name} broke off: ") from error
+        for rank, problem in enumerate(problems):
+            if problem:
+                raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
+        if not self._engine.reset_prefix_cache():
+            raise EngineFault(Failure("proof", f"swap to {patch.name}: the prefix cache would not empty"))
+        error_nats = self._canary_error(patch.name, made.manifest.canary)
+        return Proof(made.manifest.weights_digest, len(made.manifest.tensors), error_nats)
+
+    def _canary_error(self, patch: str, canary: Canary) -> float:
+        if not all(map(math.isfinite, canary.logprobs)):
+            raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
+        # A block of the cache at least, or a stale one could not show.
+        positions = max(CANARY_POSITIONS, self._engine.vllm_config.cache_config.block_size)
+        token_ids, recorded = list(canary.token_ids[: positions + 1]), canary.logprobs[:positions]
+        output = self._ask_canary(token_ids)
+        if cached := output.num_cached_tokens:
+            raise EngineFault(Failure("proof", f"swap to {patch}: {cached} canary tokens were still cached"))
+        assert output.prompt_logprobs is not None
+        got = [
+            entry[token].logprob
+            for token, entry in zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
+            if entry is not None
+        ]
+        error = sum(abs(a - b) for a, b in zip(got, recorded, strict=True)) / len(recorded)
+        if not error <= CANARY_TOLERANCE:
+            cause = f"canary log-probabilities differ by {error:.3f} nats, more than {CANARY_TOLERANCE}"
+            raise EngineFault(Failure("proof", f"swap to {patch}: {cause}"))
+        return error
+
+    def _ask_canary(self, token_ids: list[int]) -> RequestOutput:
+        self._canaries += 1
+        # Log-probabilities bypass the cache unless told otherwise; here what the cache still holds must show.
+        params = SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, skip_reading_prefix_cache=False
+        )
+        self._engine.add_request(f"canary-{self._canaries}", TokensPrompt(prompt_token_ids=token_ids), params)
+        while self._engine.has_unfinished_requests():
+            for output in self._step():
+                if output.finished:
+                    return output
+        raise EngineFault(Failure("engine-error", "the canary request vanished"))
+
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
+        """Begin one ask. Raises ValueError if it does not fit: vLLM would cut it short without a word."""
+        if len(ask.prompt_ids) + ask.max_tokens > self._context:
+            raise ValueError(
+                f"ask {name}: {len(ask.prompt_ids)} prompt + {ask.max_tokens} new tokens exceed the engine's context "
+                f"of {self._context}; lower the token limits or raise the model's max_position_embeddings"
+            )
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            seed=ask.seed if sampling.temperature > 0 else None,
+            max_tokens=ask.max_tokens,
+            min_tokens=ask.min_tokens,
+            stop_token_ids=list(ask.stop_token_ids),
+            stop=list(ask.stop_texts) or None,
+            ignore_eos=True,  # the budget decides where to stop, and names end-of-sequence itself
+            detokenize=bool(ask.stop_texts),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = TokensPrompt(prompt_token_ids=list(ask.prompt_ids))
+        # Longest prompt first, and preempted last: it has most to find in the cache, and most to lose by waiting there.
+        # So forced answers overtake new traces, and run before the traces they stand on are evicted.
+        self._engine.add_request(name, prompt, params, priority=-len(ask.prompt_ids))
+
+    def step(self) -> Sequence[Finished]:
+        """Advance every request by one token; return those that finished."""
+        done = [output for output in self._step() if output.finished]
+        self._generated += sum(len(output.outputs[0].token_ids) for output in done)
+        return [_finished(output) for output in done]
+
+    def _step(self) -> list[RequestOutput]:
+        try:
+            return self._engine.step()
+        except Exception as error:  # vLLM's own types must not leave this process: unpickling them imports vllm
+            raise self._fault(error, "engine-error") from error
+
+    def _fault(self, error: Exception, otherwise: str, prefix: str = "") -> EngineFault:
+        """What `error` means for the engine; where nothing better is known, a failure of kind `otherwise`."""
+        failure = self._ranks.failure() or failure_of(error, otherwise)
+        if failure.kind in ("engine-lost", "hang"):
+            self._ranks.kill()  # the others wait in a collective operation that will never end
+        return EngineFault(Failure(failure.kind, prefix + failure.cause))
+
+    def cancel(self, names: Sequence[str]) -> None:
+        """Abandon asks. Their partial tokens are dropped: an aborted request is no sample."""
+        self._engine.abort_request(list(names))
+
+    def tokens_generated(self) -> int:
+        """Of finished requests, and of those in flight as far as vLLM has read them."""
+        states = self._engine.output_processor.request_states.values()
+        return self._generated + sum(s.detokenizer.num_output_tokens() for s in states if s.detokenizer is not None)
+
+    def settings(self) -> Mapping[str, str]:
+        """What can shift numerics."""
+        return self._facts
+
+    def close(self) -> None:
+        """Give back the device. The process can start another engine afterwards."""
+        self._engine.engine_core.shutdown()
+        # vLLM's notes on reloading refer to the layers that they are filed under: they would keep the weights for good.
+        LAYERWISE_INFO.clear()
+        self._folder.cleanup()
+
+
+class SwapExtension:
+    """Mixed into vLLM's worker, one per rank; reached through `collective_rpc`."""
+
+    def swap_weights(self, base: str, patch: str) -> str:
+        """Stream base + patch into this rank. Returns what is wrong, or an empty string."""
+        worker: Any = self
+        model = worker.model_runner.get_model()
+        made = Patch.open(patch, verify=False)
+        checkpoint = Checkpoint.open(base)
+        sources = shapes(checkpoint, made)
+        plan = layout(model, sources, worker.rank)
+        if problem := _mismatch(plan.needed(), set(sources)):
+            return problem
+        dtype = worker.vllm_config.model_config.dtype
+        threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
+        with closing(Digests(threads)) as digests, ThreadPoolExecutor(1) as beside:
+            # NaN in a cached block would outlive its variant.
+            emptied = beside.submit(_zero, getattr(worker.model_runner, "kv_caches", []))
+            stream = Stream(made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests)
+            witness = Witness(model, plan, digests)
+            with witness.watch():
+                worker.reload_weights(weights_iterator=iter(stream))
+                with set_current_vllm_config(worker.vllm_config):
+                    _repack_vocabularies(model)
+            emptied.result()
+            if missing := stream.missing():
+                return f"{len(missing)} tensors never came, among them {missing[0]}"
+            if wrong := witness.unproven(stream.expected()):
+                return f"{len(wrong)} tensors are not in place as the manifest promises, among them {wrong[0]}"
+            return ""
+
+    def follow(self, process: int) -> None:
+        """Die with the process that drives this rank, whatever the rank is doing then."""
+        follow(process)
+
+
+def _mismatch(needed: set[str], have: set[str]) -> str:
+    # A tied checkpoint may store its output head a second time; the engine rightly ignores it.
+    if surplus := sorted(have - needed - {"lm_head.weight"}):
+        return f"the variant has {len(surplus)} tensors that the engine lacks, among them {surplus[0]}"
+    lacking = sorted(needed - have)
+    return f"the variant lacks {len(lacking)} tensors that the engine needs, among them {lacking[0]}" if lacking else ""
+
+
+def _swap_failure(error: Exception) -> str:
+    """The kind of failure that a swap broke off with: no patch is to blame for a file that could not be read.
+
+    vLLM quotes what another process's rank raised; the operating system's errors begin with their number.
+    """
+    return "store" if isinstance(error, OSError) or "[Errno " in str(error) else "proof"
+
+
+def _repack_vocabularies(model: torch.nn.Module) -> None:
+    """vLLM's CPU reload leaves a tied output head on the old weights: its packed copy is made anew here."""
+    for module in model.modules():
+        if hasattr(module, "cpu_linear") and hasattr(module, "shard_indices"):
+            module.quant_method.process_weights_after_loading(module)
+
+
+def _zero(cache: Any) -> None:
+    if isinstance(cache, torch.Tensor):
+        cache.zero_()
+        cache[(0,) * cache.ndim].item()  # a device may still be at it: to read is to wait
+    else:
+        for part in cache:
+            _zero(part)
+
+
+def _write_shape(folder: Path, base: Path, config: Mapping[str, Any]) -> None:
+    """A model folder without weights: the variant's config beside the base's tokenizer."""
+    (folder / "config.json").write_text(json.dumps(config))
+    for file in base.iterdir():
+        if file.name.startswith(TOKENIZER_FILES):
+            (folder / file.name).symlink_to(file.resolve())
+
+
+def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
+    common: dict[str, Any] = dict(
+        model=folder,
+        load_format="dummy",
+        worker_extension_cls="workers.engines.vllm_engine.SwapExtension",
+        generation_config="vllm",
+        dtype=settings.dtype,
+        max_num_seqs=settings.max_sequences,
+        max_model_len=settings.context_length,
+        tensor_parallel_size=settings.tensor_parallel,
+        seed=0,
+        scheduling_policy="priority",
+    )
+    if current_platform.is_cpu():
+        return EngineArgs(
+            **common,
+            enforce_eager=True,
+            kv_cache_memory_bytes=settings.cpu_cache_mib << 20,
+            block_size=32,  # the smallest there is here: forced answers find more of their trace cached
+            # A seeded request whose prefill is cut into chunks crashes the CPU sampler.
+            enable_chunked_prefill=False,
+            max_num_batched_tokens=max(settings.context_length, 4096),
+        )
+    return EngineArgs(**common, gpu_memory_utilization=settings.gpu_memory_utilization)
+
+
+def _facts(engine: LLMEngine) -> dict[str, str]:
+    config = engine.vllm_config
+    return {
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+        "device": str(current_platform.get_device_name()) if not current_platform.is_cpu() else "cpu",
+        "dtype": str(config.model_config.dtype).removeprefix("torch."),
+        "tensor_parallel": str(config.parallel_config.tensor_parallel_size),
+        "eager": str(config.model_config.enforce_eager),
+        "attention": str(config.attention_config.backend or "default"),
+        "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0"),
+        "max_sequences": str(config.scheduler_config.max_num_seqs),
+    }
+
+
+def _finished(output: RequestOutput) -> Finished:
+    made = output.outputs[0]
+    prompt_tokens = len(output.prompt_token_ids or ())
+    if made.finish_reason not in ("stop", "length"):
+        result: Completion | Failure = Failure("engine-error", f"vLLM ended the request with {made.finish_reason!r}")
+    else:
+        result = Completion(tuple(made.token_ids), "stop" if made.finish_reason == "stop" else "length")
+    return Finished(output.request_id, result, prompt_tokens, output.num_cached_tokens or 0)
+
+
+def _quiet_process(settings: EngineSettings) -> None:
+    """What the engine's process, and the ranks that inherit its environment, must not do."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # vLLM's own, at every start
+    os.environ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(settings.patience_seconds)
+    os.environ["VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"] = "1"  # ranks have nothing to save
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    if torch.get_num_threads() != threads:  # torch was imported before the environment was set
+        torch.set_num_threads(threads)
+    if current_platform.is_cpu():
+        # Eager all the same: this only spares the compiling of two counting functions, 13 s of an engine's first swap.
+        torch._dynamo.config.disable = True
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"

@@ -1,0 +1,243 @@
+"""Proof that an engine's parameters are a variant's tensors: what was streamed in, and what each rank then holds.
+
+An engine fuses tensors (q, k, v become one matrix), splits them over tensor-parallel ranks, pads vocabularies, and on a
+CPU repacks matrices into an opaque layout and throws the original away. So the witness works in three places, promise
+proof-before-sample:
+
+- `Witness` digests each parameter where it lies in the engine: as it was before its layer repacked it, if the layer
+  did, else after everything is loaded;
+- `Stream` says what that digest must be: the manifest's own, or, where a rank keeps only a part of the tensor or in
+  another dtype, that part's, taken on its way in from a tensor whose whole digest is the manifest's;
+- `Witness.unproven` names every tensor for which the two do not meet.
+
+A tensor that lies whole in the engine is thus digested once, and that one digest proves the file, the decoding and
+the place together. Hashing releases the interpreter lock and runs beside the loading, in the threads of `Digests`.
+
+No vllm here: modules are recognised by the attributes that vLLM's layers carry.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from pruning.model.architecture import layer_prefix, split_layer_name
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.patch import Patch, digest_tensor
+
+
+class Digests:
+    """Digests taken by threads while loading goes on. The tensors are held until then, so their number is bounded."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="digest")
+        self._room = threading.Semaphore(4 * threads)
+
+    def take(self, digest: Callable[[], str]) -> Future[str]:
+        """`digest()`, soon. Waits while too many are waiting."""
+        self._room.acquire()
+        future = self._pool.submit(digest)
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+class Stream:
+    """The variant's tensors on their way into the engine, each held against the manifest.
+
+    `slices` tells, for a source tensor's name, which part of it this rank keeps: (dimension, start, length), or None
+    for all of it.
+    """
+
+    def __init__(
+        self,
+        tensors: Iterable[tuple[str, torch.Tensor]],
+        manifest: Mapping[str, str],
+        slices: Mapping[str, tuple[int, int, int]],
+        dtype: torch.dtype,
+        digests: Digests,
+    ) -> None:
+        self._tensors, self._manifest, self._slices, self._dtype = tensors, manifest, slices, dtype
+        self._digests = digests
+        self._came: set[str] = set()
+        self._parts: dict[str, Future[str]] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in self._tensors:
+            if name in self._slices or tensor.dtype != self._dtype:
+                self._parts[name] = self._digests.take(partial(self._part, name, tensor))
+            self._came.add(name)
+            yield name, tensor
+
+    def _part(self, name: str, tensor: torch.Tensor) -> str:
+        if self._manifest.get(name) != digest_tensor(tensor):
+            raise ValueError(f"tensor {name} is not what the patch's manifest promises; make the patch anew")
+        dimension, start, length = self._slices.get(name, (0, 0, tensor.shape[0]))
+        return digest_tensor(tensor.narrow(dimension, start, length).to(self._dtype).contiguous())
+
+    def expected(self) -> dict[str, str]:
+        """What this rank must hold of each tensor that came, by name, as digests. Call it when all have come.
+
+        Raises ValueError for a tensor that is not the manifest's.
+        """
+        whole = {name: self._manifest[name] for name in self._came & self._manifest.keys() - self._parts.keys()}
+        return whole | {name: part.result() for name, part in self._parts.items()}
+
+    def missing(self) -> list[str]:
+        """Tensors that the manifest promises and the stream did not bring."""
+        return sorted(set(self._manifest) - self._came)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The part of an engine parameter that came from one source tensor: rows [start, start + length) of it."""
+
+    source: str
+    start: int
+    length: int
+    slice: tuple[int, int, int] | None
+    """What the rank keeps of the source, see `Stream`; None for all of it."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which source tensors each engine parameter is made of, on this rank."""
+
+    pieces: Mapping[str, tuple[Piece, ...]]
+    """Parameter name -> its pieces, in row order."""
+    slices: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def needed(self) -> set[str]:
+        """The source tensors without which the engine would not be whole."""
+        return {piece.source for pieces in self.pieces.values() for piece in pieces}
+
+
+def shapes(base: Checkpoint, patch: Patch) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of base + patch, named as in an exported checkpoint."""
+    places = {index: position for position, index in enumerate(patch.manifest.kept_layers)}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, header in base.tensors.items():
+        layer = split_layer_name(name)
+        if layer is None:
+            found[name] = tuple(header.shape)
+        elif layer[0] in places:
+            found[layer_prefix(places[layer[0]]) + layer[1]] = tuple(header.shape)
+    return found
+
+
+def layout(model: torch.nn.Module, sources: Mapping[str, tuple[int, ...]], rank: int) -> Layout:
+    """Read the layout off a vLLM model: fused layers through its `packed_modules_mapping`, ranks through its layers.
+
+    `sources` gives each source tensor's full shape, see `shapes`. Raises ValueError for a parameter whose origin is
+    unknown.
+    """
+    packed: Mapping[str, list[str]] = getattr(model, "packed_modules_mapping", None) or {}
+    pieces: dict[str, tuple[Piece, ...]] = {}
+    distinct = {name for name, _ in model.named_parameters()}  # a tied output head is its embedding, once
+    for module_name, module in model.named_modules():
+        for leaf, _ in module.named_parameters(recurse=False):
+            name = f"{module_name}.{leaf}" if module_name else leaf
+            if name not in distinct:
+                continue
+            parent, _, own = module_name.rpartition(".")
+            parts = packed.get(own, [own])
+            names = [".".join(filter(None, (parent, part, leaf))) for part in parts]
+            pieces[name] = tuple(_pieces(name, names, module, sources, rank))
+    slices = {p.source: p.slice for parts in pieces.values() for p in parts if p.slice is not None}
+    return Layout(pieces, slices)
+
+
+def _pieces(
+    name: str, names: list[str], module: Any, sources: Mapping[str, tuple[int, ...]], rank: int
+) -> Iterator[Piece]:
+    start = 0
+    for index, source in enumerate(names):
+        if source not in sources:
+            raise ValueError(f"engine parameter {name} needs tensor {source}, which the checkpoint does not have")
+        shape = sources[source]
+        kept = _slice(module, index, len(shape), rank)
+        rows = kept[2] if kept is not None and kept[0] == 0 else shape[0]
+        yield Piece(source, start, rows, kept if kept is None or shape[kept[0]] != kept[2] else None)
+        start += rows
+
+
+def _slice(module: Any, index: int, dimensions: int, rank: int) -> tuple[int, int, int] | None:
+    """(dimension, start, length) of the source tensor that `module` keeps on this rank, or None when it keeps all."""
+    shards = getattr(module, "shard_indices", None)
+    if shards is not None:  # a vocabulary, split by rows and padded
+        return (0, shards.org_vocab_start_index, shards.num_org_elements)
+    if getattr(module, "tp_size", 1) == 1:
+        return None
+    if getattr(module, "input_size_per_partition", None) != getattr(module, "input_size", None):
+        length = module.input_size_per_partition
+        return (1, rank * length, length) if dimensions > 1 else None
+    if not hasattr(module, "output_partition_sizes"):
+        return None
+    length = module.output_partition_sizes[index]
+    # Where ranks outnumber key-value heads, neighbouring ranks hold the same head.
+    replicas = getattr(module, "num_kv_head_replicas", 1) if index > 0 and hasattr(module, "num_kv_heads") else 1
+    return (0, (rank // replicas) * length, length)
+
+
+class Witness:
+    """What one rank's parameters were seen to hold, as digests by source tensor."""
+
+    def __init__(self, model: torch.nn.Module, plan: Layout, digests: Digests) -> None:
+        self._model, self._plan, self._digests = model, plan, digests
+        self._seen: dict[str, Future[str]] = {}
+
+    def _observe(self, name: str, parameter: torch.Tensor) -> None:
+        for piece in self._plan.pieces.get(name, ()):
+            if parameter.shape[0] >= piece.start + piece.length:
+                rows = parameter.detach().narrow(0, piece.start, piece.length).contiguous().cpu()
+                self._seen[piece.source] = self._digests.take(partial(digest_tensor, rows))
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """While weights load, digest each parameter that its layer repacks, as it was just before.
+
+        A layer repacks in its quantisation method's `process_weights_after_loading`, and may empty the parameter there.
+        """
+        wrapped: list[Any] = []
+        for name, module in self._model.named_modules():
+            method: Any = getattr(module, "quant_method", None)
+            if hasattr(method, "process_weights_after_loading"):
+                method.process_weights_after_loading = self._beside(method.process_weights_after_loading, name)
+                wrapped.append(method)
+        try:
+            yield
+        finally:
+            for method in wrapped:
+                vars(method).pop("process_weights_after_loading", None)
+
+    def _beside(self, original: Callable[[Any], None], module_name: str) -> Callable[[Any], None]:
+        def repack_observed(layer: Any) -> None:
+            # A second reference keeps the storage when the layer lets go of it. Were it rewritten in place instead, the
+            # last look in `unproven` would find other bytes.
+            before = {
+                leaf: parameter.detach()
+                for leaf, parameter in layer.named_parameters(recurse=False)
+                if not parameter.is_meta and parameter.numel()
+            }
+            original(layer)
+            for leaf, parameter in before.items():
+                now = getattr(layer, leaf, None)
+                if now is None or not now.numel() or now.data_ptr() != parameter.data_ptr():
+                    self._observe(f"{module_name}.{leaf}", parameter)
+
+        return repack_observed
+
+    def unproven(self, expected: Mapping[str, str]) -> list[str]:
+        """Source tensors that are not shown to be in place, by name; empty when this rank is proved."""
+        for name, parameter in self._model.named_parameters():
+            if parameter.numel():
+                self._observe(name, parameter)
+        seen = {source: digest.result() for source, digest in self._seen.items()}
+        return sorted(name for name in self._plan.needed() if name not in seen or seen[name] != expected.get(name))

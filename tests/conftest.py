@@ -12,12 +12,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pytest
 from hypothesis import settings
 
+from tests.support import ROOT
+
 # A busy machine must not fail a property: none is about time.
 settings.register_profile("prunesweep", deadline=None)
 settings.load_profile("prunesweep")
-
-ROOT = Path(__file__).parent.parent
-
 
 LONGEST = (
     "test_fault_matrix.py",
@@ -39,3 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny() -> Path:
     """The shipped tiny reasoner."""
     return ROOT / "examples" / "tiny" / "model"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """A cache folder of the tests' own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PRUNESWEEP_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path):
+    """A `TinySweep` in an empty folder of its own."""
+    from tests.support.builders import TinySweep
+
+    return TinySweep(tmp_path)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 PACKAGES = ("orchestrator", "workers", "pruning", "eval")
 ALLOWED = {
     "orchestrator": {"orchestrator", "workers", "pruning", "eval"},

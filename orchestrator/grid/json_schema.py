@@ -1,4 +1,4 @@
-"""`python -m orchestrator.grid.json_schema [--check]`: the JSON Schema of grid.yaml, by which editors check and complete."""
+"""`python -m orchestrator.grid.json_schema [--check]`: the JSON Schema of grid.yaml, by which editors complete it."""
 
 import json
 import sys

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.answers import Box, as_integer, extract_choice, extract_math, last_box
-from tests.eval.answer_cases import CHOICE_CASES, CHOICES
+from tests.support.answer_cases import CHOICE_CASES, CHOICES
 
 
 @pytest.mark.parametrize(("text", "letter"), CHOICE_CASES)

@@ -14,8 +14,7 @@ import pytest
 from pyarrow import csv, parquet
 
 from eval.benchmarks import BUILT_IN, content_digest, load_benchmark, permutation_of
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
 
 # One row as published, per data set (short texts of our own; GPQA's items must not be republished).
 MATH_ROW = {

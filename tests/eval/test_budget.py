@@ -23,7 +23,7 @@ from eval.budget import (
 )
 from eval.formats import FORMATS, ThinkingFormat
 from eval.spec import BudgetSpec
-from tests.eval.scripted_model import EOS, PieceCodec, Script, ScriptedModel, run
+from tests.support.scripted_model import EOS, PieceCodec, Script, ScriptedModel, run
 
 CODEC = PieceCodec()
 WHOLE_TAGS = frozenset({"<think>", "</think>", "<|im_start|>"})

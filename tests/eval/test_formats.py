@@ -1,16 +1,15 @@
 """Thinking formats: told from the vocabulary, refused where a tokenizer cannot express them, found in ids."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.formats import FORMATS, ThinkingFormat, detect_format, locate, named_format, shown_format, tags
 from eval.prompts import ChatTokenizer
-from tests.eval.scripted_model import PieceCodec
+from tests.support import ROOT
+from tests.support.scripted_model import PieceCodec
 
-TINY = ChatTokenizer.load(Path(__file__).parents[2] / "examples" / "tiny" / "model")
+TINY = ChatTokenizer.load(ROOT / "examples" / "tiny" / "model")
 
 
 class Vocabulary:

@@ -14,8 +14,8 @@ import pytest
 
 from eval.grader_pool import GraderPool
 from eval.grading import Grade, GradeItem
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[2]
 HANGS = GradeItem("\\boxed{10^{10^{10^{10}}}}", "5")
 FINE = GradeItem("\\boxed{\\frac{2}{4}}", "0.5")
 

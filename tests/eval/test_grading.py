@@ -1,12 +1,11 @@
 """Verdicts, all from caged children: the adversarial table, hostile text, and the registry."""
 
-from pathlib import Path
-
 import pytest
 
 from eval.grader_pool import GraderPool
 from eval.grading import GRADERS, Grade, GradeItem, check_grader
-from tests.eval.answer_cases import CHOICE_CASES, CHOICES, HOSTILE, MATH_CASES
+from tests.support import ROOT
+from tests.support.answer_cases import CHOICE_CASES, CHOICES, HOSTILE, MATH_CASES
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def test_hostile_text_is_neither_run_nor_fatal(pool, tmp_path, monkeypatch):
     grades = pool.grade_many([GradeItem(text, "5") for text in HOSTILE])
     assert all(grade.verdict != "CORRECT" for grade in grades)
     assert list(tmp_path.iterdir()) == []
-    assert not (Path(__file__).parents[2] / "PWNED").exists()
+    assert not (ROOT / "PWNED").exists()
     (after,) = pool.grade_many([GradeItem("\\boxed{5}", "5.0")])
     assert after.verdict == "CORRECT"
 

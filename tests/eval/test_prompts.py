@@ -14,8 +14,9 @@ from tokenizers import decoders as token_decoders
 from eval.benchmarks import Problem
 from eval.prompts import ChatTokenizer, prompt_ids, question_text, user_text
 from eval.spec import PromptSpec
+from tests.support import ROOT
 
-TINY = Path(__file__).parents[2] / "examples" / "tiny" / "model"
+TINY = ROOT / "examples" / "tiny" / "model"
 
 # The structure of the families' published templates (branches, namespaces, filters, whitespace control),
 # reworded.

@@ -18,7 +18,7 @@ from orchestrator.__main__ import main
 from pruning.model.calibration import load_windows
 from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec
-from tests.orchestrator.builders import TINY, TinySweep
+from tests.support.builders import TINY, TinySweep
 
 
 @pytest.fixture

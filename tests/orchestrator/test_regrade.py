@@ -6,16 +6,15 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.results.cells import read_results
-from tests.orchestrator.builders import TinySweep, make_grade, make_row
+from tests.support import ROOT
+from tests.support.builders import TinySweep, make_grade, make_row
 from workers.grade_worker import grader_id
 
-ROOT = Path(__file__).parents[2]
 HANGS = r"\boxed{9^{9^{9^{9^{9}}}}!}"
 
 

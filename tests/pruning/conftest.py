@@ -70,11 +70,3 @@ def windows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def calibration(windows_file: Path) -> CalibrationSpec:
     return CalibrationSpec(str(windows_file))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PRUNESWEEP_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()

@@ -1,0 +1,75 @@
+"""What a person reads while a sweep runs: names they know, a line that stays a line, an end told by tokens."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.driver.progress import closing_line, duration, notable, say, status_line
+from orchestrator.scheduler.events import Assign, Reported, Role, Slice, Tick, WorkerLost
+from orchestrator.scheduler.work import Patched, Policy
+from tests.support.builders import Hand, committed, make_core, of_kind, ready, started
+from workers.messages import Failure, PatchMade, Swapped
+
+POLICY = Policy(engines=1000, slots=1000, smallest_shard=1, largest_shard=4)
+
+
+def test_line_of_a_thousand_workers_is_a_line_and_tells_what_they_do() -> None:
+    hand = Hand(make_core(100_000, POLICY))
+    for worker in started(hand(Tick()), Role.ENGINE)[:400]:
+        hand(ready(worker))
+    line = status_line(hand.core, 30.0)
+    assert "engines: 600 starting, 400 busy" in line
+    assert len(line) < 150
+
+
+def test_time_left_is_told_by_tokens_once_some_are_made() -> None:
+    hand = Hand(make_core(8, replace(POLICY, engines=1, slots=2)))
+    (engine,) = started(hand(Tick()), Role.ENGINE)
+    (given,) = of_kind(hand(ready(engine)), Assign)
+    assert isinstance(given.task, Slice)
+    assert "left" not in status_line(hand.core, 10.0)
+    hand(Reported(engine, committed(given.task, given.task.numbers[:2])))
+    left = hand.core.state.tokens("patch") + sum(hand.core.state.given.values())
+    assert f"10 s, about {left / 20 * 10:.0f} s left" in status_line(hand.core, 10.0)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(95.2, "95 s"), (3860, "64 min"), (19_080, "5.3 h")])
+def test_durations_are_told_as_people_tell_them(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_variants_are_told_by_the_names_of_the_grid() -> None:
+    labels = {"39a1": "wanda + uniform at 0.5"}
+    (made,) = notable(Reported("prune-1", PatchMade("task", "39a1", 0.5, 12.34)), [], labels)
+    assert made.plain == "wanda + uniform at 0.5 made in 12.3 s, sparsity 0.5000 (patch 39a1)"
+    (held,) = notable(Reported("engine-2", Swapped("task", "39a1", 0.123, 0.04)), [], labels)
+    assert held.plain == "engine-2 holds wanda + uniform at 0.5, proved in 0.12 s (canary within 0.040 nats)"
+
+
+def test_lost_worker_is_told_with_its_log_whatever_brackets_its_cause_has(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = WorkerLost("engine-2", Failure("engine-lost", "[rank0] no [/tmp/x]", "/logs/worker.err"))
+    (line,) = notable(lost, [], {})
+    say(line)
+    assert "engine-2 lost: engine-lost: [rank0] no [/tmp/x] (log: /logs/worker.err)" in capsys.readouterr().err
+
+
+def test_closing_line_counts_one_as_one() -> None:
+    core = make_core(8, POLICY, Patched.OWED)
+    core.state.tally.engines_started = 1
+    assert " · 1 engine started · 0 swaps in 0.0 s" in closing_line(core)
+
+
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_standard_error_that_takes_nothing_any_more_ends_nothing(reader: str) -> None:
+    script = "from orchestrator.driver.progress import say; say('one'); say('two'); print('goes on')"
+    if reader == "full":
+        error = os.open("/dev/full", os.O_WRONLY)
+    else:
+        end, error = os.pipe()
+        os.close(end)
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=error, text=True)
+    os.close(error)
+    assert (done.stdout, done.returncode) == ("goes on\n", 0)

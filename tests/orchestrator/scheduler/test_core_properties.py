@@ -1,0 +1,259 @@
+"""Promise emit-everything, against a world that does its worst: `Core.handle` driven by hypothesis.
+
+The world starts workers or fails to, commits draws and loses, delays or repeats the messages about them,
+crashes and hangs before and after commits, fails patches, variants and gradings. After every step no draw is
+in two places and none is gone; when the world is well again, the sweep ends by itself with every owed draw
+committed or failed exactly once.
+"""
+
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import Leaving, Reported, Role, StopAsked, Tick, WorkerLost
+from orchestrator.scheduler.fleet import Life
+from orchestrator.scheduler.work import Patched, Policy
+from tests.support.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
+from tests.support.core_world import DrawKey, Process, World
+from workers.messages import Failure, Heartbeat
+
+POLICIES = st.builds(
+    Policy,
+    engines=st.integers(1, 3),
+    slots=st.integers(1, 3),
+    attempts=st.integers(1, 3),
+    start_seconds=st.just(300.0),
+    silence_seconds=st.just(200.0),
+    prune_seconds=st.just(400.0),
+    backoff_seconds=st.just(5.0),
+    failed_starts=st.just(3),
+    smallest_shard=st.integers(1, 3),
+    largest_shard=st.integers(3, 6),
+)
+PATCHES = st.lists(st.tuples(st.sampled_from([Patched.HELD, Patched.OWED]), st.booleans()), min_size=1, max_size=3)
+CONTEXTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.booleans()), min_size=1, max_size=4)
+RARE = st.integers(0, 9).map(lambda number: number == 0)
+
+
+class Sweep(RuleBasedStateMachine):
+    """A sweep and a world that works against it."""
+
+    world: World
+
+    @initialize(policy=POLICIES, patches=PATCHES, contexts=CONTEXTS, data=st.data())
+    def begin(
+        self,
+        policy: Policy,
+        patches: list[tuple[Patched, bool]],
+        contexts: list[tuple[int, int, bool]],
+        data: st.DataObject,
+    ) -> None:
+        shapes = {f"patch{n}": WHOLE if whole else SHORTENED for n, (_, whole) in enumerate(patches)}
+        works, keys = [], []
+        for order, (number, draws, ungraded) in enumerate(contexts):
+            patch_id = f"patch{number % len(patches)}"
+            context = make_context(f"c{order}", patch_id, shapes[patch_id])
+            works.append(make_work(context, draws, order))
+            works[-1].ungraded = ungraded
+            keys += [(context.context_id, number) for number in range(draws)]
+        core = Core(policy, [make_patch(f"patch{n}", state) for n, (state, _) in enumerate(patches)], works)
+        self.world = World(
+            core,
+            shapes,
+            poison={k for k in keys if data.draw(RARE, "poison")},
+            refused={k for k in keys if data.draw(RARE, "refused")},
+            nan={w.context.context_id for w in works if data.draw(RARE, "nan")},
+            cursed={patch for patch in shapes if data.draw(RARE, "cursed")},
+        )
+        self.world.tell(Tick())
+
+    def processes(self) -> list[Process]:
+        return [p for p in self.world.processes.values() if p.life != "dead"]
+
+    def pick(self, data: st.DataObject, processes: list[Process]) -> Process:
+        return processes[data.draw(st.integers(0, len(processes) - 1), "process")]
+
+    def talkers(self) -> list[Process]:
+        return [p for p in self.world.processes.values() if p.outbox]
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 5.0, 60.0, 301.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.tell(Tick(), after=seconds)
+
+    @precondition(lambda self: self.processes())
+    @rule(data=st.data(), draws=st.integers(1, 4))
+    def a_worker_works(self, data: st.DataObject, draws: int) -> None:
+        process = self.pick(data, self.processes())
+        if process.life != "hung":
+            self.world.advance(process, draws)
+
+    @rule(draws=st.integers(1, 3))
+    def everything_gets_on(self, draws: int) -> None:
+        for process in self.processes():
+            if process.life != "hung":
+                self.world.advance(process, draws)
+        while self.world.recounts:
+            self.world.tell(self.world.recounts.popleft())
+        for process in self.talkers():
+            while process.outbox and not self.world.finishes:
+                self.world.tell(process.outbox.popleft())
+
+    @precondition(lambda self: self.talkers())
+    @rule(data=st.data())
+    def a_message_arrives(self, data: st.DataObject) -> None:
+        self.world.tell(self.pick(data, self.talkers()).outbox.popleft())
+
+    @precondition(lambda self: self.talkers())
+    @rule(data=st.data())
+    def a_message_is_lost(self, data: st.DataObject) -> None:
+        outbox = self.pick(data, self.talkers()).outbox
+        if not isinstance(outbox[0], WorkerLost):  # the backend itself says this one
+            outbox.popleft()
+
+    @precondition(lambda self: self.world.heard)
+    @rule(data=st.data())
+    def a_message_comes_twice(self, data: st.DataObject) -> None:
+        said = [event for event in self.world.heard if not isinstance(event, Tick | StopAsked)]
+        if said:
+            self.world.tell(said[data.draw(st.integers(0, len(said) - 1), "again")])
+
+    @precondition(lambda self: self.world.recounts)
+    @rule()
+    def a_recount_arrives(self) -> None:
+        self.world.tell(self.world.recounts.popleft())
+
+    @precondition(lambda self: self.processes())
+    @rule(data=st.data(), committing=st.booleans())
+    def a_worker_crashes(self, data: st.DataObject, committing: bool) -> None:
+        process = self.pick(data, self.processes())
+        said = len(process.outbox)
+        if committing and process.life == "well":
+            self.world.advance(process, 2)
+            while len(process.outbox) > said:
+                process.outbox.pop()  # it did, and died before it could say so
+        process.die()
+
+    @precondition(lambda self: self.processes())
+    @rule(data=st.data())
+    def a_worker_hangs(self, data: st.DataObject) -> None:
+        process = self.pick(data, self.processes())
+        process.life = "hung"
+
+    @precondition(lambda self: self.processes())
+    @rule(data=st.data())
+    def a_worker_beats(self, data: st.DataObject) -> None:
+        process = self.pick(data, self.processes())
+        if process.tasks and process.life == "well":
+            process.say(Reported(process.name, Heartbeat(process.tasks[0].task_id, 1)))
+
+    @precondition(lambda self: self.processes())
+    @rule(data=st.data(), kind=st.sampled_from(["store", "memory", "memory", "memory"]))
+    def a_task_fails(self, data: st.DataObject, kind: str) -> None:
+        process = self.pick(data, self.processes())
+        if process.tasks and process.life == "well":
+            process.end_task(Failure(kind, "not this time"))
+
+    @precondition(lambda self: len(self.processes()) > 1)
+    @rule()
+    def a_node_leaves(self) -> None:
+        for process in self.processes():
+            process.die(Failure("worker-lost", "the node is gone"))
+
+    @precondition(lambda self: len(self.world.core.state.fleet) > 0)
+    @rule(data=st.data())
+    def a_machine_will_be_taken_away(self, data: st.DataObject) -> None:
+        names = [known.worker for known in self.world.core.state.fleet]
+        self.world.tell(Leaving((data.draw(st.sampled_from(names), "leaving"),), "spot notice"))
+
+    @precondition(lambda self: self.world.core.state.tally.committed > 2)
+    @rule(asked=RARE)
+    def somebody_stops_it(self, asked: bool) -> None:
+        if asked:
+            self.world.tell(StopAsked("stopped by SIGTERM"))
+
+    @invariant()
+    def every_draw_is_in_one_place(self) -> None:
+        state = self.world.core.state
+        places: Counter[DrawKey] = Counter(self.world.failed)
+        for work in state.contexts.values():
+            numbers = [*work.fresh, *(n for piece in work.lost for n in piece.numbers)]
+            numbers += [n for run in work.running.values() for n in run.left]
+            places.update((work.context.context_id, number) for number in numbers)
+        for counted in state.recounting.values():
+            places.update((counted.context_id, number) for number in counted.numbers)
+        assert max(places.values(), default=1) == 1
+        assert state.tally.failed == sum(self.world.failed.values())
+        assert state.tally.committed + places.total() == state.tally.owed
+        assert self.world.owed - places.keys() <= self.world.store, "a draw is gone"
+
+    @invariant()
+    def what_was_lost_before_travels_alone(self) -> None:
+        for known in self.world.core.state.fleet:
+            works = self.world.core.state.contexts.values()
+            runs = [work.running[task] for work in works for task in known.tasks if task in work.running]
+            assert len(runs) <= 1 or not any(run.losses for run in runs)
+
+    @invariant()
+    def the_indexes_tell_what_is(self) -> None:
+        state = self.world.core.state
+        assert state.unsettled == {name for name, work in state.contexts.items() if not work.settled()}
+        assert state.ungraded == {n for n, w in state.contexts.items() if w.ungraded and w.grading is None}
+        wanted = {work.context.patch_id for work in state.contexts.values() if work.draws}
+        held = {name for name in wanted if state.patches[name].state is Patched.HELD}
+        assert {name for ready in state.ready.values() for name in ready} == held
+        coming = (Patched.OWED, Patched.MAKING)
+        assert set(state.coming) == {name for name in wanted if state.patches[name].state in coming}
+        holding = Counter(known.patch_id for known in state.fleet if known.patch_id is not None)
+        assert holding == Counter({name: n for name, n in state.fleet.engines_of.items() if n})
+        given: dict[str, float] = {}
+        for work in state.contexts.values():
+            for run in work.running.values():
+                if run.left:
+                    given[work.context.patch_id] = given.get(work.context.patch_id, 0.0) + run.tokens
+        assert state.given == pytest.approx(given)
+        shapes = Counter(k.shape for k in state.fleet if k.shape is not None and k.life is not Life.CLOSING)
+        assert shapes == Counter(state.fleet.shapes)
+
+    @invariant()
+    def the_fleet_keeps_to_the_policy(self) -> None:
+        alive = [p.start.role for p in self.world.processes.values() if p.life != "dead"]
+        policy = self.world.core.state.policy
+        engines = alive.count(Role.ENGINE)
+        assert engines <= policy.engines
+        assert engines + alive.count(Role.PRUNE) <= policy.slots
+        assert alive.count(Role.GRADE) <= 1
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        world.recover()
+        self.every_draw_is_in_one_place()
+        assert len(world.finishes) == 1
+        assert not len(world.core.state.fleet)
+        if world.finishes == ["done"]:
+            assert world.owed == world.store | set(world.failed)
+            assert not world.store & set(world.failed)
+        elif world.core.state.stopping is None:
+            state = world.core.state
+            assert "comes up" in world.finishes[0]
+            assert any(state.dead(role) for role in Role)
+            if not state.dead(Role.ENGINE):
+                held = [p.task.patch_id for p in state.patches.values() if p.state is Patched.HELD]
+                assert not any(work.draws for patch in held for work in state.by_patch.get(patch, ()))
+
+
+Sweep.TestCase.settings = settings(
+    max_examples=300,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class TestSweep(Sweep.TestCase):
+    """Runs the machine."""

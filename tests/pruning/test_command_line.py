@@ -1,0 +1,90 @@
+"""`python -m pruning` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pruning.__main__ import main
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.patch import Patch, read_manifest
+from tests.support import ROOT
+
+TINY = ROOT / "examples" / "tiny"
+
+
+def run(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pruning", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TINY.parents[1])
+
+
+def call(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_json_is_all_of_standard_output_and_both_folders_appear(tmp_path):
+    done = run(
+        TINY / "model", "--method", "wanda", "--allocator", "owl", "--sparsity", "0.2", "--owl-m", "3",
+        "--calibration", TINY / "calibration.jsonl", "--samples", "8", "--tokens", "96",
+        "--patch", tmp_path / "patch", "--export", tmp_path / "export", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    manifest = read_manifest(tmp_path / "patch")
+    assert report["method"] == "wanda"
+    assert report["allocator"] == "owl"
+    assert report["sparsity"] == {"requested": 0.2, "realised": manifest.realised}
+    assert report["removed_layers"] == []
+    assert [layer["index"] for layer in report["layers"]] == list(range(len(manifest.layers)))
+    assert set(report["layers"][0]) == {"index", "requested", "realised", "modules"}
+    assert report["patch"] == str(tmp_path / "patch")
+    assert report["export"] == str(tmp_path / "export")
+    assert report["seconds"] > 0
+    assert report["peak_memory_bytes"] > 0
+    assert "layer 1/" in done.stderr
+    assert Checkpoint.open(tmp_path / "export").tensor_digests() == manifest.tensors
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        assert (tmp_path / "export" / name).read_bytes() == (TINY / "model" / name).read_bytes()
+
+
+def test_shortgpt_reports_what_it_removed(tmp_path, capsys):
+    code, out, _ = call(
+        capsys, TINY / "model", "--method", "shortgpt", "--blocks", "1", "--calibration", TINY / "calibration.jsonl",
+        "--samples", "8", "--tokens", "96", "--patch", tmp_path / "patch", "--json",
+    )  # fmt: skip
+    assert code == 0
+    report = json.loads(out)
+    kept = Patch.open(tmp_path / "patch").manifest.kept_layers
+    assert sorted([*report["removed_layers"], *kept]) == list(range(len(kept) + 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "wnada", "--sparsity", "0.2"], "did you mean 'wanda'"),
+        (["--method", "wanda", "--sparsity", "0.2"], "needs calibration data"),
+        (["--method", "magnitude", "--sparsity", "1.5"], "sparsity: magnitude needs a fraction"),
+        (["--method", "wanda", "--sparsity", "0.2", "--calibration", "gone.jsonl"], "gone.jsonl: no such file"),
+        (["--method", "magnitude", "--sparsity", "0.2", "--device", "gpu7"], "device"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_2(tmp_path, capsys, arguments, message):
+    code, out, err = call(capsys, TINY / "model", *arguments, "--patch", tmp_path / "out" / "patch", "--json")
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.rglob("*manifest*")) == []
+
+
+def test_something_must_be_written(capsys):
+    code, _, err = call(capsys, TINY / "model", "--method", "magnitude", "--sparsity", "0.2")
+    assert code == 2
+    assert "--patch DIR, --export DIR" in err

@@ -1,0 +1,238 @@
+"""The world around a core, without threads or time: a store, processes, and what they have not said yet.
+
+It checks every command against what is true (a worker gets one task at a time, shards go to engines of their
+shape and only of patches that exist, nothing committed is made again or recorded as failed), and does by
+itself only what a healthy fleet would do. test_core_properties.py adds the faults.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import (
+    Assign,
+    Command,
+    Discard,
+    Event,
+    Finish,
+    Order,
+    RecordFailures,
+    Recount,
+    Recounted,
+    Reported,
+    Retire,
+    Role,
+    Slice,
+    StartWorker,
+    Tick,
+    WorkerLost,
+)
+from orchestrator.scheduler.work import Patched, Policy
+from tests.support.builders import WHOLE, committed, make_context, make_patch, make_work, ready
+from workers.messages import (
+    Ended,
+    Failed,
+    Failure,
+    Graded,
+    GradeTask,
+    Hungry,
+    PatchMade,
+    PruneTask,
+    Rejected,
+    Shape,
+    Swapped,
+)
+
+DrawKey = tuple[str, int]
+"""(context id, number)."""
+
+CRASH = Failure("worker-lost", "the process is gone")
+
+
+@dataclass
+class Process:
+    """A worker process as the world sees it, and what it has said that nobody has heard yet."""
+
+    start: StartWorker
+    life: str = "starting"
+    tasks: list[Order] = field(default_factory=list)
+    left: dict[str, list[int]] = field(default_factory=dict)
+    """Task id -> draws of a slice that are not made yet."""
+    asked_to_stop: bool = False
+    outbox: deque[Event] = field(default_factory=deque)
+
+    @property
+    def name(self) -> str:
+        return self.start.worker
+
+    def say(self, event: Event) -> None:
+        self.outbox.append(event)
+
+    def end_task(self, failure: Failure | None = None) -> None:
+        """End the first task."""
+        name = self.tasks.pop(0).task_id
+        self.left.pop(name, None)
+        self.say(Reported(self.name, Ended(name) if failure is None else Failed(name, failure)))
+
+    def die(self, failure: Failure = CRASH) -> None:
+        self.life = "dead"
+        self.tasks.clear()
+        self.say(WorkerLost(self.name, failure))
+
+
+class World:
+    """What is true, whatever the core has been told: the store, the processes, and the faults that are built in."""
+
+    def __init__(
+        self,
+        core: Core,
+        shapes: dict[str, Shape],
+        poison: set[DrawKey],
+        refused: set[DrawKey],
+        nan: set[str],
+        cursed: set[str],
+    ) -> None:
+        self.core, self.shapes = core, shapes
+        self.poison, self.refused, self.nan, self.cursed = poison, refused, nan, cursed
+        self.now = 1000.0
+        self.processes: dict[str, Process] = {}
+        self.recounts: deque[Recounted] = deque()
+        self.store: set[DrawKey] = set()
+        self.failed: Counter[DrawKey] = Counter()
+        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is Patched.HELD}
+        self.heard: list[Event] = []
+        self.finishes: list[str] = []
+        self.owed = {(name, number) for name, work in core.state.contexts.items() for number in work.fresh}
+
+    # --- the driver's part ------------------------------------------------------------------------------
+
+    def tell(self, event: Event, after: float = 0.0) -> None:
+        self.now += after
+        self.heard.append(event)
+        for command in self.core.handle(event, self.now):
+            self.perform(command)
+
+    def perform(self, command: Command) -> None:
+        assert not self.finishes, f"{command} after Finish"
+        match command:
+            case StartWorker(worker, role, shape):
+                assert worker not in self.processes, "a name was used twice"
+                assert (shape is not None) == (role is Role.ENGINE)
+                self.processes[worker] = Process(command)
+            case Assign(worker, task):
+                self.assign(self.processes[worker], task)
+            case Recount(wanted):
+                missing = {number for number in wanted.numbers if (wanted.context_id, number) not in self.store}
+                self.recounts.append(Recounted(wanted.task_id, frozenset(missing)))
+            case RecordFailures(context_id, numbers):
+                for draw in ((context_id, number) for number in numbers):
+                    assert draw not in self.store, "a committed draw was recorded as failed"
+                    self.failed[draw] += 1
+                    assert self.failed[draw] == 1, "a failure was recorded twice"
+            case Retire(worker):
+                self.processes[worker].asked_to_stop = True
+            case Discard(worker, failure):
+                if self.processes[worker].life != "dead":
+                    self.processes[worker].die(failure)
+            case Finish(reason):
+                assert all(p.life == "dead" for p in self.processes.values()), "a worker was left behind"
+                self.finishes.append(reason)
+
+    def assign(self, process: Process, task: Order) -> None:
+        assert process.life != "starting", "a task for a worker that is not up"
+        assert not process.asked_to_stop, "a task for a worker that was asked to close"
+        if process.life != "well":
+            return  # it goes to nobody; silence will tell
+        if isinstance(task, Slice):
+            context = self.core.state.contexts[task.context_id].context
+            assert context.shape == process.start.shape, "a slice for an engine of another shape"
+            assert context.patch_id in self.patches, "a slice of weights that do not exist"
+            again = {(task.context_id, number) for number in task.numbers} & self.store
+            assert not again, "a committed draw is made again"
+            if process.tasks:
+                assert {self.patch_of(other) for other in process.tasks} == {context.patch_id}, "fed other weights"
+            process.left[task.task_id] = list(task.numbers)
+            process.say(Reported(process.name, Swapped(task.task_id, context.patch_id, 1.0, 0.0)))
+        else:
+            assert not process.tasks, "a second task for a busy worker"
+            assert process.start.role is (Role.PRUNE if isinstance(task, PruneTask) else Role.GRADE)
+        process.tasks.append(task)
+
+    def patch_of(self, task: Order) -> str:
+        assert isinstance(task, Slice)
+        return self.core.state.contexts[task.context_id].context.patch_id
+
+    # --- the workers' part ------------------------------------------------------------------------------
+
+    def advance(self, process: Process, draws: int) -> None:
+        """Let a process do the next thing that it does by itself."""
+        if process.life == "starting":
+            process.life = "well"
+            process.say(ready(process.name))
+        elif process.tasks:
+            self.work(process, process.tasks[0], draws)
+        elif process.asked_to_stop and process.life == "well":
+            process.die(Failure("retired", "closed as asked"))
+
+    def work(self, process: Process, task: Order, draws: int) -> None:
+        if isinstance(task, Slice):
+            self.evaluate(process, task, draws)
+        elif isinstance(task, GradeTask):
+            process.say(Reported(process.name, Graded(task.task_id, task.context_id, 1)))
+            process.end_task()
+        elif task.patch_id in self.cursed:
+            process.end_task(Failure("prune", "out of memory"))
+        else:
+            self.patches.add(task.patch_id)
+            process.say(Reported(process.name, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
+            process.end_task()
+
+    def evaluate(self, process: Process, one: Slice, draws: int) -> None:
+        if one.context_id in self.nan:
+            process.end_task(Failure("nan", "the weights give NaN"))
+            return
+        left = process.left[one.task_id]
+        batch, left[:] = left[:draws], left[draws:]
+        if process.asked_to_stop:
+            batch, left[:] = batch[:1], []
+        if any((one.context_id, number) in self.poison for number in batch):
+            process.die(Failure("engine-lost", "the engine died"))
+            return
+        refused = tuple(number for number in batch if (one.context_id, number) in self.refused)
+        if refused:
+            process.say(Reported(process.name, Rejected(one.task_id, refused, Failure("bad-input", "too long"))))
+        if good := [number for number in batch if number not in refused]:
+            self.store |= {(one.context_id, number) for number in good}
+            process.say(Reported(process.name, committed(one, good)))
+        if not left:
+            process.end_task()
+        elif len(left) < draws and not process.asked_to_stop:
+            process.say(Reported(process.name, Hungry(one.task_id)))
+
+    def recover(self, rounds: int = 3000) -> None:
+        """No further faults: everything happens in turn until the core has finished."""
+        for _ in range(rounds):
+            for process in list(self.processes.values()):
+                self.advance(process, 3)
+            while self.recounts:
+                self.tell(self.recounts.popleft())
+            for process in list(self.processes.values()):
+                while process.outbox and not self.finishes:
+                    self.tell(process.outbox.popleft())
+            if self.finishes:
+                return
+            self.tell(Tick(), after=40.0)
+        state = self.core.state
+        raise AssertionError(f"no end: {state.tally} {list(state.fleet)} {state.patches}")
+
+
+def test_healthy_world_with_two_patches_ends_with_everything_committed() -> None:
+    works = [make_work(make_context(f"c{n}", f"p{n}"), 9, n) for n in range(2)]
+    patches = [make_patch("p0", Patched.OWED), make_patch("p1")]
+    core = Core(Policy(engines=2, slots=2, smallest_shard=2, largest_shard=4), patches, works)
+    world = World(core, {"p0": WHOLE, "p1": WHOLE}, set(), set(), set(), set())
+    world.tell(Tick())
+    world.recover()
+    assert world.finishes == ["done"]
+    assert world.store == world.owed
+    assert not world.failed

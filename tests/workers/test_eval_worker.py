@@ -1,0 +1,74 @@
+"""The worker that evaluates, over a store that refuses to give out what it holds. Its engine is scripted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.store.store import Store
+from tests.support.builders import TINY, make_context, make_item, make_row
+from workers.engines.engine import EngineSettings
+from workers.engines.scripted_engine import Latency, ScriptedEngines
+from workers.eval_worker import EvalWorker
+from workers.evaluation import Pace
+from workers.inbox import Inbox
+from workers.messages import Committed, Ended, Failed, Hungry, Report, Shard, Troubled
+
+SETTINGS = EngineSettings("bfloat16", 512)
+
+
+class TwoShards:
+    """One shard of new draws, and while they are made another one whose traces cannot be read: a file is in the way of
+    its folder."""
+
+    def __init__(self, folder: Path, store_seconds: float) -> None:
+        self.store = Store.open(str(folder / "store"))
+        self.store.commit_draws([make_row(prompt=prompt, cuts=(4,), limit=4) for prompt in ("other", "p0")])
+        self._held, self._aside = Path(self.store.root, "draws", "c"), folder / "aside"
+        self._held.rename(self._aside)
+        self._held.write_text("no folder")
+        engines = ScriptedEngines(str(folder / "ledger"), latency=Latency(tokens_per_step=1), tail=9.0)
+        pace = Pace(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
+        engine = engines(TINY / "model", 4, SETTINGS)
+        self._worker = EvalWorker("engine", engine, self.store, TINY / "model", folder, pace)
+
+    def run(self, hear: Callable[[Report], None] = lambda report: None) -> list[Report]:
+        new = Shard("new", make_context("d"), tuple(make_item(f"p{n}", number=n) for n in range(4)))
+        continued = Shard("continued", make_context("c"), (replace(make_item("p0"), continues=True),))
+        inbox, said = Inbox(), []
+        for report in self._worker.run(new, inbox):
+            if isinstance(report, Hungry) and Hungry("new") not in said:
+                inbox.put(continued)
+            said.append(report)
+            hear(report)
+        return said
+
+    def mend(self) -> None:
+        self._held.unlink()
+        self._aside.rename(self._held)
+
+
+def test_shard_whose_traces_cannot_be_read_is_kept_and_draws_in_flight_go_on(tmp_path: Path) -> None:
+    two = TwoShards(tmp_path, store_seconds=60.0)
+
+    def mend_when_the_new_draws_are_made(report: Report) -> None:
+        if report == Ended("new"):
+            two.mend()
+
+    said = two.run(mend_when_the_new_draws_are_made)
+    assert {(report.task_id, report.failure.kind) for report in said if isinstance(report, Troubled)} == {
+        ("continued", "store")
+    }
+    assert not [report for report in said if isinstance(report, Failed)]
+    assert said[-1] == Ended("continued")
+    assert two.store.held_keys("d") == {("d", f"p{n}", 0) for n in range(4)}
+    assert sorted(two.store.read("draws", "c", ["start"])["start"].to_pylist()) == [0, 0, 4]
+
+
+def test_shard_whose_traces_stay_out_of_reach_fails_alone_and_another_is_asked_for(tmp_path: Path) -> None:
+    said = TwoShards(tmp_path, store_seconds=0.0).run()
+    failed = [report for report in said if isinstance(report, Failed)]
+    assert [(report.task_id, report.failure.kind) for report in failed] == [("continued", "store")]
+    after = said[said.index(failed[0]) + 1 :]
+    assert Hungry("new") in after
+    assert sum(len(report.numbers) for report in after if isinstance(report, Committed)) == 4
+    assert after[-1] == Ended("new")

@@ -1,0 +1,67 @@
+"""The worker that grades: what it says while answers take long, and what it reads."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from orchestrator.store.store import Store
+from orchestrator.store.tables import GRADES, TABLES
+from tests.support.builders import make_row
+from workers.draw_rows import METADATA
+from workers.grade_worker import GradeWorker, ungraded
+from workers.inbox import Inbox
+from workers.messages import Ended, Gold, Graded, GradeTask, Heartbeat, Report
+
+
+@dataclass
+class _Listening(Store):
+    """The real store; it remembers which columns were asked for."""
+
+    asked: set[str] = field(default_factory=set)
+
+    def read(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> pa.Table:
+        self.asked |= set(columns or TABLES[table].names)
+        return super().read(table, context_id, columns)
+
+
+HANGS = r"\boxed{10^{10^{10^{10}}}}"
+GOLDS = tuple(Gold(f"p{number}", f"gold-{number}", "7", "math") for number in range(2))
+TASK = GradeTask("task", "c", "answers", GOLDS)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[GradeWorker]:
+    """Over a store of a fine answer after one that hangs; it has half a second for each."""
+    store = Store.open(str(tmp_path))
+    store.commit_draws([make_row(prompt=f"p{n}", text=text) for n, text in enumerate((HANGS, r"\boxed{7}"))])
+    one = GradeWorker("grader", store, "standard", processes=1, seconds=0.5, chunk_seconds=0.1)
+    yield one
+    one.close()
+
+
+def test_answer_that_hangs_is_heard_of_and_committed_before_the_next(worker: GradeWorker, tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    held: list[tuple[Report, int]] = []
+    for report in worker.run(TASK, Inbox()):
+        held.append((report, store.read("grades", "c").num_rows))
+    assert held == [
+        (Heartbeat("task"), 0), (Graded("task", "c", 1), 1), (Graded("task", "c", 1), 2), (Ended("task"), 2),
+    ]  # fmt: skip
+    verdicts = {row["prompt_id"]: row["cause"].split(":")[0] for row in store.read("grades", "c").to_pylist()}
+    assert verdicts == {"p0": "timeout", "p1": ""}
+
+
+def test_what_is_ungraded_is_told_without_a_text_and_graded_without_a_token(tmp_path: Path) -> None:
+    store = _Listening(Store.open(str(tmp_path)).files)
+    store.commit_draws([make_row(cuts=(2, 4))])
+    assert ungraded(store, TASK, "exact@1") == [(("p0", 0, cut), GOLDS[0]) for cut in (2, 4)]
+    assert store.asked <= {*METADATA, *GRADES.names}
+
+    worker = GradeWorker("grader", store, "exact", processes=1, seconds=10.0)
+    assert list(worker.run(TASK, Inbox())) == [Graded("task", "c", 2), Ended("task")]
+    worker.close()
+    assert store.asked - {*METADATA, *GRADES.names} == {"answers.text"}
+    assert set(store.read("grades", "c")["verdict"].to_pylist()) == {"CORRECT"}

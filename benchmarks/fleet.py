@@ -35,12 +35,12 @@ from orchestrator.scheduler.events import (
 from orchestrator.scheduler.lengths import Lengths
 from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
 from pruning.spec import PruneSpec
+from workers.failure import Failure
 from workers.messages import (
     Committed,
     Context,
     Ended,
     Facts,
-    Failure,
     Graded,
     GradeTask,
     Hungry,

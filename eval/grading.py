@@ -132,3 +132,8 @@ def _parsed(expression: str) -> Any:
         latex = rf"{number[1]} \cdot 10^{{{number[2]}}}"
     # Time limits are the pool's: math-verify's own rest on SIGALRM, which works in main threads only.
     return parse(f"${latex}$", extraction_config=(LatexExtractionConfig(),), parsing_timeout=None)
+
+
+def grader_id(grader: str) -> str:
+    """The name under which a grader's verdicts are stored: the grader and its version."""
+    return f"{grader}@{GRADERS[grader]}"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, grid_argument, open_store, run_command
-from orchestrator.driver.progress import say
+from orchestrator.console import say
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.resolve import Survey, survey
@@ -89,7 +89,8 @@ def show_status(options: argparse.Namespace) -> int:
 
 def tell_why(options: argparse.Namespace) -> int:
     """Say why a cell or a draw is cached, owed, or different from a look-alike."""
-    from orchestrator.explain.as_text import explanation_json, explanation_text
+    from orchestrator.explain.as_json import explanation_json
+    from orchestrator.explain.as_text import explanation_text
     from orchestrator.explain.explain import explain
     from orchestrator.explain.selection import Selection
 

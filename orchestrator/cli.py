@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.driver.progress import say
+from orchestrator.console import say
+from orchestrator.grid.errors import GridError
 from orchestrator.grid.parse import Grid
-from orchestrator.grid.source import GridError
 from orchestrator.store.store import Store, StoreError
 
 COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3

@@ -13,13 +13,14 @@ from typing import Any
 
 from eval.spec import BUDGET_MODES
 from orchestrator.cli import COMPLETE, INCOMPLETE, run_command
-from orchestrator.driver.progress import say, show_progress
+from orchestrator.console import say
+from orchestrator.driver.progress import show_progress
 from orchestrator.grid.parse import parse_grid
 from orchestrator.grid.source import Source
+from orchestrator.plan.prepare import prepare
 from orchestrator.results.cells import Cell, Results, read_results
 from orchestrator.results.table import final_table
 from orchestrator.store.store import Store
-from orchestrator.sweep import prepare
 
 
 def main(arguments: list[str] | None = None) -> int:

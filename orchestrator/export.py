@@ -17,8 +17,7 @@ from eval.budget import start
 from eval.draws import DrawJob, PriorTrace
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules
-from orchestrator.grid.errors import nearest
-from orchestrator.grid.source import GridError
+from orchestrator.grid.errors import GridError, nearest
 from orchestrator.plan.resolve import PlannedVariant, Question, Survey
 from orchestrator.store.store import Store, StoreError
 from workers.draw_rows import COLUMNS, Joined, join_rows

@@ -10,18 +10,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.grading import Grade, check_grader
-from orchestrator.driver.progress import say
-from orchestrator.grid.errors import At
+from eval.grading import Grade, check_grader, grader_id
+from orchestrator.console import say
+from orchestrator.grid.errors import GridError
 from orchestrator.grid.format import Runtime
 from orchestrator.grid.parse import Grid
-from orchestrator.grid.source import GridError
+from orchestrator.grid.validation import At
 from orchestrator.plan.resolve import Survey
 from orchestrator.store.store import Store, StoreError
-from workers.grade_worker import GradeWorker, grader_id, ungraded
+from workers.grade_rows import GradeKey, ungraded, verdicts
+from workers.grade_worker import GradeWorker
 from workers.inbox import Inbox
 from workers.messages import Failed, Gold, Graded, GradeTask
-from workers.verdicts import GradeKey, verdicts
 
 Judged = Mapping[tuple[str, GradeKey], Grade]
 """(context id, answer and gold within it) -> what a grader says of it."""

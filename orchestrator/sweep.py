@@ -11,11 +11,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, sweep_parser
-from orchestrator.driver.progress import closing_line, say, show_progress
+from orchestrator.console import say
+from orchestrator.driver.progress import closing_line, show_progress
 from orchestrator.driver.tracking_thread import TrackingThread
 from orchestrator.grid.parse import Grid, read_grid
 from orchestrator.plan.plan import Plan, make_plan
-from orchestrator.plan.resolve import Survey, survey
+from orchestrator.plan.prepare import prepare
+from orchestrator.plan.resolve import Survey
 from orchestrator.plan.stored import read_holdings
 from orchestrator.results.cells import Results, read_results
 from orchestrator.results.table import final_table
@@ -86,16 +88,6 @@ def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
     return COMPLETE if results.complete else INCOMPLETE
 
 
-def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
-    """Everything that can be found out before anything is started, and a store that is proved to be writable."""
-    surveyed = survey(grid)
-    store.check_writable()
-    plan = make_plan(surveyed, read_holdings(store, surveyed))
-    for name, payload in surveyed.payloads.items():
-        store.put_payload(name, payload)
-    return surveyed, plan
-
-
 def drive(
     plan: Plan,
     store: Store,
@@ -106,8 +98,9 @@ def drive(
 ) -> str:
     """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended. Raises Displaced."""
     from orchestrator.cluster.ray_backend import RayBackend
-    from orchestrator.driver.driver import Driver, Observer
+    from orchestrator.driver.driver import Driver
     from orchestrator.driver.make_core import make_core
+    from orchestrator.driver.observer import Observer
 
     grid = plan.survey.grid
     say(

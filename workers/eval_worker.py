@@ -12,11 +12,13 @@ from eval.draws import Draw
 from eval.prompts import ChatTokenizer
 from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, Pace
+from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Context, DrawRow, Facts, Failed, Failure, Item, Report, Shard, Swapped, Task
-from workers.store import StoreUnavailable
+from workers.messages import Context, Facts, Failed, Item, Report, Shard, Swapped, Task
+from workers.store import Sink, StoreUnavailable
 from workers.store_retry import insist
-from workers.worker import Sink, WorkerFault
+from workers.tables import DrawRow
+from workers.worker import WorkerFault
 
 
 class EvalWorker:

@@ -21,14 +21,13 @@ from eval.draws import Completion, Draw
 from eval.prompts import ChatTokenizer
 from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineFault, Finished
+from workers.failure import Failure
 from workers.inbox import Inbox
 from workers.messages import (
     Committed,
     Context,
-    DrawRow,
     Ended,
     Failed,
-    Failure,
     Heartbeat,
     Hungry,
     Item,
@@ -37,9 +36,9 @@ from workers.messages import (
     Shard,
     Troubled,
 )
-from workers.store import StoreUnavailable
+from workers.store import Sink, StoreUnavailable
 from workers.store_retry import insist, next_pause
-from workers.worker import Sink
+from workers.tables import DrawRow
 
 MakeRow = Callable[[Context, Item, Draw], DrawRow]
 

@@ -10,28 +10,21 @@ from collections.abc import Generator, Iterator
 from functools import partial
 
 from eval.grader_pool import GraderPool
-from eval.grading import GRADERS, Grade, GradeItem
-from workers.draw_rows import METADATA, TEXTS, measure_rows, read_texts
+from eval.grading import Grade, GradeItem, grader_id
+from workers.draw_rows import TEXTS, read_texts
+from workers.failure import Failure
+from workers.grade_rows import AnswerKey, ungraded
 from workers.inbox import Inbox
-from workers.messages import Ended, Facts, Failed, Failure, Gold, Graded, GradeRow, GradeTask, Heartbeat, Report, Task
-from workers.store import StoreError
+from workers.messages import Ended, Facts, Failed, Gold, Graded, GradeTask, Heartbeat, Report, Task
+from workers.store import Sink, StoreError
 from workers.store_retry import insist
-from workers.worker import Sink
-
-AnswerKey = tuple[str, int, int]
-"""(prompt id, seed, cut) within one context and answer context."""
-
+from workers.tables import GradeRow
 
 CHUNK = 200
 """Answers graded and committed together, at the most."""
 
 CHUNK_SECONDS = 10.0
 """A chunk takes no further answer after so long: a slow grader is heard of, and loses little."""
-
-
-def grader_id(grader: str) -> str:
-    """The name under which a grader's verdicts are stored: the grader and its version."""
-    return f"{grader}@{GRADERS[grader]}"
 
 
 class GradeWorker:
@@ -117,30 +110,3 @@ def _ungraded_texts(store: Sink, task: GradeTask, grader: str) -> list[tuple[Ans
         return []
     texts = read_texts(store.read("draws", task.context_id, TEXTS).to_pylist(), task.answer_context_id)
     return [(key, gold, texts[key]) for key, gold in owed]
-
-
-def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold]]:
-    """(answer, its gold) for every answer of the context that `grader` has not judged against that gold.
-
-    No token and no text is read.
-    """
-    golds: dict[str, set[Gold]] = {}
-    for gold in task.golds:
-        golds.setdefault(gold.prompt_id, set()).add(gold)
-    columns = ["answer_context_id", "prompt_id", "seed", "cut", "gold_id", "grader", "verdict", "cause"]
-    graded = {
-        (row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
-        for row in store.read("grades", task.context_id, columns).to_pylist()
-        if row["grader"] == grader
-        and row["answer_context_id"] == task.answer_context_id
-        # A grader that was killed (a busy machine, say) has not judged: the answer is owed again.
-        and not Grade(row["verdict"], None, row["cause"] or None).grader_failed
-    }
-    draws = measure_rows(store.read("draws", task.context_id, METADATA).to_pylist(), task.answer_context_id)
-    return [
-        ((prompt_id, seed, cut), gold)
-        for (prompt_id, seed), draw in draws.items()
-        for cut in sorted(draw.cuts)
-        for gold in sorted(golds.get(prompt_id, ()), key=lambda gold: gold.gold_id)
-        if (prompt_id, seed, cut, gold.gold_id) not in graded
-    ]

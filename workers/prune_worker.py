@@ -13,11 +13,11 @@ import torch
 
 from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
+from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Ended, Facts, Failed, Failure, PatchMade, PruneTask, Report, Task
-from workers.store import StoreError
+from workers.messages import Ended, Facts, Failed, PatchMade, PruneTask, Report, Task
+from workers.store import Sink, StoreError
 from workers.store_retry import insist
-from workers.worker import Sink
 
 
 class PruneWorker:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from workers.engines.engine import Engine, EngineSettings
 from workers.messages import Shape
-from workers.worker import Sink, Worker
+from workers.store import Sink
+from workers.worker import Worker
 
 StartEngine = Callable[[Path, int, EngineSettings], Engine]
 """(base checkpoint, how many of its blocks variants keep, settings) -> an engine."""

@@ -5,7 +5,14 @@ of three kinds it is, because each wants something else: room, rights, or patien
 """
 
 import errno
+from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from workers.tables import DrawRow, GradeRow
 
 
 class Trouble(StrEnum):
@@ -68,3 +75,17 @@ def unavailable(store: str, what: str, error: OSError) -> StoreUnavailable:
     trouble = trouble_of(error)
     cause = " ".join(str(error).split())[:300]
     return StoreUnavailable(f"store {store}: {what} ({trouble}): {cause}; {REMEDIES[trouble]}", trouble)
+
+
+class Sink(Protocol):
+    """The part of the store that workers need. The driver hands one over, so that workers import no orchestrator.
+
+    Every method raises `StoreUnavailable` if the store's file system refuses.
+    """
+
+    def commit_draws(self, rows: Sequence[DrawRow]) -> str: ...
+    def commit_grades(self, rows: Sequence[GradeRow]) -> str: ...
+    def read(self, table: str, context_id: str, columns: list[str] | None = None) -> pa.Table: ...
+    def patch_ids(self) -> frozenset[str]: ...
+    def publish_patch(self, folder: Path, patch_id: str) -> None: ...
+    def fetch_patch(self, patch_id: str, cache: Path) -> Path: ...

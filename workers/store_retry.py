@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
+from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Failure, Report, Troubled
+from workers.messages import Report, Troubled
 from workers.store import StoreUnavailable
 
 T = TypeVar("T")

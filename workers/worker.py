@@ -1,27 +1,11 @@
 """What every worker process is: it takes tasks from its inbox and reports as it goes. Backends host it; Ray is one."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Protocol
 
-import pyarrow as pa
-
+from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import DrawRow, Facts, Failure, GradeRow, Report, Task
-
-
-class Sink(Protocol):
-    """The part of the store that workers need. The driver hands one over, so that workers import no orchestrator.
-
-    Every method raises `StoreUnavailable` if the store's file system refuses.
-    """
-
-    def commit_draws(self, rows: Sequence[DrawRow]) -> str: ...
-    def commit_grades(self, rows: Sequence[GradeRow]) -> str: ...
-    def read(self, table: str, context_id: str, columns: list[str] | None = None) -> pa.Table: ...
-    def patch_ids(self) -> frozenset[str]: ...
-    def publish_patch(self, folder: Path, patch_id: str) -> None: ...
-    def fetch_patch(self, patch_id: str, cache: Path) -> Path: ...
+from workers.messages import Facts, Report, Task
 
 
 class WorkerFault(Exception):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.scheduler.events import Event
-from workers.messages import Failure, Task
+from workers.failure import Failure
+from workers.messages import Task
 from workers.recipes import Recipe
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from orchestrator.cluster.backend import Devices
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
+from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Failure, Task
+from workers.messages import Task
 from workers.recipes import Recipe
 from workers.worker import WorkerFault, serve
 

@@ -28,8 +28,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.cluster.backend import Devices
 from orchestrator.scheduler.events import Event, Leaving, Reported, WorkerLost, WorkerReady
 from orchestrator.store.lease import Place
+from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Facts, Failure, Report, Task
+from workers.messages import Facts, Report, Task
 from workers.parent_death import follow
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
 from workers.store import StoreError

@@ -20,9 +20,9 @@ import yaml
 
 from eval.benchmarks import Problem, load_benchmark
 from orchestrator.cli import BAD_INPUT, COMPLETE, INCOMPLETE, open_store
+from orchestrator.console import say
 from orchestrator.drill.compare_stores import Sameness, compare_stores
 from orchestrator.drill.faults import Storm, Struck, plan_strikes, progress_of, storm
-from orchestrator.driver.progress import say
 from orchestrator.grid.parse import read_grid
 from orchestrator.store.store import Store
 

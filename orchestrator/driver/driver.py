@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
-from typing import Protocol
 
 from orchestrator.cluster.backend import Backend
-from orchestrator.driver.progress import say
+from orchestrator.console import say
+from orchestrator.driver.observer import Observer
 from orchestrator.driver.store_requests import Errands
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
@@ -38,12 +38,6 @@ from workers.messages import GradeTask, PruneTask, Shard
 from workers.recipes import EngineRecipe, GradeRecipe, PruneRecipe, Recipe, StartEngine, start_vllm
 
 POLL_SECONDS = 1.0
-
-
-class Observer(Protocol):
-    """A view that is told what happened: progress display, tracking. It must not fail the sweep."""
-
-    def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None: ...
 
 
 class Driver:

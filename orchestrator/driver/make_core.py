@@ -1,8 +1,8 @@
 """A plan as the core's starting state: what is owed becomes work for a fleet of the devices that there are."""
 
 from orchestrator.cluster.backend import Devices
+from orchestrator.grid.errors import GridError
 from orchestrator.grid.format import Runtime
-from orchestrator.grid.source import GridError
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.lengths import Lengths

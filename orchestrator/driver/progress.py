@@ -1,16 +1,15 @@
 """What a person sees while a sweep runs: a live line on a terminal, now and then a plain one in a log."""
 
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from orchestrator.console import CONSOLE, _count, duration, say
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Command,
@@ -26,29 +25,9 @@ from orchestrator.scheduler.events import (
 from orchestrator.scheduler.fleet import Life
 from workers.messages import Failed, PatchMade, Swapped, Troubled
 
-
-class Quiet(Console):
-    """A console that falls silent when nobody reads it any more (`2>&1 | head`); rich's own ends the process."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        with suppress(OSError, ValueError):  # what is in its buffer must not fail the end of the process either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
-CONSOLE = Quiet(stderr=True, highlight=False)
 LOG_SECONDS = 15.0
 LIVE_SECONDS = 0.25
 ROLES = {Role.ENGINE: "engine", Role.PRUNE: "pruner", Role.GRADE: "grader"}
-
-
-def say(message: str | Text) -> None:
-    """One line on standard error, with the time. Brackets in it are brackets, not rich's markup.
-
-    A line that cannot be written (the log's disk is full, its reader is gone) is left out.
-    """
-    with suppress(OSError, ValueError):  # ValueError: standard error is closed
-        CONSOLE.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", message), soft_wrap=True)
 
 
 class Progress:
@@ -129,23 +108,12 @@ def fleet_line(core: Core) -> str:
     return " · ".join(told)
 
 
-def duration(seconds: float) -> str:
-    """A time that people read: seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _left(core: Core, seconds: float) -> str:
     """By tokens, not draws: the long ones are made first."""
     state, made = core.state, core.state.tally.trace_tokens
     waiting = {*state.coming, *(name for ready in state.ready.values() for name in ready)}
     left = sum(map(state.tokens, waiting)) + sum(state.given.values())
     return f", about {duration(seconds / made * left)} left" if made and left else ""
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]) -> Iterator[Text]:

@@ -12,8 +12,8 @@ from orchestrator.plan.plan import OwedContext
 from orchestrator.plan.stored import still_owed
 from orchestrator.scheduler.events import Event, RecordFailures, Recounted, Slice, StopAsked
 from orchestrator.store.store import Store
-from workers.messages import FailureRow
 from workers.store import StoreError
+from workers.tables import FailureRow
 
 
 class Errands:

@@ -16,8 +16,8 @@ from orchestrator.plan.stored import DrawName
 from orchestrator.store.store import Store
 from orchestrator.store.tables import TABLES
 from workers.draw_rows import METADATA, Measured, measure_rows
+from workers.grade_rows import GradeKey, verdicts
 from workers.messages import Context
-from workers.verdicts import GradeKey, verdicts
 
 DETAILS = ["benchmark", "problem_id", "prompt_ids", "weights_digest", "engine", "worker"]
 """The columns that only a closer look needs: where the rows came from."""

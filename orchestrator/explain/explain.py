@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from eval.grading import grader_id
 from orchestrator.explain.draw_status import Present, Reading, Standing, list_store, read_context, standing
 from orchestrator.explain.reasons import GivenUp, Reason, given_up, reasons, state_of
 from orchestrator.explain.selection import Chosen, Selection, find_chosen
 from orchestrator.explain.similar import LookAlike, Payloads, look_alikes, nearest_to, strangers
-from orchestrator.grid.source import GridError
+from orchestrator.grid.errors import GridError
 from orchestrator.plan.resolve import Survey
 from orchestrator.store.store import Store
-from workers.grade_worker import grader_id
 
 
 @dataclass(frozen=True)

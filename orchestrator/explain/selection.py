@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.explain.payload_diff import differences
-from orchestrator.grid.errors import nearest
-from orchestrator.grid.source import GridError
+from orchestrator.grid.errors import GridError, nearest
 from orchestrator.plan.resolve import Limits, PlannedVariant, Question, Survey
 
 ID = re.compile(r"[0-9a-f]{6,20}")

@@ -22,9 +22,10 @@ from eval.spec import (
     check_prompt,
     check_sampling,
 )
-from orchestrator.grid.errors import At, explain, nearest
+from orchestrator.grid.errors import GridError, nearest
 from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
-from orchestrator.grid.source import GridError, Place, Source, read_yaml
+from orchestrator.grid.source import Place, Source, read_yaml
+from orchestrator.grid.validation import At, explain
 from pruning.spec import METHODS, CalibrationSpec, PruneSpec, needs_calibration, resolve
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")

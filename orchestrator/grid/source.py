@@ -7,12 +7,10 @@ from typing import Any
 
 import yaml
 
+from orchestrator.grid.errors import GridError
+
 Place = tuple[str | int, ...]
 """Keys and indices from the top of the document to a value."""
-
-
-class GridError(Exception):
-    """A grid that cannot be run as written. The message names the place, the rule and the remedy."""
 
 
 @dataclass(frozen=True)

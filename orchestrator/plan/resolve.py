@@ -4,19 +4,19 @@ The effects are reads; nothing is downloaded, computed or written. A hub model o
 cache is an error with the command that fetches it. Imports no torch: safetensors headers, `tokenizers` and jinja2 do.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from eval.benchmarks import Benchmark, load_benchmark
 from eval.budget import Rules, make_rules, start
 from eval.draws import DrawJob
 from eval.prompts import ChatTokenizer, prompt_ids
+from orchestrator.grid.errors import GridError
 from orchestrator.grid.parse import Grid, Model, Variant
-from orchestrator.grid.source import GridError, Place
+from orchestrator.grid.source import Place
 from orchestrator.identity import answer_payload, context_payload, gold_id, name_of, patch_payload, prompt_id
+from orchestrator.plan.sources import data_digest, local_folder
 from pruning.model.architecture import LINEARS, config_of_length
 from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec, PruneSpec, describe
@@ -312,41 +312,3 @@ def _place_of(grid: Grid, key: str, path: str) -> Place:
 
 def _index_of(grid: Grid, limit: int) -> int:
     return list(grid.source.value["token_limits"]).index(limit)
-
-
-def local_folder(model: str) -> Path:
-    """The folder of a model: the path itself, or the cached snapshot of a hub id (`org/name@revision`).
-
-    Raises ValueError, naming the command that fetches it, when there is neither.
-    """
-    folder = Path(model)
-    if folder.is_dir():
-        return folder
-    repository, _, revision = model.partition("@")
-    if repository.count("/") == 1 and not repository.startswith((".", "/")):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        try:
-            return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
-        except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
-            fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
-            raise ValueError(
-                f"model {model!r} is neither a local folder nor in the local Hugging Face cache; fetch it with "
-                f"`{fetch}`, or give a folder"
-            ) from None
-    raise ValueError(
-        f"model {model!r}: no such folder; give a local checkpoint folder or a hub id such as Qwen/Qwen3-8B"
-    )
-
-
-def data_digest(calibration: CalibrationSpec) -> str:
-    """What names calibration data: the content of a file, or a hub data set's own name."""
-    file = Path(calibration.data)
-    if file.is_file():
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    if file.suffix in (".jsonl", ".npy", ".parquet"):
-        raise ValueError(
-            f"calibration file {calibration.data}: no such file; give a file that exists, 'c4' or a hub id"
-        )
-    return calibration.data

@@ -4,11 +4,12 @@ from array import array
 from collections.abc import Mapping, Sequence
 
 from eval.draws import unserved_limits
+from eval.grading import grader_id
 from orchestrator.plan.plan import HeldContext, Holdings
 from orchestrator.plan.resolve import Limits, PlannedVariant, Survey
 from orchestrator.store.store import Store
 from workers.draw_rows import METADATA, Measured, measure_rows
-from workers.grade_worker import grader_id, ungraded
+from workers.grade_rows import ungraded
 from workers.messages import GradeTask, Item
 
 DrawName = tuple[str, int]

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from eval.comparison import Adjusted, Comparison, adjust, compare
 from eval.draws import answer_for
-from eval.grading import Grade
+from eval.grading import Grade, grader_id
 from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
 from orchestrator.plan.resolve import PlannedVariant, Question, Survey
 from orchestrator.store.store import Store
 from workers.draw_rows import COLUMNS, Joined, join_rows
-from workers.grade_worker import grader_id
-from workers.verdicts import GradeKey, verdicts
+from workers.grade_rows import GradeKey, verdicts
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,11 @@ from orchestrator.scheduler.scaling import retire
 from orchestrator.scheduler.schedule import next_orders
 from orchestrator.scheduler.state import Recounting, State
 from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Piece, Policy
+from workers.failure import Failure
 from workers.messages import (
     Committed,
     Ended,
     Failed,
-    Failure,
     Graded,
     GradeTask,
     Heartbeat,

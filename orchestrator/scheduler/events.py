@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from workers.messages import Facts, Failure, GradeTask, PruneTask, Report, Shape
+from workers.failure import Failure
+from workers.messages import Facts, GradeTask, PruneTask, Report, Shape
 
 
 class Role(StrEnum):

@@ -12,7 +12,7 @@ from orchestrator.scheduler.fleet import Life, WorkerState
 from orchestrator.scheduler.scaling import retire, start_engines, start_grader, start_pruners
 from orchestrator.scheduler.state import State
 from orchestrator.scheduler.work import ContextWork, Patched
-from workers.messages import Failure
+from workers.failure import Failure
 
 WATCH_SECONDS = 1.0
 BLIND_SECONDS = 60.0

@@ -7,7 +7,8 @@ from itertools import count
 from orchestrator.scheduler.events import Role
 from orchestrator.scheduler.fleet import Fleet, Life, WorkerState
 from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy, Running
-from workers.messages import Failure, Shape
+from workers.failure import Failure
+from workers.messages import Shape
 
 
 @dataclass

@@ -27,8 +27,8 @@ import pyarrow as pa
 from orchestrator.store.files import PATIENCE, Files, Found
 from orchestrator.store.parts import Part, distinct, encode, read_part
 from orchestrator.store.tables import TABLES, column_names, to_table
-from workers.messages import DrawKey, DrawRow, FailureRow, GradeRow
 from workers.store import StoreError, StoreUnavailable, Trouble, trouble_of
+from workers.tables import DrawKey, DrawRow, FailureRow, GradeRow
 
 __all__ = ["MANIFEST", "Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from eval.grading import grader_id
 from orchestrator.__main__ import main
 from orchestrator.results.cells import read_results
 from tests.support import ROOT
 from tests.support.builders import TinySweep, make_grade, make_row
-from workers.grade_worker import grader_id
 
 HANGS = r"\boxed{9^{9^{9^{9^{9}}}}!}"
 

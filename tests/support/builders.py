@@ -38,18 +38,9 @@ from pruning.spec import PruneSpec
 from tests.support import ROOT
 from workers.engines.scripted_engine import Fault, ScriptedEngines
 from workers.grade_worker import CHUNK_SECONDS, GradeWorker
-from workers.messages import (
-    Committed,
-    Context,
-    DrawRow,
-    Facts,
-    FailureRow,
-    GradeRow,
-    Item,
-    PruneTask,
-    Shape,
-)
+from workers.messages import Committed, Context, Facts, Item, PruneTask, Shape
 from workers.recipes import GradeRecipe
+from workers.tables import DrawRow, FailureRow, GradeRow
 
 C = TypeVar("C")
 

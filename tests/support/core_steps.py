@@ -17,7 +17,7 @@ from tests.support.builders import (
     ready,
     started,
 )
-from workers.messages import Failure
+from workers.failure import Failure
 
 LOST = Failure("engine-lost", "the engine died")
 POLICY = Policy(engines=1, slots=2, smallest_shard=16, largest_shard=16)

@@ -29,19 +29,8 @@ from orchestrator.scheduler.events import (
 )
 from orchestrator.scheduler.work import Patched, Policy
 from tests.support.builders import WHOLE, committed, make_context, make_patch, make_work, ready
-from workers.messages import (
-    Ended,
-    Failed,
-    Failure,
-    Graded,
-    GradeTask,
-    Hungry,
-    PatchMade,
-    PruneTask,
-    Rejected,
-    Shape,
-    Swapped,
-)
+from workers.failure import Failure
+from workers.messages import Ended, Failed, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected, Shape, Swapped
 
 DrawKey = tuple[str, int]
 """(context id, number)."""

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Ended, Facts, Failed, Failure, Graded, GradeTask, Heartbeat, Report, Task
+from workers.messages import Ended, Facts, Failed, Graded, GradeTask, Heartbeat, Report, Task
 from workers.worker import Worker, WorkerFault
 
 COUNT, WAIT, STUMBLE, BETRAY, BREAK = "count", "wait", "stumble", "betray", "break"

@@ -27,7 +27,7 @@ from typing import Any
 
 from orchestrator.drill.faults import children
 from orchestrator.store.store import Store
-from workers.messages import DrawRow, GradeRow
+from workers.tables import DrawRow, GradeRow
 
 REFUSING = "refusing"
 """The file in the ledger that holds the error which the disk gives, while it gives one."""

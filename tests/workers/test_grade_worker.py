@@ -11,7 +11,8 @@ from orchestrator.store.store import Store
 from orchestrator.store.tables import GRADES, TABLES
 from tests.support.builders import make_row
 from workers.draw_rows import METADATA
-from workers.grade_worker import GradeWorker, ungraded
+from workers.grade_rows import ungraded
+from workers.grade_worker import GradeWorker
 from workers.inbox import Inbox
 from workers.messages import Ended, Gold, Graded, GradeTask, Heartbeat, Report
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
-from workers.messages import Failure
+from workers.failure import Failure
 
 
 class EngineFault(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from workers.messages import Failure
+from workers.failure import Failure
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "OutOfMemoryError", "MemoryError")
 """What CUDA, torch's allocators and the C++ runtime say when memory is short, also quoted from another process."""

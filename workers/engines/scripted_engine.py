@@ -24,7 +24,7 @@ from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
 from eval.spec import SamplingSpec
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
-from workers.messages import Failure
+from workers.failure import Failure
 
 THOUGHTS = "0123456789+-*=;"
 STALLED_STEP_SECONDS = 0.02

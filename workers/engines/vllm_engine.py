@@ -60,7 +60,7 @@ from pruning.patch.patch import Canary, Patch
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.ranks import Ranks, failure_of
 from workers.engines.weight_proof import Digests, Stream, Witness, layout, shapes
-from workers.messages import Failure
+from workers.failure import Failure
 from workers.parent_death import follow
 from workers.store import unavailable
 

@@ -13,7 +13,8 @@ import ray
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
 from tests.support.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, STUMBLE, WAIT, DeedRecipe, FailingRecipe, deed
-from workers.messages import Ended, Failed, Failure, Graded, Heartbeat
+from workers.failure import Failure
+from workers.messages import Ended, Failed, Graded, Heartbeat
 
 SECONDS = 60
 

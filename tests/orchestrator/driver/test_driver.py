@@ -12,8 +12,9 @@ from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Command, Event, Finish, RecordFailures
 from orchestrator.store.store import Store
 from tests.support.builders import TinySweep
-from workers.messages import Failure, FailureRow
+from workers.failure import Failure
 from workers.store import StoreUnavailable, Trouble
+from workers.tables import FailureRow
 
 GIVEN_UP = Failure("engine-lost", "it died")
 

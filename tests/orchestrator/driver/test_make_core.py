@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.cluster.backend import Devices
 from orchestrator.driver.make_core import make_core
-from orchestrator.grid.source import GridError
+from orchestrator.grid.errors import GridError
 from tests.support.builders import TinySweep
 
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.driver.progress import closing_line, duration, notable, say, status_line
+from orchestrator.console import duration, say
+from orchestrator.driver.progress import closing_line, notable, status_line
 from orchestrator.scheduler.events import Assign, Reported, Role, Slice, Tick, WorkerLost
 from orchestrator.scheduler.work import Patched, Policy
 from tests.support.builders import Hand, committed, make_core, of_kind, ready, started
-from workers.messages import Failure, PatchMade, Swapped
+from workers.failure import Failure
+from workers.messages import PatchMade, Swapped
 
 POLICY = Policy(engines=1000, slots=1000, smallest_shard=1, largest_shard=4)
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval.grading import grader_id
 from orchestrator.__main__ import main
 from orchestrator.plan.throughput import BREAK_SECONDS, pace
 from tests.support.builders import TINY, TinySweep, make_grade, make_row
-from workers.grade_worker import grader_id
 
 
 def told(sweep: TinySweep, capsys: pytest.CaptureFixture[str], *options: str) -> str:

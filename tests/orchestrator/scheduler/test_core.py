@@ -32,7 +32,8 @@ from tests.support.builders import (
     started,
 )
 from tests.support.core_steps import LOST, POLICY, missing, shard_of, start_engine
-from workers.messages import Ended, Failed, Failure, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected, Shape
+from workers.failure import Failure
+from workers.messages import Ended, Failed, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected, Shape
 
 
 def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = frozenset()) -> None:

@@ -29,7 +29,8 @@ from tests.support.builders import (
     started,
 )
 from tests.support.core_steps import LOST, POLICY, missing, shard_of, start_engine
-from workers.messages import Ended, Failure, GradeTask, Hungry
+from workers.failure import Failure
+from workers.messages import Ended, GradeTask, Hungry
 
 
 def test_silent_engine_is_discarded_after_its_silence_and_not_before() -> None:

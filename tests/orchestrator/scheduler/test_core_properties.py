@@ -19,7 +19,8 @@ from orchestrator.scheduler.fleet import Life
 from orchestrator.scheduler.work import Patched, Policy
 from tests.support.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.support.core_world import DrawKey, Process, World
-from workers.messages import Failure, Heartbeat
+from workers.failure import Failure
+from workers.messages import Heartbeat
 
 POLICIES = st.builds(
     Policy,

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.store.compaction import compact
 from orchestrator.store.store import MANIFEST, Store, StoreError, load_draws
 from tests.support.builders import make_failure, make_grade, make_row
-from workers.messages import DrawRow
+from workers.tables import DrawRow
 
 
 @pytest.fixture

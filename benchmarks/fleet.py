@@ -19,35 +19,35 @@ from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
     Command,
-    Discard,
     Event,
-    Recount,
-    Recounted,
+    FindMissing,
+    Kill,
+    MissingFound,
     Reported,
     Retire,
     Role,
-    Slice,
+    ShardNumbers,
     StartWorker,
     Tick,
     WorkerLost,
     WorkerReady,
 )
-from orchestrator.scheduler.lengths import Lengths
-from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.scheduler.lengths import LengthEstimator
+from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
 from pruning.spec import PruneSpec
 from workers.failure import Failure
 from workers.messages import (
     Committed,
     Context,
-    Ended,
-    Facts,
     Graded,
     GradeTask,
-    Hungry,
     PatchMade,
     PruneTask,
     Shape,
-    Swapped,
+    TaskEnded,
+    WantsMore,
+    WeightsLoaded,
+    WorkerInfo,
 )
 
 BENCHMARKS = {"MATH-500": (500, 2600.0), "AIME24": (30, 7000.0), "AMC23": (40, 4000.0), "GPQA-Diamond": (198, 4500.0)}
@@ -94,12 +94,12 @@ def paper_core(engines: int, made: bool = False) -> Core:
     sampling, budget = SamplingSpec(1.0, seeds=()), BudgetSpec("native-strict", answer_tokens=512)
     draws = len(questions()) * SEEDS
     for model in range(MODELS):
-        expected = Lengths(questions())
+        expected = LengthEstimator(questions())
         for variant in range(WHOLE_VARIANTS + SHORTENED_VARIANTS):
             removed = max(0, variant - WHOLE_VARIANTS + 1)
             shape = Shape(f"model-{model}", 28 - removed, "bfloat16")
             name = f"m{model}v{variant:02}"
-            state = Patched.HELD if made else Patched.OWED
+            state = PatchState.HELD if made else PatchState.OWED
             spec = PruneSpec("wanda" if variant else "dense")
             patches.append(PatchWork(PruneTask(f"prune-{name}", shape.model, spec, name, {}), state))
             context = Context(name, "answers", shape, name, sampling, budget, None, 40960, name)
@@ -114,7 +114,7 @@ class Engine:
     patch: str | None = None
     ready_at: float = 0.0
     """When it can begin draws: after its swap."""
-    waiting: deque[tuple[Slice, int]] = field(default_factory=deque)
+    waiting: deque[tuple[ShardNumbers, int]] = field(default_factory=deque)
     active: int = 0
     open: dict[str, int] = field(default_factory=dict)
     """Task id -> draws of it that are not reported."""
@@ -163,8 +163,8 @@ class VirtualFleet:
                 self._happen(at, *what)
             else:
                 self._tell(at, what)
-        tally = self._core.state.tally
-        return Outcome(at, self.last_commit, self.swaps, self.starts, tally.committed, self.decisions, self.events)
+        counters = self._core.state.counters
+        return Outcome(at, self.last_commit, self.swaps, self.starts, counters.committed, self.decisions, self.events)
 
     def _later(self, at: float, what: object) -> None:
         heapq.heappush(self._heap, (at, next(self._ids), what))
@@ -184,37 +184,37 @@ class VirtualFleet:
                 if role is Role.ENGINE:
                     self._engines[worker] = Engine()
                 takes = self._speeds.start if role is Role.ENGINE else 1.0
-                self._later(now + takes, WorkerReady(worker, Facts(worker, "host", 1)))
-            case Assign(worker, Slice() as one):
+                self._later(now + takes, WorkerReady(worker, WorkerInfo(worker, "host", 1)))
+            case Assign(worker, ShardNumbers() as one):
                 self._take(now, worker, one)
             case Assign(worker, PruneTask() as task):
                 takes = self._speeds.record if task.spec.method == "dense" else self._speeds.prune
                 at = now + takes
                 self._later(at, Reported(worker, PatchMade(task.task_id, task.patch_id, 0.2, takes)))
-                self._later(at, Reported(worker, Ended(task.task_id)))
+                self._later(at, Reported(worker, TaskEnded(task.task_id)))
             case Assign(worker, GradeTask() as task):
                 self._later(now + 2.0, Reported(worker, Graded(task.task_id, task.context_id, 1)))
-                self._later(now + 2.0, Reported(worker, Ended(task.task_id)))
+                self._later(now + 2.0, Reported(worker, TaskEnded(task.task_id)))
             case Retire(worker):
                 self._later(now, WorkerLost(worker, Failure("retired", "closed as asked")))
-            case Recount(wanted):
-                self._later(now, Recounted(wanted.task_id, frozenset(wanted.numbers)))
-            case Discard(worker, failure):
+            case FindMissing(wanted):
+                self._later(now, MissingFound(wanted.task_id, frozenset(wanted.numbers)))
+            case Kill(worker, failure):
                 raise AssertionError(f"{worker} was discarded in a healthy fleet: {failure}")
 
-    def _take(self, now: float, worker: str, one: Slice) -> None:
+    def _take(self, now: float, worker: str, one: ShardNumbers) -> None:
         engine, patch = self._engines[worker], self._patch[one.context_id]
         if engine.patch != patch:
             assert not engine.active, "weights were swapped under draws"
             engine.patch, engine.ready_at = patch, now + self._speeds.swap
             self.swaps += 1
-            self._later(engine.ready_at, Reported(worker, Swapped(one.task_id, patch, self._speeds.swap, 0.0)))
+            self._later(engine.ready_at, Reported(worker, WeightsLoaded(one.task_id, patch, self._speeds.swap, 0.0)))
         engine.open[one.task_id] = len(one.numbers)
         engine.waiting.extend((one, number) for number in one.numbers)
         engine.asked = False
         self._later(max(now, engine.ready_at), ("fill", worker))
 
-    def _happen(self, now: float, what: str, worker: str, one: Slice | None = None, number: int = 0) -> None:
+    def _happen(self, now: float, what: str, worker: str, one: ShardNumbers | None = None, number: int = 0) -> None:
         engine = self._engines[worker]
         if what == "commit":
             self._commit(now, worker, engine)
@@ -237,7 +237,7 @@ class VirtualFleet:
             self._later(now + seconds, ("finish", worker, taken, number))
         if len(engine.waiting) < self._speeds.slots // 2 and not engine.asked and engine.open:
             engine.asked = True
-            self._tell(now, Reported(worker, Hungry(next(reversed(engine.open)))))
+            self._tell(now, Reported(worker, WantsMore(next(reversed(engine.open)))))
 
     def _commit(self, now: float, worker: str, engine: Engine) -> None:
         engine.commit_due = False
@@ -249,9 +249,9 @@ class VirtualFleet:
             self._tell(now, Reported(worker, Committed(task_id, numbers, tokens, sum(tokens), 0, 0, 0)))
             if not engine.open[task_id]:
                 del engine.open[task_id]
-                self._tell(now, Reported(worker, Ended(task_id)))
+                self._tell(now, Reported(worker, TaskEnded(task_id)))
 
-    def _length(self, one: Slice, number: int) -> int:
+    def _length(self, one: ShardNumbers, number: int) -> int:
         question, seed = divmod(number, SEEDS)
         return self._lengths[question][self._order[one.context_id] * SEEDS + seed]
 

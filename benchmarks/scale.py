@@ -22,11 +22,11 @@ import yaml
 from benchmarks.fleet import Speeds, VirtualFleet, lengths, lower_bound, paper_core
 from eval.spec import BudgetSpec, SamplingSpec
 from orchestrator.scheduler.core import Core
-from orchestrator.scheduler.events import Assign, Reported, Slice, StartWorker, Tick, WorkerReady
-from orchestrator.scheduler.lengths import Lengths
-from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.scheduler.events import Assign, Reported, ShardNumbers, StartWorker, Tick, WorkerReady
+from orchestrator.scheduler.lengths import LengthEstimator
+from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
 from pruning.spec import PruneSpec
-from workers.messages import Committed, Context, Facts, Heartbeat, PruneTask, Shape
+from workers.messages import Committed, Context, Heartbeat, PruneTask, Shape, WorkerInfo
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "examples" / "tiny"
@@ -64,11 +64,11 @@ def pace() -> None:
     """Events per second that the core handles, with 1,000 engines at work."""
     core = paper_core(1000, made=True)
     now = 1.0
-    busy: list[tuple[str, Slice]] = []
+    busy: list[tuple[str, ShardNumbers]] = []
     todo = core.handle(Tick(), now)
     while todo:
-        events = [WorkerReady(c.worker, Facts(c.worker, "host", 1)) for c in todo if isinstance(c, StartWorker)]
-        busy += [(c.worker, c.task) for c in todo if isinstance(c, Assign) and isinstance(c.task, Slice)]
+        events = [WorkerReady(c.worker, WorkerInfo(c.worker, "host", 1)) for c in todo if isinstance(c, StartWorker)]
+        busy += [(c.worker, c.task) for c in todo if isinstance(c, Assign) and isinstance(c.task, ShardNumbers)]
         todo = [command for event in events for command in core.handle(event, now)]
     events = [
         event
@@ -105,16 +105,16 @@ def memory() -> None:
         core = _core(draws)
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        print(f"memory: a core that owes {core.state.tally.owed:>12,} draws holds {held / 1e6:.2f} MB")
+        print(f"memory: a core that owes {core.state.counters.owed:>12,} draws holds {held / 1e6:.2f} MB")
 
 
 def _core(draws: int) -> Core:
-    questions = Lengths(["benchmark"] * 768)
+    questions = LengthEstimator(["benchmark"] * 768)
     sampling, budget = SamplingSpec(1.0, seeds=()), BudgetSpec("native-strict", answer_tokens=512)
     patches, contexts = [], []
     for number in range(30):
         name, shape = f"v{number}", Shape("model", 28, "bfloat16")
-        patches.append(PatchWork(PruneTask(name, "model", PruneSpec("dense"), name, {}), Patched.OWED))
+        patches.append(PatchWork(PruneTask(name, "model", PruneSpec("dense"), name, {}), PatchState.OWED))
         context = Context(name, "answers", shape, name, sampling, budget, None, 40960, name)
         work = ContextWork(context, (), number, questions, draws // 768, 8192, fresh=range(draws))
         contexts.append(work)

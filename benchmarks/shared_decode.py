@@ -22,14 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; sp
 from eval.draws import Ask, Completion, answer_for
 from eval.spec import SamplingSpec
 from orchestrator.grid.parse import Grid, read_grid
-from orchestrator.plan.plan import Holdings, Plan, make_plan
-from orchestrator.plan.resolve import PlannedVariant, survey
+from orchestrator.plan.plan import Plan, StoredState, make_plan
+from orchestrator.plan.resolve import ResolvedVariant, resolve_grid
 from orchestrator.store.store import Store
 from pruning.prune import prune
 from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineSettings, Finished, Proof
 from workers.eval_worker import EvalWorker
-from workers.evaluation import Pace
+from workers.evaluation import FeedSettings
 from workers.inbox import Inbox
 from workers.messages import Context, Item, Shard
 from workers.recipes import start_vllm
@@ -84,15 +84,15 @@ class Cost:
     """The token ids of each."""
 
 
-def decode(engine: Engine, plan: Plan, variant: PlannedVariant, patches: Store, most: int | None = None) -> Cost:
+def decode(engine: Engine, plan: Plan, variant: ResolvedVariant, patches: Store, most: int | None = None) -> Cost:
     """Make the draws of one variant (the first `most` of each context) into a store of their own."""
     meter = Meter(engine)
     answers: dict[AnswerName, tuple[int, ...]] = {}
-    runtime = plan.survey.grid.runtime
+    runtime = plan.resolved.grid.runtime
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         store.publish_patch(patches.fetch_patch(variant.patch_id, Path(folder)), variant.patch_id)
-        pace = Pace(runtime.in_flight, runtime.commit_seconds)
+        pace = FeedSettings(runtime.in_flight, runtime.commit_seconds)
         worker = EvalWorker("engine", meter, store, Path(variant.model_path), Path(folder), pace)
         for owed in plan.contexts:
             if owed.variant.patch_id != variant.patch_id:
@@ -118,13 +118,13 @@ def served(store: Store, context: Context, items: Sequence[Item]) -> dict[Answer
 
 def owed_by(grid: Grid, apart: bool) -> Plan:
     """What `grid` owes to an empty store when its limits are decoded together, or apart."""
-    return make_plan(survey(replace(grid, budget=replace(grid.budget, independent_limits=apart))), Holdings())
+    return make_plan(resolve_grid(replace(grid, budget=replace(grid.budget, independent_limits=apart))), StoredState())
 
 
 def compare(grid: Grid) -> dict[str, tuple[Cost, Cost]]:
     """Variant -> (shared, independent)."""
     plans = {apart: owed_by(grid, apart) for apart in (False, True)}
-    variants = plans[False].survey.variants
+    variants = plans[False].resolved.variants
     shapes = {owed.decoding.context.shape for owed in plans[False].contexts}
     if len(shapes) > 1:
         raise SystemExit(f"{grid.source.name}: its variants have {len(shapes)} shapes; this runs one engine of one")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from orchestrator.grid.parse import read_grid
-from orchestrator.plan.resolve import survey
+from orchestrator.plan.resolve import resolve_grid
 from orchestrator.results.cells import read_results
 from orchestrator.store.store import Store, load_draws
 from pruning.patch.patch import export
@@ -38,9 +38,9 @@ def main() -> None:
         command = [sys.executable, "-m", "orchestrator.sweep", str(GRID), "--store", str(store)]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ours = time.monotonic() - began
-        surveyed = survey(grid)
+        resolved = resolve_grid(grid)
         opened = Store.open(str(store))
-        results = read_results(opened, surveyed)
+        results = read_results(opened, resolved)
         draws = load_draws(opened, ["trace_ids", "answers"])
         answers = pc.list_flatten(draws["answers"])
         our_tokens = sum(len(ids) for ids in draws["trace_ids"].to_pylist()) + sum(
@@ -51,7 +51,7 @@ def main() -> None:
         limits = [int(x) for x in options.limits.split(",")] if options.limits else list(grid.token_limits)
         loop = loop_tokens = 0.0
         differences: list[float] = []
-        for variant in surveyed.variants:
+        for variant in resolved.variants:
             checkpoint = Path(scratch, variant.patch_id)
             began = time.monotonic()
             export(variant.model_path, opened.fetch_patch(variant.patch_id, Path(scratch)), checkpoint)

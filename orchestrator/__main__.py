@@ -12,8 +12,8 @@ from orchestrator.cli import COMPLETE, INCOMPLETE, grid_argument, open_store, ru
 from orchestrator.console import say
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
-from orchestrator.plan.resolve import Survey, survey
-from orchestrator.plan.stored import read_holdings
+from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
+from orchestrator.plan.stored import read_stored
 from orchestrator.store.store import Store
 
 
@@ -48,9 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(lambda: verb(options))
 
 
-def _look(options: argparse.Namespace) -> tuple[Store, Survey]:
+def _look(options: argparse.Namespace) -> tuple[Store, ResolvedGrid]:
     grid = read_grid(Path(options.grid))
-    return open_store(grid, options.store), survey(grid)
+    return open_store(grid, options.store), resolve_grid(grid)
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -65,11 +65,11 @@ def show_plan(options: argparse.Namespace) -> int:
     from orchestrator.plan.as_json import plan_json
     from orchestrator.plan.as_text import plan_text
     from orchestrator.plan.cost import cost
-    from orchestrator.plan.throughput import read_experience
+    from orchestrator.plan.throughput import read_rates
 
-    store, surveyed = _look(options)
-    plan = make_plan(surveyed, read_holdings(store, surveyed))
-    costs = cost(plan, read_experience(store, surveyed))
+    store, resolved = _look(options)
+    plan = make_plan(resolved, read_stored(store, resolved))
+    costs = cost(plan, read_rates(store, resolved))
     print((plan_json if options.json else plan_text)(plan, costs, store.uri))
     return COMPLETE
 
@@ -105,9 +105,9 @@ def write_report(options: argparse.Namespace) -> int:
     from orchestrator.results import report
     from orchestrator.results.cells import read_results
 
-    store, surveyed = _look(options)
-    results = read_results(store, surveyed)
-    default = Path(store.root if store.local else ".", "reports", surveyed.grid.name)
+    store, resolved = _look(options)
+    results = read_results(store, resolved)
+    default = Path(store.root if store.local else ".", "reports", resolved.grid.name)
     for file in report.write_report(results, Path(options.output or default)):
         say(f"wrote {file}")
     return COMPLETE if results.complete else INCOMPLETE
@@ -127,7 +127,7 @@ def grade_again(options: argparse.Namespace) -> int:
 
     grid = read_grid(Path(options.grid))
     grader = choose_grader(grid, options.grader)
-    done = regrade(open_store(grid, options.store), survey(grid), grader)
+    done = regrade(open_store(grid, options.store), resolve_grid(grid), grader)
     print("\n".join(done.lines()))
     return COMPLETE
 

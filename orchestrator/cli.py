@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.console import say
-from orchestrator.grid.errors import GridError
+from orchestrator.grid.errors import InputError
 from orchestrator.grid.parse import Grid
 from orchestrator.store.store import Store, StoreError
 
@@ -31,7 +31,7 @@ def run_command(command: Callable[[], int]) -> int:
     """Run a verb; bad input is one message on standard error and status 2."""
     try:
         return command()
-    except (GridError, StoreError) as error:
+    except (InputError, StoreError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return BAD_INPUT

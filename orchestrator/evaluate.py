@@ -39,7 +39,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     grid = parse_grid(Source("command line", grid_value(options), {}))
     store = Store.open(options.output)
-    surveyed, plan = prepare(grid, store)
+    resolved, plan = prepare(grid, store)
     if plan.nothing_owed:
         say(f"nothing is owed; all {plan.draws_held} draws are in {store.uri}")
     else:
@@ -47,11 +47,11 @@ def evaluate(options: argparse.Namespace) -> int:
         core = make_core(plan, store, grid.runtime, backend.devices())
         with (
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
-            show_progress(plan.survey.labels) as progress,
+            show_progress(plan.resolved.labels) as progress,
         ):
             Driver(core, plan, backend, store, Path(scratch), [progress]).run()
         backend.close()
-    results = read_results(store, surveyed)
+    results = read_results(store, resolved)
     print(json.dumps(summary(results)) if options.json else final_table(results))
     return COMPLETE if results.complete else INCOMPLETE
 
@@ -79,7 +79,7 @@ def grid_value(options: argparse.Namespace) -> dict[str, Any]:
 def summary(results: Results) -> dict[str, Any]:
     """What --json prints."""
     return {
-        "model": results.survey.variants[0].model_path,
+        "model": results.resolved.variants[0].model_path,
         "complete": results.complete,
         "cells": [cell_summary(cell) for cell in results.cells],
     }

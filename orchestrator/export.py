@@ -17,26 +17,27 @@ from eval.budget import start
 from eval.draws import DrawJob, PriorTrace
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules
-from orchestrator.grid.errors import GridError, nearest
-from orchestrator.plan.resolve import PlannedVariant, Question, Survey
+from eval.spec import nearest
+from orchestrator.grid.errors import InputError
+from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store, StoreError
 from workers.draw_rows import COLUMNS, Joined, join_rows
 
 
-def write_traces(store: Store, survey: Survey, variant: str, limit: int | None, output: Path) -> int:
+def write_traces(store: Store, resolved: ResolvedGrid, variant: str, limit: int | None, output: Path) -> int:
     """Write the traces of the variant called `variant`, cut to `limit` thinking tokens, and say how many they were.
 
-    The file appears whole or not at all. Raises GridError for a variant that the grid does not name, or names twice,
+    The file appears whole or not at all. Raises InputError for a variant that the grid does not name, or names twice,
     and for a limit or an output that cannot be; StoreError if the store holds no trace of it.
     """
     if limit is not None and limit < 1:
-        raise GridError(f"--limit {limit}: a limit counts thinking tokens; give at least 1, or leave it out")
-    chosen = choose_variant(survey, variant)
-    lines = [json.dumps(row) + "\n" for row in traces(store, survey, chosen, limit)]
+        raise InputError(f"--limit {limit}: a limit counts thinking tokens; give at least 1, or leave it out")
+    chosen = choose_variant(resolved, variant)
+    lines = [json.dumps(row) + "\n" for row in traces(store, resolved, chosen, limit)]
     if not lines:
         raise StoreError(
-            f"store {store.uri} holds no traces of {_full_name(chosen)!r} of {survey.grid.source.name}; run "
-            f"`python -m orchestrator.sweep {survey.grid.source.name}` first, or name another --store"
+            f"store {store.uri} holds no traces of {_full_name(chosen)!r} of {resolved.grid.source.name}; run "
+            f"`python -m orchestrator.sweep {resolved.grid.source.name}` first, or name another --store"
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -45,28 +46,30 @@ def write_traces(store: Store, survey: Survey, variant: str, limit: int | None, 
             whole.write_text("".join(lines), encoding="utf-8")
             os.replace(whole, output)
     except OSError as error:
-        raise GridError(f"--output {output}: cannot be written ({error}); give a file in a folder that can") from error
+        raise InputError(f"--output {output}: cannot be written ({error}); give a file in a folder that can") from error
     return len(lines)
 
 
-def choose_variant(survey: Survey, name: str) -> PlannedVariant:
-    """The variant whose label, or `model: label`, is `name`. Raises GridError if that is none or several."""
-    found = [v for v in survey.variants if name in (v.label, _full_name(v))]
+def choose_variant(resolved: ResolvedGrid, name: str) -> ResolvedVariant:
+    """The variant whose label, or `model: label`, is `name`. Raises InputError if that is none or several."""
+    found = [v for v in resolved.variants if name in (v.label, _full_name(v))]
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(repr(_full_name(variant)) for variant in found)
-        raise GridError(
+        raise InputError(
             f"--variant {name!r}: several models have it, and their token ids do not mix; name one of {names}"
         )
-    labels = [variant.label for variant in survey.variants]
-    raise GridError(
-        f"--variant {name!r}: {survey.grid.source.name} has no such variant{nearest(name, labels)} "
+    labels = [variant.label for variant in resolved.variants]
+    raise InputError(
+        f"--variant {name!r}: {resolved.grid.source.name} has no such variant.{nearest(name, labels)} "
         f"Its variants are {', '.join(dict.fromkeys(labels))}"
     )
 
 
-def traces(store: Store, survey: Survey, variant: PlannedVariant, limit: int | None = None) -> Iterator[dict[str, Any]]:
+def traces(
+    store: Store, resolved: ResolvedGrid, variant: ResolvedVariant, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of the export, in the grid's order of problems and seeds."""
     # With limits decoded apart, the traces of the largest limit reach furthest.
     decoding = max(variant.decodings, key=lambda one: max(one.limits))
@@ -79,7 +82,7 @@ def traces(store: Store, survey: Survey, variant: PlannedVariant, limit: int | N
     for question in variant.questions:
         questions.setdefault(question.gold.prompt_id, question)
     for prompt_id, question in questions.items():
-        for seed in survey.grid.sampling.seeds:
+        for seed in resolved.grid.sampling.seeds:
             if (draw := draws.get((prompt_id, seed))) is not None:
                 token_ids = _own_tokens(rules, question, seed, draw, limit or len(draw.trace.token_ids))
                 yield {
@@ -103,5 +106,5 @@ def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit
     return question.prompt_ids + opening + trace[:limit]
 
 
-def _full_name(variant: PlannedVariant) -> str:
+def _full_name(variant: ResolvedVariant) -> str:
     return variant.full_label

@@ -4,8 +4,8 @@ A name is the hash of a payload, and a payload is made of content: digests of we
 settings that change an answer. Never of paths, hardware, file names or the way a grid was written. Payloads are kept
 beside the results, so that `explain` can say why two names differ.
 
-Every field of every spec is declared IDENTITY or RUNTIME in `ROLES`; a test fails for one that is neither, and frozen
-test vectors fail if a name changes. A change of meaning is a new `VERSION`, never an edited vector.
+Every field of every spec is declared IDENTITY or RUNTIME in `FIELD_ROLES`; a test fails for one that is neither, and
+frozen test vectors fail if a name changes. A change of meaning is a new `VERSION`, never an edited vector.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ DIGITS = 20
 """Hex digits of a name: 80 bits, so that a million names collide with a chance below 1e-12."""
 
 
-class Role(StrEnum):
+class FieldRole(StrEnum):
     IDENTITY = "identity"
     RUNTIME = "runtime"
     """Cannot change an answer, or is a label, or is covered by content: a path by the digest of what it leads to."""
 
 
-_I, _R = Role.IDENTITY, Role.RUNTIME
+_I, _R = FieldRole.IDENTITY, FieldRole.RUNTIME
 
-ROLES: dict[str, dict[str, Role]] = {
+FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
     "SamplingSpec": dict(temperature=_I, top_p=_I, top_k=_I, min_p=_I, seeds=_I),
     "BudgetSpec": dict(mode=_I, answer_tokens=_I, wait=_I, wait_text=_I, independent_limits=_I),
     "PromptSpec": dict(preset=_R, template=_R, system=_R),  # the rendered prompt's ids are the identity

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from eval.grading import Grade, check_grader, grader_id
 from orchestrator.console import say
-from orchestrator.grid.errors import GridError
+from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import Runtime
 from orchestrator.grid.parse import Grid
-from orchestrator.grid.validation import At
-from orchestrator.plan.resolve import Survey
+from orchestrator.grid.validation import located
+from orchestrator.plan.resolve import ResolvedGrid
 from orchestrator.store.store import Store, StoreError
 from workers.grade_rows import GradeKey, ungraded, verdicts
 from workers.grade_worker import GradeWorker
 from workers.inbox import Inbox
-from workers.messages import Failed, Gold, Graded, GradeTask
+from workers.messages import Gold, Graded, GradeTask, TaskFailed
 
 Judged = Mapping[tuple[str, GradeKey], Grade]
 """(context id, answer and gold within it) -> what a grader says of it."""
@@ -58,32 +58,32 @@ class Regraded:
 
 
 def choose_grader(grid: Grid, name: str | None) -> str:
-    """The grader called `name`, or the grid's own. Raises GridError with the nearest name if there is none such."""
-    with At(grid.source, ("runtime", "grader")):
+    """The grader called `name`, or the grid's own. Raises InputError with the nearest name if there is none such."""
+    with located(grid.source, ("runtime", "grader")):
         check_grader(grid.runtime.grader)
     if name is None:
         return grid.runtime.grader
     try:
         check_grader(name)
     except ValueError as error:
-        raise GridError(f"--grader: {error}") from None
+        raise InputError(f"--grader: {error}") from None
     return name
 
 
-def regrade(store: Store, survey: Survey, grader: str) -> Regraded:
-    """Grade what `store` holds of `survey`'s answers and `grader` has not judged.
+def regrade(store: Store, resolved: ResolvedGrid, grader: str) -> Regraded:
+    """Grade what `store` holds of `resolved`'s answers and `grader` has not judged.
 
     Raises StoreError if the store holds no answer of the grid at all, or cannot be written.
     """
-    reference = survey.grid.runtime.grader
-    tasks = _tasks(store, survey)
+    reference = resolved.grid.runtime.grader
+    tasks = _tasks(store, resolved)
     if not tasks:
         raise StoreError(
-            f"store {store.uri} holds no answers of {survey.grid.source.name}, so there is nothing to grade; "
-            f"run `python -m orchestrator.sweep {survey.grid.source.name}` first, or name another --store"
+            f"store {store.uri} holds no answers of {resolved.grid.source.name}, so there is nothing to grade; "
+            f"run `python -m orchestrator.sweep {resolved.grid.source.name}` first, or name another --store"
         )
     owed = [task for task in tasks if ungraded(store, task, grader_id(grader))]
-    graded = _grade(store, owed, grader, survey.grid.runtime) if owed else 0
+    graded = _grade(store, owed, grader, resolved.grid.runtime) if owed else 0
     judged = _judged(store, tasks, grader)
     others = _judged(store, tasks, reference) if reference != grader else {}
     both = [
@@ -102,11 +102,11 @@ def regrade(store: Store, survey: Survey, grader: str) -> Regraded:
     )
 
 
-def _tasks(store: Store, survey: Survey) -> list[GradeTask]:
+def _tasks(store: Store, resolved: ResolvedGrid) -> list[GradeTask]:
     """One per context that the store has draws of. Variants of two entries that share a context share its task."""
     present = store.contexts("draws")
     golds: dict[tuple[str, str], dict[Gold, None]] = {}
-    for variant in survey.variants:
+    for variant in resolved.variants:
         for decoding in variant.decodings:
             context = decoding.context
             if context.context_id in present:
@@ -125,7 +125,7 @@ def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runti
                     case Graded(answers=answers):
                         graded += answers
                         say(f"{grader}: {answers} answers of context {number} of {len(tasks)} graded and committed")
-                    case Failed(failure=failure):
+                    case TaskFailed(failure=failure):
                         raise StoreError(f"{failure.cause}; the grades of the contexts before it are committed")
     finally:
         worker.close()

@@ -17,12 +17,12 @@ from orchestrator.driver.tracking_thread import TrackingThread
 from orchestrator.grid.parse import Grid, read_grid
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.plan.prepare import prepare
-from orchestrator.plan.resolve import Survey
-from orchestrator.plan.stored import read_holdings
+from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.stored import read_stored
 from orchestrator.results.cells import Results, read_results
 from orchestrator.results.table import final_table
 from orchestrator.store.compaction import compact_finished
-from orchestrator.store.lease import BEAT_SECONDS, Displaced, Place, hold_lease
+from orchestrator.store.lease import BEAT_SECONDS, Displaced, Lease, hold_lease
 from orchestrator.store.store import Store, StoreError
 from workers.recipes import StartEngine, start_vllm
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sweep(grid_path: Path, store_uri: str | None = None) -> int:
-    """Run or resume the sweep of `grid_path`. Raises GridError or StoreError before anything is started."""
+    """Run or resume the sweep of `grid_path`. Raises InputError or StoreError before anything is started."""
     grid = read_grid(grid_path)
     return run(grid, open_store(grid, store_uri))
 
@@ -42,23 +42,23 @@ def sweep(grid_path: Path, store_uri: str | None = None) -> int:
 def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_seconds: float = BEAT_SECONDS) -> int:
     """Run or resume `grid` into `store` on engines that `start_engine` starts. Returns the exit status.
 
-    Raises GridError or StoreError, SweepHeld among them, before anything is started; afterwards a store that fails
+    Raises InputError or StoreError, SweepHeld among them, before anything is started; afterwards a store that fails
     leaves the sweep incomplete.
     """
-    surveyed, plan = prepare(grid, store)
+    resolved, plan = prepare(grid, store)
     if plan.nothing_owed:
         say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
-        return conclude(grid, store, read_results(store, surveyed), "done")
+        return conclude(grid, store, read_results(store, resolved), "done")
     displaced: SimpleQueue[str] = SimpleQueue()
     with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as place:
         try:
-            with TrackingThread(store, surveyed, say) as tracking:
+            with TrackingThread(store, resolved, say) as tracking:
                 reason = drive(plan, store, start_engine, place, displaced, tracking)
                 if reason != "done":
                     tracking.stop()
                 elif tracking.finish():
-                    track_to_the_end(store, surveyed)
-            results = read_results(store, surveyed)
+                    track_to_the_end(store, resolved)
+            results = read_results(store, resolved)
             if results.complete:
                 tidy(store, [owed.decoding.context.context_id for owed in plan.contexts])
         except StoreError as error:
@@ -92,7 +92,7 @@ def drive(
     plan: Plan,
     store: Store,
     start_engine: StartEngine,
-    place: Place,
+    place: Lease,
     displaced: "SimpleQueue[str]",
     tracking: TrackingThread,
 ) -> str:
@@ -102,7 +102,7 @@ def drive(
     from orchestrator.driver.make_core import make_core
     from orchestrator.driver.observer import Observer
 
-    grid = plan.survey.grid
+    grid = plan.resolved.grid
     say(
         f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, "
         f"{plan.draws_held} draws are held; starting Ray"
@@ -110,7 +110,7 @@ def drive(
     backend = RayBackend.connect(place)
     try:
         # Once more: an engine that outlived a killed driver may have committed while Ray started.
-        plan = make_plan(plan.survey, read_holdings(store, plan.survey))
+        plan = make_plan(plan.resolved, read_stored(store, plan.resolved))
         devices = backend.devices()
         if devices.nodes > 1 and store.local:
             say(
@@ -120,7 +120,7 @@ def drive(
         say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} node{'s' * (devices.nodes != 1)}")
         with (
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
-            show_progress(plan.survey.labels) as progress,
+            show_progress(plan.resolved.labels) as progress,
         ):
             views: list[Observer] = [progress, tracking]
             reason = Driver(core, plan, backend, store, Path(scratch), views, start_engine, displaced).run()
@@ -141,12 +141,12 @@ def tidy(store: Store, context_ids: Iterable[str]) -> None:
         )
 
 
-def track_to_the_end(store: Store, surveyed: Survey) -> None:
+def track_to_the_end(store: Store, resolved: ResolvedGrid) -> None:
     """Bring MLflow up to date once more. The sweep is done either way: an unreachable server is only said."""
     from orchestrator.results.tracking import sync
 
     try:
-        uri = sync(store, surveyed)
+        uri = sync(store, resolved)
     except Exception as error:  # a view: whatever its database throws (sqlalchemy's own, too), the sweep is done
         say(f"MLflow is not up to date ({type(error).__name__}: {str(error)[:200]}); `sync` writes it later")
     else:

@@ -11,12 +11,12 @@ from pathlib import Path
 from eval.draws import Draw
 from eval.prompts import ChatTokenizer
 from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
-from workers.evaluation import Evaluation, Pace
+from workers.evaluation import Evaluation, FeedSettings
 from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Context, Facts, Failed, Item, Report, Shard, Swapped, Task
-from workers.store import Sink, StoreUnavailable
-from workers.store_retry import insist
+from workers.messages import Context, Item, Report, Shard, Task, TaskFailed, WeightsLoaded, WorkerInfo
+from workers.store import StoreUnavailable, WorkerStore
+from workers.store_retry import retry_while_unavailable
 from workers.tables import DrawRow
 from workers.worker import WorkerFault
 
@@ -28,10 +28,10 @@ class EvalWorker:
         self,
         name: str,
         engine: Engine,
-        store: Sink,
+        store: WorkerStore,
         base: Path,
         cache: Path,
-        pace: Pace,
+        pace: FeedSettings,
         log: str = "",
     ) -> None:
         """Evaluate on `engine`, which was started for variants of `base`."""
@@ -43,8 +43,8 @@ class EvalWorker:
         self._holds: tuple[str, Proof] | None = None
         self._settings = json.dumps(dict(sorted(self._engine.settings().items())))
 
-    def facts(self) -> Facts:
-        return Facts(self._name, socket.gethostname(), os.getpid(), self._log, dict(self._engine.settings()))
+    def facts(self) -> WorkerInfo:
+        return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log, dict(self._engine.settings()))
 
     def close(self) -> None:
         self._engine.close()
@@ -52,7 +52,7 @@ class EvalWorker:
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Evaluate a shard, and with it every shard of the same variant that comes in while it runs.
 
-        Reports `Swapped`, and what `Evaluation` reports. Raises `WorkerFault` if the engine is at fault.
+        Reports `WeightsLoaded`, and what `Evaluation` reports. Raises `WorkerFault` if the engine is at fault.
         """
         assert isinstance(task, Shard)
         try:
@@ -62,9 +62,9 @@ class EvalWorker:
             raise WorkerFault(self._with_log(fault.failure)) from fault
         except VariantFault as fault:
             self._holds = None
-            yield Failed(task.task_id, self._with_log(fault.failure))
+            yield TaskFailed(task.task_id, self._with_log(fault.failure))
         except StoreUnavailable as error:  # before any draw was begun: the patch or the stored traces
-            yield Failed(task.task_id, Failure("store", str(error), self._log))
+            yield TaskFailed(task.task_id, Failure("store", str(error), self._log))
 
     def _swap(self, shard: Shard, inbox: Inbox) -> Iterator[Report]:
         patch_id = shard.context.patch_id
@@ -72,9 +72,9 @@ class EvalWorker:
             return
         began = time.monotonic()
         load = partial(self._load, patch_id)
-        proof = yield from insist(shard.task_id, load, inbox, self._pace.store_seconds)
+        proof = yield from retry_while_unavailable(shard.task_id, load, inbox, self._pace.store_seconds)
         self._holds = (patch_id, proof)
-        yield Swapped(shard.task_id, patch_id, time.monotonic() - began, proof.canary_error)
+        yield WeightsLoaded(shard.task_id, patch_id, time.monotonic() - began, proof.canary_error)
 
     def _load(self, patch_id: str) -> Proof:
         folder = self._store.fetch_patch(patch_id, self._cache)

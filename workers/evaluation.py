@@ -2,8 +2,8 @@
 
 A bounded number of draws is in flight and there is no batch barrier. Each draw's next ask is sent the moment its last
 completion arrives, so forced answers run while their trace's blocks are still in the prefix cache; and when fewer draws
-wait than will soon be begun, the driver is asked for more of the same variant (`Hungry`), so that the end of a shard is
-not felt. A draw is committed with all its answers or not at all.
+wait than will soon be begun, the driver is asked for more of the same variant (`WantsMore`), so that the engine
+never idles between shards. A draw is committed with all its answers or not at all.
 
 When the store cannot be written, finished draws are kept, nothing new is begun, and it is tried again for a while.
 """
@@ -26,25 +26,25 @@ from workers.inbox import Inbox
 from workers.messages import (
     Committed,
     Context,
-    Ended,
-    Failed,
     Heartbeat,
-    Hungry,
     Item,
     Rejected,
     Report,
     Shard,
-    Troubled,
+    StoreBlocked,
+    TaskEnded,
+    TaskFailed,
+    WantsMore,
 )
-from workers.store import Sink, StoreUnavailable
-from workers.store_retry import insist, next_pause
+from workers.store import StoreUnavailable, WorkerStore
+from workers.store_retry import next_pause, retry_while_unavailable
 from workers.tables import DrawRow
 
 MakeRow = Callable[[Context, Item, Draw], DrawRow]
 
 
 @dataclass(frozen=True)
-class Pace:
+class FeedSettings:
     """How draws are fed and committed; changes speed and what a crash can cost, never an answer."""
 
     in_flight: int = 128
@@ -78,7 +78,7 @@ class Evaluation:
     """One variant's draws. Construct it when the engine holds the variant's weights, and call `run` once."""
 
     def __init__(
-        self, engine: Engine, store: Sink, codec: ChatTokenizer, pace: Pace, inbox: Inbox, row: MakeRow
+        self, engine: Engine, store: WorkerStore, codec: ChatTokenizer, pace: FeedSettings, inbox: Inbox, row: MakeRow
     ) -> None:
         self._engine, self._store, self._codec, self._pace, self._inbox = engine, store, codec, pace, inbox
         self._row = row
@@ -102,7 +102,9 @@ class Evaluation:
         """Make the draws of `shard` and of what follows it. When the engine fails, what was finished is committed."""
         self._patch_id = shard.context.patch_id
         read = partial(_with_priors, self._store, shard)
-        self._accept(shard, (yield from insist(shard.task_id, read, self._inbox, self._pace.store_seconds)))
+        self._accept(
+            shard, (yield from retry_while_unavailable(shard.task_id, read, self._inbox, self._pace.store_seconds))
+        )
         try:
             while self._coming or self._waiting or self._active or self._rows:
                 if self._inbox.closed:
@@ -113,12 +115,12 @@ class Evaluation:
                 yield from self._report()
                 if self._trouble is not None and self._out_of_patience(self._trouble[0]):
                     self._abandon()
-                    yield from [Failed(task_id, self._trouble[1]) for task_id in self._unsettled]
+                    yield from [TaskFailed(task_id, self._trouble[1]) for task_id in self._unsettled]
                     return
         except EngineFault:
             yield from self._commit()
             raise
-        yield from [Ended(task_id) for task_id in self._unsettled]
+        yield from [TaskEnded(task_id) for task_id in self._unsettled]
 
     def _out_of_patience(self, since: float) -> bool:
         return self._inbox.closed or time.monotonic() - since > self._pace.store_seconds
@@ -153,7 +155,7 @@ class Evaluation:
             yield from self._read_priors(self._coming)
         elif not self._asked:
             self._asked = True
-            yield Hungry(next(reversed(self._unsettled)))
+            yield WantsMore(next(reversed(self._unsettled)))
 
     def _read_priors(self, coming: _Coming) -> Iterator[Report]:
         """Accept the shard that comes, or try again later while the store refuses; draws in flight go on meanwhile."""
@@ -169,11 +171,11 @@ class Evaluation:
             if self._out_of_patience(coming.since):
                 self._coming, self._asked = None, False
                 del self._unsettled[shard.task_id]
-                yield Failed(shard.task_id, failure)
+                yield TaskFailed(shard.task_id, failure)
                 return
             coming.pause = next_pause(coming.pause)
             coming.again_at = time.monotonic() + coming.pause
-            yield Troubled(shard.task_id, failure)
+            yield StoreBlocked(shard.task_id, failure)
         else:
             self._coming = None
             self._accept(shard, items)
@@ -253,7 +255,7 @@ class Evaluation:
             except StoreUnavailable as error:
                 since = self._trouble[0] if self._trouble is not None else time.monotonic()
                 self._trouble = (since, Failure("store", str(error)))
-                yield Troubled(entries[0][0].task_id, self._trouble[1])
+                yield StoreBlocked(entries[0][0].task_id, self._trouble[1])
                 return
             self._trouble = None
             done = {id(entry) for entry in entries}
@@ -277,17 +279,17 @@ class Evaluation:
             )
             self._prompt_tokens = self._cached_tokens = 0
 
-    def _end_shards(self) -> Iterator[Ended]:
+    def _end_shards(self) -> Iterator[TaskEnded]:
         """End the shards that are done while others go on; the last one ends with the run."""
         over = [task_id for task_id, left in self._unsettled.items() if not left]
         if len(over) == len(self._unsettled):
             over = over[:-1]
         for task_id in over:
             del self._unsettled[task_id]
-            yield Ended(task_id)
+            yield TaskEnded(task_id)
 
 
-def _with_priors(store: Sink, shard: Shard) -> list[Item]:
+def _with_priors(store: WorkerStore, shard: Shard) -> list[Item]:
     """The shard's items, those that continue a stored trace with that trace."""
     if not any(item.continues for item in shard.items):
         return list(shard.items)

@@ -6,13 +6,13 @@ from typing import Any
 from eval.grading import Grade
 from workers.draw_rows import METADATA, measure_rows
 from workers.messages import Gold, GradeTask
-from workers.store import Sink
+from workers.store import WorkerStore
 
 AnswerKey = tuple[str, int, int]
 """(prompt id, seed, cut) within one context and answer context."""
 
 
-def ungraded(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold]]:
+def ungraded(store: WorkerStore, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold]]:
     """(answer, its gold) for every answer of the context that `grader` has not judged against that gold.
 
     No token and no text is read.

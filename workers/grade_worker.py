@@ -15,9 +15,9 @@ from workers.draw_rows import TEXTS, read_texts
 from workers.failure import Failure
 from workers.grade_rows import AnswerKey, ungraded
 from workers.inbox import Inbox
-from workers.messages import Ended, Facts, Failed, Gold, Graded, GradeTask, Heartbeat, Report, Task
-from workers.store import Sink, StoreError
-from workers.store_retry import insist
+from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
+from workers.store import StoreError, WorkerStore
+from workers.store_retry import retry_while_unavailable
 from workers.tables import GradeRow
 
 CHUNK = 200
@@ -33,7 +33,7 @@ class GradeWorker:
     def __init__(
         self,
         name: str,
-        store: Sink,
+        store: WorkerStore,
         grader: str,
         processes: int,
         seconds: float,
@@ -46,8 +46,8 @@ class GradeWorker:
         self._store_seconds, self._chunk_seconds = store_seconds, chunk_seconds
         self._pool = GraderPool(workers=processes, time_limit=seconds)
 
-    def facts(self) -> Facts:
-        return Facts(self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._grader)})
+    def facts(self) -> WorkerInfo:
+        return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._grader)})
 
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Grade what the store holds of the task's context and has no grade for, until the inbox closes.
@@ -57,17 +57,17 @@ class GradeWorker:
         assert isinstance(task, GradeTask)
         try:
             read = partial(_ungraded_texts, self._store, task, grader_id(self._grader))
-            owed = yield from insist(task.task_id, read, inbox, self._store_seconds)
+            owed = yield from retry_while_unavailable(task.task_id, read, inbox, self._store_seconds)
             while owed and not inbox.closed:
                 rows = yield from self._grade(task, owed[:CHUNK])
                 owed = owed[len(rows) :]
                 commit = partial(self._store.commit_grades, rows)
-                yield from insist(task.task_id, commit, inbox, self._store_seconds)
+                yield from retry_while_unavailable(task.task_id, commit, inbox, self._store_seconds)
                 yield Graded(task.task_id, task.context_id, len(rows))
         except (StoreError, OSError) as error:
-            yield Failed(task.task_id, Failure("store", f"grading {task.context_id}: {error}", self._log))
+            yield TaskFailed(task.task_id, Failure("store", f"grading {task.context_id}: {error}", self._log))
         else:
-            yield Ended(task.task_id)
+            yield TaskEnded(task.task_id)
 
     def _grade(
         self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]
@@ -104,7 +104,7 @@ class GradeWorker:
         self._pool.close()
 
 
-def _ungraded_texts(store: Sink, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
+def _ungraded_texts(store: WorkerStore, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
     """(answer, its gold, its text) for every answer that is `ungraded`."""
     if not (owed := ungraded(store, task, grader)):
         return []

@@ -122,14 +122,14 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
-class Hungry:
+class WantsMore:
     """The engine could take further draws of the variant it holds: fewer wait in it than it will soon begin."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
-class Troubled:
+class StoreBlocked:
     """The worker is well and waits for something outside of it, such as a full store."""
 
     task_id: str
@@ -137,7 +137,7 @@ class Troubled:
 
 
 @dataclass(frozen=True)
-class Swapped:
+class WeightsLoaded:
     """The engine now holds a variant's weights, and has proved it."""
 
     task_id: str
@@ -175,25 +175,36 @@ class Graded:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TaskEnded:
     """The task is over, in order."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
-class Failed:
+class TaskFailed:
     """The task failed and its worker is well."""
 
     task_id: str
     failure: Failure
 
 
-Report = Committed | Heartbeat | Hungry | Troubled | Swapped | Rejected | PatchMade | Graded | Ended | Failed
+Report = (
+    Committed
+    | Heartbeat
+    | WantsMore
+    | StoreBlocked
+    | WeightsLoaded
+    | Rejected
+    | PatchMade
+    | Graded
+    | TaskEnded
+    | TaskFailed
+)
 
 
 @dataclass(frozen=True)
-class Facts:
+class WorkerInfo:
     """What a worker says of itself when it is ready: recorded beside results, never part of an identity."""
 
     worker: str

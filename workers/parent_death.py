@@ -6,7 +6,7 @@ import threading
 from multiprocessing.connection import wait
 
 
-def follow(process: int) -> None:
+def die_with(process: int) -> None:
     """From now on this process is killed the moment `process` (a pid) ends, however that ends.
 
     A rank must not keep its device when the engine is gone. A worker must not commit when its node counts as lost: its

@@ -15,23 +15,23 @@ from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
 from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Ended, Facts, Failed, PatchMade, PruneTask, Report, Task
-from workers.store import Sink, StoreError
-from workers.store_retry import insist
+from workers.messages import PatchMade, PruneTask, Report, Task, TaskEnded, TaskFailed, WorkerInfo
+from workers.store import StoreError, WorkerStore
+from workers.store_retry import retry_while_unavailable
 
 
 class PruneWorker:
     """One device that prunes, one patch at a time."""
 
-    def __init__(self, name: str, store: Sink, scratch: Path, log: str = "", store_seconds: float = 0.0) -> None:
+    def __init__(self, name: str, store: WorkerStore, scratch: Path, log: str = "", store_seconds: float = 0.0) -> None:
         """`store_seconds`: patience with a store that refuses."""
         self._name, self._store, self._scratch, self._log = name, store, scratch, log
         self._store_seconds = store_seconds
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def facts(self) -> Facts:
+    def facts(self) -> WorkerInfo:
         settings = {"device": self._device, "torch": torch.__version__}
-        return Facts(self._name, socket.gethostname(), os.getpid(), self._log, settings)
+        return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log, settings)
 
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Make one patch. Bad input is final, a store or memory fault may deserve another try.
@@ -43,19 +43,19 @@ class PruneWorker:
         try:
             sparsity = yield from self._make(task, inbox)
         except ValueError as error:
-            yield Failed(task.task_id, Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log))
+            yield TaskFailed(task.task_id, Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log))
         except StoreError as error:
-            yield Failed(task.task_id, Failure("store", f"pruning {task.patch_id}: {error}", self._log))
+            yield TaskFailed(task.task_id, Failure("store", f"pruning {task.patch_id}: {error}", self._log))
         except (OSError, MemoryError, RuntimeError) as error:
             cause = f"pruning {task.patch_id}: {type(error).__name__}: {error}"
-            yield Failed(task.task_id, Failure("prune", cause, self._log))
+            yield TaskFailed(task.task_id, Failure("prune", cause, self._log))
         else:
             yield PatchMade(task.task_id, task.patch_id, sparsity, time.monotonic() - began)
-            yield Ended(task.task_id)
+            yield TaskEnded(task.task_id)
 
     def _make(self, task: PruneTask, inbox: Inbox) -> Generator[Report, None, float]:
         """Have the patch in the store; returns its realised sparsity."""
-        held = yield from insist(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
+        held = yield from retry_while_unavailable(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
         if task.patch_id in held:  # published by a worker that died before it could say so
             cache = self._scratch / "held" / self._name  # its own, apart from what others are making beside it
             return read_manifest(self._store.fetch_patch(task.patch_id, cache)).realised
@@ -64,7 +64,7 @@ class PruneWorker:
         try:
             made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
             publish = partial(self._store.publish_patch, folder, task.patch_id)
-            yield from insist(task.task_id, publish, inbox, self._store_seconds)
+            yield from retry_while_unavailable(task.task_id, publish, inbox, self._store_seconds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return made.realised

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workers.engines.engine import Engine, EngineSettings
 from workers.messages import Shape
-from workers.store import Sink
+from workers.store import WorkerStore
 from workers.worker import Worker
 
 StartEngine = Callable[[Path, int, EngineSettings], Engine]
@@ -29,7 +29,7 @@ class EngineRecipe:
     """An evaluation worker."""
 
     shape: Shape
-    store: Sink
+    store: WorkerStore
     cache: str
     settings: EngineSettings
     in_flight: int
@@ -39,7 +39,7 @@ class EngineRecipe:
 
     def build(self, name: str, log: str) -> Worker:
         from workers.eval_worker import EvalWorker
-        from workers.evaluation import Pace
+        from workers.evaluation import FeedSettings
 
         return EvalWorker(
             name,
@@ -47,7 +47,7 @@ class EngineRecipe:
             self.store,
             Path(self.shape.model),
             Path(self.cache),
-            Pace(self.in_flight, self.commit_seconds, store_seconds=self.store_seconds),
+            FeedSettings(self.in_flight, self.commit_seconds, store_seconds=self.store_seconds),
             log,
         )
 
@@ -56,7 +56,7 @@ class EngineRecipe:
 class PruneRecipe:
     """A pruning worker."""
 
-    store: Sink
+    store: WorkerStore
     scratch: str
     store_seconds: float
 
@@ -70,7 +70,7 @@ class PruneRecipe:
 class GradeRecipe:
     """A grading worker."""
 
-    store: Sink
+    store: WorkerStore
     grader: str
     processes: int
     seconds: float

@@ -77,7 +77,7 @@ def unavailable(store: str, what: str, error: OSError) -> StoreUnavailable:
     return StoreUnavailable(f"store {store}: {what} ({trouble}): {cause}; {REMEDIES[trouble]}", trouble)
 
 
-class Sink(Protocol):
+class WorkerStore(Protocol):
     """The part of the store that workers need. The driver hands one over, so that workers import no orchestrator.
 
     Every method raises `StoreUnavailable` if the store's file system refuses.

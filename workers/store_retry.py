@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Report, Troubled
+from workers.messages import Report, StoreBlocked
 from workers.store import StoreUnavailable
 
 T = TypeVar("T")
@@ -15,7 +15,9 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
 
 
-def insist(task_id: str, deed: Callable[[], T], inbox: Inbox, seconds: float) -> Generator[Report, None, T]:
+def retry_while_unavailable(
+    task_id: str, deed: Callable[[], T], inbox: Inbox, seconds: float
+) -> Generator[Report, None, T]:
     """Do `deed`; while the store refuses it, say so and do it again, ever less often, for so many seconds.
 
     Returns what `deed` returns. Raises its last StoreUnavailable when time is up or the inbox is closed.
@@ -25,7 +27,7 @@ def insist(task_id: str, deed: Callable[[], T], inbox: Inbox, seconds: float) ->
         try:
             return deed()
         except StoreUnavailable as error:
-            yield Troubled(task_id, Failure("store", str(error)))
+            yield StoreBlocked(task_id, Failure("store", str(error)))
             pause, left = next_pause(pause), began + seconds - time.monotonic()
             if left <= 0 or inbox.closes_within(min(pause, left)):
                 raise

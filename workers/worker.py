@@ -5,7 +5,7 @@ from typing import Protocol
 
 from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Facts, Report, Task
+from workers.messages import Report, Task, WorkerInfo
 
 
 class WorkerFault(Exception):
@@ -20,10 +20,10 @@ class WorkerFault(Exception):
 
 
 class Worker(Protocol):
-    """One worker. `run` ends every task that it takes with a report, `Ended` or `Failed`; it raises `WorkerFault`,
-    and nothing else on purpose."""
+    """One worker. `run` ends every task that it takes with a report, `TaskEnded` or `TaskFailed`; it raises
+    `WorkerFault`, and nothing else on purpose."""
 
-    def facts(self) -> Facts: ...
+    def facts(self) -> WorkerInfo: ...
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Do `task`, and whatever of `inbox` can be done along with it. If the inbox closes, end soon."""
         ...

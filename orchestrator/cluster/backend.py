@@ -45,7 +45,7 @@ class Backend(Protocol):
         ...
 
     def assign(self, worker: str, task: Task) -> None:
-        """Hand over a task; its reports follow, `Ended` or `Failed` among them, or `WorkerLost`."""
+        """Hand over a task; its reports follow, `TaskEnded` or `TaskFailed` among them, or `WorkerLost`."""
         ...
 
     def retire(self, worker: str) -> None:

@@ -26,12 +26,12 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.backend import Devices
-from orchestrator.scheduler.events import Event, Leaving, Reported, WorkerLost, WorkerReady
-from orchestrator.store.lease import Place
+from orchestrator.scheduler.events import Event, NodeDraining, Reported, WorkerLost, WorkerReady
+from orchestrator.store.lease import Lease
 from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Facts, Report, Task
-from workers.parent_death import follow
+from workers.messages import Report, Task, WorkerInfo
+from workers.parent_death import die_with
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
 from workers.store import StoreError
 from workers.worker import Worker, WorkerFault, serve
@@ -49,14 +49,14 @@ ahead on the shortest-spoken cloud."""
 class Host:
     """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
 
-    def __init__(self, name: str, recipe: Recipe, place: Place | None) -> None:
-        follow(os.getppid())  # the raylet; by Ray's own check a worker commits on for seconds when its node is lost
+    def __init__(self, name: str, recipe: Recipe, place: Lease | None) -> None:
+        die_with(os.getppid())  # the raylet; by Ray's own check a worker commits on for seconds when its node is lost
         if place is not None:
             threading.Thread(target=_leave_with, args=(place,), name="place", daemon=True).start()
         self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 
-    def facts(self) -> tuple[str, Facts]:
+    def facts(self) -> tuple[str, WorkerInfo]:
         """The node it is on, and what the worker says of itself."""
         return ray.get_runtime_context().get_node_id(), self._worker.facts()
 
@@ -72,7 +72,7 @@ class Host:
         self._inbox.close()
 
 
-def _leave_with(place: Place) -> None:
+def _leave_with(place: Lease) -> None:
     """End this process once its driver's place has been taken: what it commits from then on, the other makes, too."""
     other: str | None = None
     while other is None:
@@ -116,10 +116,10 @@ class RayBackend:
     _actors: dict[str, _Actor] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
     _asked_at: float = 0.0
-    _place: Place | None = None
+    _place: Lease | None = None
 
     @classmethod
-    def connect(cls, place: Place | None = None) -> "RayBackend":
+    def connect(cls, place: Lease | None = None) -> "RayBackend":
         """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine.
 
         Workers end when the driver's `place` is taken by another.
@@ -178,7 +178,7 @@ class RayBackend:
         events, self._events = self._events, []
         return events
 
-    def _notices(self) -> Iterator[Leaving]:
+    def _notices(self) -> Iterator[NodeDraining]:
         """Tell of each worker whose node is being drained, once.
 
         Whoever knows tells Ray: its autoscaler, a node that is sent SIGTERM (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S), or
@@ -200,7 +200,7 @@ class RayBackend:
                     if deadline
                     else ""
                 )
-                yield Leaving(tuple(leaving), f"their node {node[:8]} is to be taken away{until}")
+                yield NodeDraining(tuple(leaving), f"their node {node[:8]} is to be taken away{until}")
 
     def _collect(self, seconds: float) -> None:
         waiting: dict[Any, str] = {}
@@ -222,7 +222,7 @@ class RayBackend:
             return
         try:
             if future is actor.ready:
-                facts: Facts
+                facts: WorkerInfo
                 actor.node, facts = ray.get(future)
                 actor.ready, actor.log = None, facts.log
                 self._events.append(WorkerReady(worker, facts))

@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Sameness:
+class StoreComparison:
     """What a comparison found; each difference is a line that names its row."""
 
     draws: int
@@ -48,7 +48,7 @@ class Sameness:
     """Verdicts of the second store that a grader could not come to and came to later."""
 
     @property
-    def same(self) -> bool:
+    def identical(self) -> bool:
         """Nothing is lost, repeated, given up or changed. `resampled` must be looked at beside this."""
         return not (self.missing or self.surplus or self.repeated or self.failures or self.changed)
 
@@ -74,13 +74,13 @@ class Sameness:
         return told
 
 
-def compare_stores(calm: Store, disturbed: Store, cache: Path) -> Sameness:
+def compare_stores(undisturbed: Store, disturbed: Store, cache: Path) -> StoreComparison:
     """Compare what two runs of one grid committed. `cache` is a folder for patches of stores that are not local."""
     missing: list[str] = []
     surplus: list[str] = []
     changed: list[str] = []
     resampled: list[str] = []
-    draws, again = _rows(calm, "draws"), _rows(disturbed, "draws")
+    draws, again = _rows(undisturbed, "draws"), _rows(disturbed, "draws")
     repeated = [f"draw {_spell(name)}: {n} times" for name, n in _count(again, DRAW).items() if n > 1]
     left, right = _by_name(draws, DRAW), _by_name(again, DRAW)
     _presence("draw", left, right, missing, surplus)
@@ -92,7 +92,7 @@ def compare_stores(calm: Store, disturbed: Store, cache: Path) -> Sameness:
             unlike.add(_draw_of(left[name]))
         elif columns:
             changed.append(f"draw {_spell(name)}: {', '.join(columns)}")
-    grades, judged = _standing(_rows(calm, "grades")), _rows(disturbed, "grades")
+    grades, judged = _standing(_rows(undisturbed, "grades")), _rows(disturbed, "grades")
     standing = _standing(judged)
     failed = len(judged) - len(standing)
     repeated += [f"grade {_spell(name)}: {n} times" for name, n in _count(standing, GRADE).items() if n > 1]
@@ -102,12 +102,12 @@ def compare_stores(calm: Store, disturbed: Store, cache: Path) -> Sameness:
     ungraded = {_draw_of(row) for row in grades} & unlike - {_draw_of(row) for row in standing}
     missing += [f"every grade of draw {_spell(name)}" for name in ungraded]
     failures = [f"{row['kind']}: {row['cause']} ({row['problem_id']})" for row in _rows(disturbed, "failures")]
-    weights, theirs = _patches(calm, cache / "calm"), _patches(disturbed, cache / "disturbed")
+    weights, theirs = _patches(undisturbed, cache / "calm"), _patches(disturbed, cache / "disturbed")
     _presence("patch", weights, theirs, missing, surplus)
     changed += [
         f"patch {name}: other bytes" for name in weights.keys() & theirs.keys() if weights[name] != theirs[name]
     ]
-    return Sameness(
+    return StoreComparison(
         len(draws),
         len(grades),
         len(weights),

@@ -21,8 +21,8 @@ import yaml
 from eval.benchmarks import Problem, load_benchmark
 from orchestrator.cli import BAD_INPUT, COMPLETE, INCOMPLETE, open_store
 from orchestrator.console import say
-from orchestrator.drill.compare_stores import Sameness, compare_stores
-from orchestrator.drill.faults import Storm, Struck, plan_strikes, progress_of, storm
+from orchestrator.drill.compare_stores import StoreComparison, compare_stores
+from orchestrator.drill.faults import DeliveredKill, KilledRun, count_store, plan_kills, run_under_kills
 from orchestrator.grid.parse import read_grid
 from orchestrator.store.store import Store
 
@@ -40,28 +40,28 @@ IN_FLIGHT = 8
 class Drilled:
     """What a drill did and found."""
 
-    storm: Storm
-    sameness: Sameness
+    run: KilledRun
+    comparison: StoreComparison
 
     @property
     def passed(self) -> bool:
-        return self.storm.status == COMPLETE and self.sameness.same
+        return self.run.status == COMPLETE and self.comparison.identical
 
     def lines(self) -> list[str]:
         """The report, for a person."""
-        told = [_tell(one) for one in self.storm.struck]
-        told += [f"not struck: {strike.kind} (none was up when its moment came)" for strike in self.storm.spared]
-        told.append(f"{len(self.storm.struck)} kills; the command was run {self.storm.runs} times")
-        if self.storm.status != COMPLETE:
-            told.append(f"the last run ended with status {self.storm.status}: the sweep is not complete")
-        told += self.sameness.lines()
+        told = [_tell(one) for one in self.run.struck]
+        told += [f"not struck: {strike.kind} (none was up when its moment came)" for strike in self.run.undelivered]
+        told.append(f"{len(self.run.struck)} kills; the command was run {self.run.runs} times")
+        if self.run.status != COMPLETE:
+            told.append(f"the last run ended with status {self.run.status}: the sweep is not complete")
+        told += self.comparison.lines()
         return [*told, "the same as the undisturbed run" if self.passed else "NOT the same as the undisturbed run"]
 
 
 def drill(grid_path: Path, store_uri: str | None, kills: int, seed: int, problems: int) -> int:
-    """Run the drill. Returns the exit status. Raises GridError or StoreError as a sweep does."""
+    """Run the drill. Returns the exit status. Raises InputError or StoreError as a sweep does."""
     grid = read_grid(grid_path)
-    where = place(open_store(grid, store_uri))
+    where = drill_uri(open_store(grid, store_uri))
     folder = Path(tempfile.mkdtemp(prefix="prunesweep-drill-"))
     benchmarks = [_write_benchmark(folder, name, problems) for name in grid.benchmarks]
     small = shrink(grid.source.value, benchmarks, kills, f"sqlite:///{folder / 'mlflow.db'}")
@@ -82,17 +82,17 @@ def run_drill(
 
     An int is the exit status of a sweep that does not even end complete in peace.
     """
-    calm, disturbed = Store.open(join(where, "undisturbed")), Store.open(join(where, "disturbed"))
+    undisturbed, disturbed = Store.open(join(where, "undisturbed")), Store.open(join(where, "disturbed"))
     say(f"drill: the sweep in peace first (log: {folder / 'undisturbed.log'})")
-    peace = storm([*command, "--store", calm.uri], calm, (), folder / "undisturbed.log")
+    peace = run_under_kills([*command, "--store", undisturbed.uri], undisturbed, (), folder / "undisturbed.log")
     if peace.status != COMPLETE:
         say(f"the sweep does not end complete in peace (status {peace.status}); read {folder / 'undisturbed.log'}")
         return peace.status if peace.status == BAD_INPUT else INCOMPLETE
-    whole = progress_of(calm)
-    strikes = plan_strikes(seed, kills, whole, ranks)
+    whole = count_store(undisturbed)
+    strikes = plan_kills(seed, kills, whole, ranks)
     say(f"drill: {whole} in peace; now with {kills} kills (seed {seed}, log: {folder / 'disturbed.log'})")
-    rough = storm([*command, "--store", disturbed.uri], disturbed, strikes, folder / "disturbed.log")
-    return Drilled(rough, compare_stores(calm, disturbed, folder / "patches"))
+    rough = run_under_kills([*command, "--store", disturbed.uri], disturbed, strikes, folder / "disturbed.log")
+    return Drilled(rough, compare_stores(undisturbed, disturbed, folder / "patches"))
 
 
 def shrink(grid: Mapping[str, Any], benchmarks: Sequence[str], kills: int, tracking_uri: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _few(calibration: Mapping[str, Any]) -> dict[str, Any]:
     return dict(calibration) | {"samples": min(calibration.get("samples", SAMPLES), SAMPLES)}
 
 
-def place(store: Store) -> str:
+def drill_uri(store: Store) -> str:
     """A folder for the drill's two stores inside the user's own, where the same disk or bucket is put to the test."""
     return join(store.root if store.local else store.uri, f"drills/{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
 
@@ -158,5 +158,5 @@ def _some(problems: Iterable[Problem], count: int) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if value is not None} for row in rows[:count]]
 
 
-def _tell(one: Struck) -> str:
+def _tell(one: DeliveredKill) -> str:
     return f"killed: {one.process}; committed by then: {one.progress}"

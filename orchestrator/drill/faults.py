@@ -26,7 +26,7 @@ AGAIN = 3
 """A run that ends incomplete by itself (a grader's child died over an answer, say) is repeated so often."""
 
 
-class Kind(StrEnum):
+class Victim(StrEnum):
     """What can be struck."""
 
     DRIVER = "driver"
@@ -37,12 +37,12 @@ class Kind(StrEnum):
     GRADER_CHILD = "grader's child"
 
 
-PARENT = {Kind.RANK: Kind.ENGINE, Kind.GRADER_CHILD: Kind.GRADER}
+PARENT = {Victim.RANK: Victim.ENGINE, Victim.GRADER_CHILD: Victim.GRADER}
 """A child is found through the worker that it belongs to."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class StoreCounts:
     """What a store holds."""
 
     draws: int = 0
@@ -58,10 +58,10 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Strike:
+class PlannedKill:
     """Kill a process of `kind` once the store holds `at` things."""
 
-    kind: Kind
+    kind: Victim
     at: int
 
 
@@ -75,53 +75,53 @@ class Announced:
 
 
 @dataclass(frozen=True)
-class Struck:
+class DeliveredKill:
     """A strike that fell."""
 
-    strike: Strike
+    strike: PlannedKill
     process: str
-    progress: Progress
+    progress: StoreCounts
     """What was committed when it fell."""
 
 
 @dataclass(frozen=True)
-class Storm:
+class KilledRun:
     """A sweep that was struck until it was complete, or would not be."""
 
-    struck: tuple[Struck, ...]
-    spared: tuple[Strike, ...]
+    struck: tuple[DeliveredKill, ...]
+    undelivered: tuple[PlannedKill, ...]
     """Strikes whose moment or kind of process never came."""
     runs: int
     status: int
     """The last run's exit status."""
 
 
-def plan_strikes(seed: int, kills: int, whole: Progress, ranks: bool = False) -> tuple[Strike, ...]:
+def plan_kills(seed: int, kills: int, whole: StoreCounts, ranks: bool = False) -> tuple[PlannedKill, ...]:
     """`kills` strikes over a sweep that ends with `whole`, in order: each kind in turn, at random moments. Pure.
 
     Pruning is over early, so its worker is struck while patches are still owed.
     """
     random = Random(seed)
-    kinds = [kind for kind in Kind if ranks or kind is not Kind.RANK]
+    kinds = [kind for kind in Victim if ranks or kind is not Victim.RANK]
     random.shuffle(kinds)
     chosen = [kinds[number % len(kinds)] for number in range(kills)]
     strikes = [
-        Strike(kind, random.randrange(max(1, whole.patches if kind is Kind.PRUNER else whole.total * 9 // 10)))
+        PlannedKill(kind, random.randrange(max(1, whole.patches if kind is Victim.PRUNER else whole.total * 9 // 10)))
         for kind in chosen
     ]
     return tuple(sorted(strikes, key=lambda strike: strike.at))
 
 
-def progress_of(store: Store) -> Progress:
+def count_store(store: Store) -> StoreCounts:
     """Count what `store` holds."""
     rows = {
         table: sum(store.read(table, context, ["seed"]).num_rows for context in store.contexts(table))
         for table in ("draws", "grades")
     }
-    return Progress(rows["draws"], rows["grades"], len(store.patch_ids()))
+    return StoreCounts(rows["draws"], rows["grades"], len(store.patch_ids()))
 
 
-class Driven:
+class SweepProcess:
     """One run of the sweep's command. What it says goes to `log`, and comes out of `hear`."""
 
     READY = re.compile(r"(\S+) is ready on (\S+), pid (\d+)")
@@ -178,47 +178,47 @@ class Driven:
                 self.kill()
 
 
-def storm(command: Sequence[str], store: Store, strikes: Sequence[Strike], log: Path) -> Storm:
+def run_under_kills(command: Sequence[str], store: Store, strikes: Sequence[PlannedKill], log: Path) -> KilledRun:
     """Run `command` until it ends complete, striking on the way; a killed driver is run again."""
     pending, struck, runs, again = list(strikes), [], 0, 0
     while True:
         runs += 1
-        driven = Driven(command, log)
+        driven = SweepProcess(command, log)
         try:
-            for one in deal(driven, store, pending):
+            for one in deliver_kills(driven, store, pending):
                 struck.append(one)
         finally:
             driven.stop()
         status = driven.process.returncode
-        if any(one.strike.kind is Kind.DRIVER for one in struck[-1:]) and status == -signal.SIGKILL:
+        if any(one.strike.kind is Victim.DRIVER for one in struck[-1:]) and status == -signal.SIGKILL:
             continue
         again += 1
         if status in (0, 2) or again > AGAIN:
-            return Storm(tuple(struck), tuple(pending), runs, status)
+            return KilledRun(tuple(struck), tuple(pending), runs, status)
 
 
-def deal(driven: Driven, store: Store, pending: list[Strike]) -> Iterator[Struck]:
+def deliver_kills(driven: SweepProcess, store: Store, pending: list[PlannedKill]) -> Iterator[DeliveredKill]:
     """Deal the strikes of `pending` that fall due during one run, removing each."""
-    progress, looked, cost = progress_of(store), time.monotonic(), 0.0
+    progress, looked, cost = count_store(store), time.monotonic(), 0.0
     while driven.status is None:
         driven.hear(HEAR_SECONDS)
         now = time.monotonic()
         if now - looked < max(HEAR_SECONDS, 5 * cost):  # looking must not become the load
             continue
-        progress, looked = progress_of(store), time.monotonic()
+        progress, looked = count_store(store), time.monotonic()
         cost = looked - now
         for strike in [strike for strike in pending if strike.at <= progress.total]:
             if (process := _strike(driven, strike.kind)) is not None:
                 pending.remove(strike)
-                yield Struck(strike, process, progress)
-                if strike.kind is Kind.DRIVER:
+                yield DeliveredKill(strike, process, progress)
+                if strike.kind is Victim.DRIVER:
                     return
                 break  # one at a time, and then look again
 
 
-def _strike(driven: Driven, kind: Kind) -> str | None:
+def _strike(driven: SweepProcess, kind: Victim) -> str | None:
     """Kill a process of `kind`; returns which, or None if none is up."""
-    if kind is Kind.DRIVER:
+    if kind is Victim.DRIVER:
         driven.kill()
         return f"driver, pid {driven.process.pid}"
     role = PARENT.get(kind, kind)

@@ -13,22 +13,22 @@ from types import FrameType
 from orchestrator.cluster.backend import Backend
 from orchestrator.console import say
 from orchestrator.driver.observer import Observer
-from orchestrator.driver.store_requests import Errands
+from orchestrator.driver.store_requests import StoreRequests
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
     Command,
-    Discard,
     Event,
+    FindMissing,
     Finish,
+    Kill,
     RecordFailures,
-    Recount,
     Retire,
     Role,
-    Slice,
+    ShardNumbers,
     StartWorker,
-    StopAsked,
+    StopRequested,
     Tick,
 )
 from orchestrator.store.lease import Displaced
@@ -60,13 +60,13 @@ class Driver:
         `clock` gives the time that patience is measured by: in seconds, from any moment on, and never set.
         """
         self._core, self._backend, self._store = core, backend, store
-        self._runtime = plan.survey.grid.runtime
+        self._runtime = plan.resolved.grid.runtime
         self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
         self._scratch, self._observers, self._start_engine, self._clock = scratch, observers, start_engine, clock
         self._displaced: SimpleQueue[str] = displaced or SimpleQueue()
         self._asked: list[Event] = []
         self._gpus = backend.devices().gpus
-        self._errands = Errands(store, self._contexts, self._runtime.store_seconds, say)
+        self._errands = StoreRequests(store, self._contexts, self._runtime.store_seconds, say)
 
     def run(self) -> str:
         """Drive to the end; returns why it ended: "done", a stop's reason, or what keeps it from going on.
@@ -96,18 +96,18 @@ class Driver:
             case StartWorker(worker, role):
                 gpus = 0 if role is Role.GRADE or not self._gpus else self._gpus_for(role)
                 self._backend.start(worker, self._recipe(command), gpus)
-            case Assign(worker, Slice(task_id, context_id, numbers)):
+            case Assign(worker, ShardNumbers(task_id, context_id, numbers)):
                 owed = self._contexts[context_id]
                 self._backend.assign(worker, Shard(task_id, owed.decoding.context, owed.items(numbers)))
             case Assign(worker, PruneTask() | GradeTask() as task):
                 self._backend.assign(worker, task)
-            case Recount(wanted):
+            case FindMissing(wanted):
                 self._errands.recount(wanted)
             case RecordFailures():
                 self._errands.record(command)
             case Retire(worker):
                 self._backend.retire(worker)
-            case Discard(worker, failure):
+            case Kill(worker, failure):
                 self._backend.discard(worker, failure)
             case Finish():
                 pass
@@ -153,10 +153,10 @@ class Driver:
             return
 
         def ask(number: int, frame: FrameType | None) -> None:
-            if any(isinstance(event, StopAsked) for event in self._asked) or stopped:
+            if any(isinstance(event, StopRequested) for event in self._asked) or stopped:
                 os._exit(128 + number)
             stopped.append(number)
-            self._asked.append(StopAsked(f"stopped by {signal.Signals(number).name}"))
+            self._asked.append(StopRequested(f"stopped by {signal.Signals(number).name}"))
 
         stopped: list[int] = []
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,12 +1,12 @@
 """A plan as the core's starting state: what is owed becomes work for a fleet of the devices that there are."""
 
 from orchestrator.cluster.backend import Devices
-from orchestrator.grid.errors import GridError
+from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import Runtime
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
-from orchestrator.scheduler.lengths import Lengths
-from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.scheduler.lengths import LengthEstimator
+from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
 from workers.messages import Gold, PruneTask
 
@@ -14,12 +14,12 @@ from workers.messages import Gold, PruneTask
 def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> Core:
     """The core's starting state for what `plan` owes, on a fleet of `devices`.
 
-    Raises GridError if draws are owed and no node has the GPUs that one engine takes.
+    Raises InputError if draws are owed and no node has the GPUs that one engine takes.
     """
     fitting = devices.groups(runtime.tensor_parallel) if devices.gpus else devices.cpus
     if plan.draws_owed and not fitting:
-        raise GridError(
-            f"{plan.survey.grid.source.where(('runtime', 'tensor_parallel'))}: an engine takes "
+        raise InputError(
+            f"{plan.resolved.grid.source.where(('runtime', 'tensor_parallel'))}: an engine takes "
             f"{runtime.tensor_parallel} GPUs of one node, and no node has more than {max(devices.node_gpus)} "
             f"({devices.gpus} GPUs on {devices.nodes} nodes); set it to {max(devices.node_gpus)} or less, or use a "
             "cluster of larger nodes"
@@ -40,7 +40,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
     held = store.patch_ids()
     patches: dict[str, PatchWork] = {}
     contexts: list[ContextWork] = []
-    models: dict[str, tuple[Lengths, tuple[Gold, ...]]] = {}
+    models: dict[str, tuple[LengthEstimator, tuple[Gold, ...]]] = {}
     for owed in plan.contexts:
         variant = owed.variant
         if variant.patch_id not in patches:
@@ -51,11 +51,11 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
                 variant.patch_id,
                 variant.patch_payload,
             )
-            state = Patched.HELD if variant.patch_id in held else Patched.OWED
+            state = PatchState.HELD if variant.patch_id in held else PatchState.OWED
             patches[variant.patch_id] = PatchWork(task, state)
         if variant.model_path not in models:
             benchmarks = [question.benchmark for question in variant.distinct]
-            models[variant.model_path] = (Lengths(benchmarks), tuple(q.gold for q in variant.questions))
+            models[variant.model_path] = (LengthEstimator(benchmarks), tuple(q.gold for q in variant.questions))
         lengths, golds = models[variant.model_path]
         if owed.held is not None:
             for number, tokens in enumerate(owed.held.lengths):

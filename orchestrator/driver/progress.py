@@ -9,21 +9,21 @@ from contextlib import contextmanager, suppress
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.console import CONSOLE, _count, duration, say
+from orchestrator.console import CONSOLE, duration, plural, say
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Command,
-    Discard,
     Event,
-    Leaving,
+    Kill,
+    NodeDraining,
     RecordFailures,
     Reported,
     Role,
     WorkerLost,
     WorkerReady,
 )
-from orchestrator.scheduler.fleet import Life
-from workers.messages import Failed, PatchMade, Swapped, Troubled
+from orchestrator.scheduler.fleet import Phase
+from workers.messages import PatchMade, StoreBlocked, TaskFailed, WeightsLoaded
 
 LOG_SECONDS = 15.0
 LIVE_SECONDS = 0.25
@@ -42,7 +42,7 @@ class Progress:
         for told in notable(event, commands, self._labels):
             say(told)
         moment = time.monotonic()
-        if core.state.tally.committed and not self._committed:
+        if core.state.counters.committed and not self._committed:
             self._committed = True
             say(f"first draws committed, {moment - self._began:.0f} s after the fleet")
         if moment - self._last < (LOG_SECONDS if self._live is None else LIVE_SECONDS):
@@ -68,14 +68,14 @@ def show_progress(labels: Mapping[str, str]) -> Iterator[Progress]:
 
 def status_line(core: Core, seconds: float) -> str:
     """Where a sweep stands, in one line."""
-    tally = core.state.tally
-    done = tally.committed + tally.failed
-    tokens = tally.trace_tokens + tally.answer_tokens
+    counters = core.state.counters
+    done = counters.committed + counters.failed
+    tokens = counters.trace_tokens + counters.answer_tokens
     parts = [
-        f"{done}/{tally.owed} draws",
-        f"{tally.patches_made}/{tally.patches_owed} patches" if tally.patches_owed else "",
+        f"{done}/{counters.owed} draws",
+        f"{counters.patches_made}/{counters.patches_owed} patches" if counters.patches_owed else "",
         f"{tokens:,} tokens",
-        f"{tally.failed} given up" if tally.failed else "",
+        f"{counters.failed} given up" if counters.failed else "",
         duration(seconds) + _left(core, seconds),
         fleet_line(core),
     ]
@@ -84,15 +84,15 @@ def status_line(core: Core, seconds: float) -> str:
 
 def closing_line(core: Core) -> str:
     """What a run of a sweep did, in one line."""
-    tally = core.state.tally
+    counters = core.state.counters
     parts = [
-        f"{tally.committed} draws committed",
-        f"{tally.failed} given up" if tally.failed else "",
-        f"{tally.trace_tokens:,} thinking and {tally.answer_tokens:,} answer tokens",
-        f"{tally.cached_tokens / max(1, tally.prompt_tokens):.0%} of prompt tokens were cached",
-        f"{_count(tally.engines_started, 'engine')} started",
-        f"{_count(tally.swaps, 'swap')} in {tally.swap_seconds:.1f} s",
-        f"{_count(tally.workers_lost, 'worker')} lost" if tally.workers_lost else "",
+        f"{counters.committed} draws committed",
+        f"{counters.failed} given up" if counters.failed else "",
+        f"{counters.trace_tokens:,} thinking and {counters.answer_tokens:,} answer tokens",
+        f"{counters.cached_tokens / max(1, counters.prompt_tokens):.0%} of prompt tokens were cached",
+        f"{plural(counters.engines_started, 'engine')} started",
+        f"{plural(counters.swaps, 'swap')} in {counters.swap_seconds:.1f} s",
+        f"{plural(counters.workers_lost, 'worker')} lost" if counters.workers_lost else "",
     ]
     return " · ".join(part for part in parts if part)
 
@@ -101,8 +101,8 @@ def fleet_line(core: Core) -> str:
     """What the workers do, by kind: the line stays a line with a thousand of them."""
     told = []
     for role, name in ROLES.items():
-        kinds = Counter(known.life for known in core.state.fleet if known.role is role)
-        lives = [f"{kinds[life]} {life}" for life in Life if kinds[life]]
+        kinds = Counter(known.phase for known in core.state.fleet if known.role is role)
+        lives = [f"{kinds[phase]} {phase}" for phase in Phase if kinds[phase]]
         if lives:
             told.append(f"{name}s: {', '.join(lives)}")
     return " · ".join(told)
@@ -110,7 +110,7 @@ def fleet_line(core: Core) -> str:
 
 def _left(core: Core, seconds: float) -> str:
     """By tokens, not draws: the long ones are made first."""
-    state, made = core.state, core.state.tally.trace_tokens
+    state, made = core.state, core.state.counters.trace_tokens
     waiting = {*state.coming, *(name for ready in state.ready.values() for name in ready)}
     left = sum(map(state.tokens, waiting)) + sum(state.given.values())
     return f", about {duration(seconds / made * left)} left" if made and left else ""
@@ -121,24 +121,24 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
     match event:
         case WorkerReady(worker, facts):
             yield Text(f"{worker} is ready on {facts.host}, pid {facts.pid} (log: {facts.log or 'none'})")
-        case Reported(worker, Swapped(patch_id=patch, seconds=seconds, canary_error=error)):
+        case Reported(worker, WeightsLoaded(patch_id=patch, seconds=seconds, canary_error=error)):
             yield Text(f"{worker} holds {labels[patch]}, proved in {seconds:.2f} s (canary within {error:.3f} nats)")
         case Reported(_, PatchMade(patch_id=patch, sparsity=sparsity, seconds=seconds)):
             yield Text(f"{labels[patch]} made in {seconds:.1f} s, sparsity {sparsity:.4f} (patch {patch})")
         case WorkerLost(worker, failure) if failure.kind != "retired":
             log = f" (log: {failure.log})" if failure.log else ""
             yield Text.assemble((f"{worker} lost", "red"), f": {failure.kind}: {failure.cause}{log}")
-        case Reported(worker, Troubled(failure=failure)):
+        case Reported(worker, StoreBlocked(failure=failure)):
             yield Text.assemble((f"{worker} waits", "yellow"), f": {failure.kind}: {failure.cause}")
-        case Leaving(workers, reason):
-            yield Text.assemble((f"{_count(len(workers), 'worker')} asked to hand in", "yellow"), f": {reason}")
-        case Reported(worker, Failed(task_id, failure)):
+        case NodeDraining(workers, reason):
+            yield Text.assemble((f"{plural(len(workers), 'worker')} asked to hand in", "yellow"), f": {reason}")
+        case Reported(worker, TaskFailed(task_id, failure)):
             yield Text.assemble((f"{task_id} failed", "red"), f" on {worker}: {failure.kind}: {failure.cause}")
     for command in commands:
         match command:
             case RecordFailures(numbers=numbers, failure=failure):
                 yield Text.assemble(
-                    (f"{_count(len(numbers), 'draw')} given up", "red"), f": {failure.kind}: {failure.cause}"
+                    (f"{plural(len(numbers), 'draw')} given up", "red"), f": {failure.kind}: {failure.cause}"
                 )
-            case Discard(worker, failure) if failure.kind != "retired":
+            case Kill(worker, failure) if failure.kind != "retired":
                 yield Text.assemble((f"discarding {worker}", "red"), f": {failure.cause}")

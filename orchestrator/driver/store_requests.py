@@ -10,24 +10,24 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.plan.plan import OwedContext
 from orchestrator.plan.stored import still_owed
-from orchestrator.scheduler.events import Event, RecordFailures, Recounted, Slice, StopAsked
+from orchestrator.scheduler.events import Event, MissingFound, RecordFailures, ShardNumbers, StopRequested
 from orchestrator.store.store import Store
 from workers.store import StoreError
 from workers.tables import FailureRow
 
 
-class Errands:
+class StoreRequests:
     """The driver's own business with the store."""
 
     def __init__(
         self, store: Store, contexts: Mapping[str, OwedContext], patience: float, say: Callable[[str], None]
     ) -> None:
         self._store, self._contexts, self._patience, self._say = store, contexts, patience, say
-        self._slices: list[Slice] = []
+        self._slices: list[ShardNumbers] = []
         self._failures: list[tuple[RecordFailures, float]] = []
         self._refused_since: float | None = None
 
-    def recount(self, wanted: Slice) -> None:
+    def recount(self, wanted: ShardNumbers) -> None:
         """Find out which draws of a slice the store holds; `run` gives the answer."""
         self._slices.append(wanted)
 
@@ -44,7 +44,7 @@ class Errands:
         try:
             self._write_failures()
             if self._slices:
-                events += self._count(self._slices[0].context_id)
+                events += self.plural(self._slices[0].context_id)
         except StoreError as error:
             return events + self._refused(error, now)
         self._refused_since = None
@@ -69,20 +69,20 @@ class Errands:
             self._say(f"{error}; waiting for it, {self._patience:.0f} s at most")
         if now - self._refused_since <= self._patience:
             return []
-        events: list[Event] = [StopAsked(f"the store cannot be used: {error}")]
-        events += [Recounted(one.task_id, frozenset(one.numbers)) for one in self._slices]
+        events: list[Event] = [StopRequested(f"the store cannot be used: {error}")]
+        events += [MissingFound(one.task_id, frozenset(one.numbers)) for one in self._slices]
         self._slices.clear()
         self._failures.clear()
         return events
 
-    def _count(self, context_id: str) -> list[Event]:
+    def plural(self, context_id: str) -> list[Event]:
         """Recount all that is to be recounted of one context, by one look at it: a lost node leaves many slices."""
         owed = self._contexts[context_id]
         wanted = [one for one in self._slices if one.context_id == context_id]
         items = owed.items([number for one in wanted for number in one.numbers])
         missing = still_owed(self._store, context_id, owed.decoding.context.answer_context_id, items)
         self._slices = [one for one in self._slices if one.context_id != context_id]
-        return [Recounted(one.task_id, missing & frozenset(one.numbers)) for one in wanted]
+        return [MissingFound(one.task_id, missing & frozenset(one.numbers)) for one in wanted]
 
     def _rows(self, command: RecordFailures, created_at: float) -> list[FailureRow]:
         return [

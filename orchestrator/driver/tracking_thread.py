@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.plan.resolve import PlannedVariant, Survey
+from orchestrator.plan.resolve import ResolvedGrid, ResolvedVariant
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Command, Event, Reported
 from orchestrator.store.store import Store
@@ -28,10 +28,10 @@ STOPPED_SECONDS = 2.0
 class TrackingThread:
     """An observer that hands graded variants to MLflow. Whoever leaves it without a word abandons what waits."""
 
-    def __init__(self, store: Store, survey: Survey, say: Callable[[str], None]) -> None:
-        self._store, self._survey, self._say = store, survey, say
-        self._queue: queue.SimpleQueue[PlannedVariant | None] = queue.SimpleQueue()
-        self._by_context = {d.context.context_id: v for v in survey.variants for d in v.decodings}
+    def __init__(self, store: Store, resolved: ResolvedGrid, say: Callable[[str], None]) -> None:
+        self._store, self._survey, self._say = store, resolved, say
+        self._queue: queue.SimpleQueue[ResolvedVariant | None] = queue.SimpleQueue()
+        self._by_context = {d.context.context_id: v for v in resolved.variants for d in v.decodings}
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._tracker: Tracker | None = None
         self._ending = self._hurried = self._stopped = False
@@ -83,16 +83,16 @@ class TrackingThread:
                     self._say(f"MLflow cannot be written ({str(error)[:200]}); the sweep goes on without it")
                 self.failed = str(error)
 
-    def _take(self) -> tuple[Iterable[PlannedVariant], bool]:
+    def _take(self) -> tuple[Iterable[ResolvedVariant], bool]:
         """What is waiting by now, each variant once, as soon as there is something; and whether that is all."""
-        wanted: dict[str, PlannedVariant] = {}
+        wanted: dict[str, ResolvedVariant] = {}
         while (item := self._queue.get()) is not None:
             wanted[item.patch_id] = item
             if self._queue.empty():
                 return wanted.values(), False
         return wanted.values(), True
 
-    def _write(self, wanted: Iterable[PlannedVariant]) -> None:
+    def _write(self, wanted: Iterable[ResolvedVariant]) -> None:
         for variant in wanted:
             if self._hurried:
                 break

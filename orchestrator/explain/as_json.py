@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.explain.explain import CellStory, ContextStory, DrawStory, Explanation, Foreign
+from orchestrator.explain.explain import CellStatus, ContextReport, DrawReport, Explanation, UnknownId
 from orchestrator.explain.reasons import Reason
-from orchestrator.explain.similar import LookAlike
+from orchestrator.explain.similar import SimilarEntry
 
 
 def explanation_json(told: Explanation) -> str:
@@ -19,13 +19,13 @@ def explanation_json(told: Explanation) -> str:
         "cells": [_cell_json(cell) for cell in told.cells],
         "contexts": [_context_json(story) for story in told.contexts],
         "given_up": [vars(group) for group in told.failures],
-        "contexts_of_other_grids": told.strangers,
+        "contexts_of_other_grids": told.contexts_outside_grid,
         "foreign": None if told.foreign is None else _foreign_json(told.foreign),
     }
     return json.dumps(value)
 
 
-def _cell_json(cell: CellStory) -> dict[str, Any]:
+def _cell_json(cell: CellStatus) -> dict[str, Any]:
     return {
         "model": cell.chosen.variant.model_label,
         "variant": cell.chosen.variant.label,
@@ -51,7 +51,7 @@ def _reason_json(reason: Reason) -> dict[str, Any]:
     }
 
 
-def _context_json(story: ContextStory) -> dict[str, Any]:
+def _context_json(story: ContextReport) -> dict[str, Any]:
     context = story.chosen.decoding.context
     return {
         "context": context.context_id,
@@ -59,12 +59,12 @@ def _context_json(story: ContextStory) -> dict[str, Any]:
         "patch": context.patch_id,
         "patch_held": story.patch_held,
         "held": None if story.held is None else vars(story.held),
-        "look_alikes": [_look_alike_json(one) for one in story.look_alikes],
+        "look_alikes": [_look_alike_json(one) for one in story.similar_entries],
         "draw": None if story.draw is None else _draw_json(story.draw),
     }
 
 
-def _draw_json(draw: DrawStory) -> dict[str, Any]:
+def _draw_json(draw: DrawReport) -> dict[str, Any]:
     return {
         "name": draw.name,
         "limits": [
@@ -93,7 +93,7 @@ def _row_json(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _look_alike_json(one: LookAlike) -> dict[str, Any]:
+def _look_alike_json(one: SimilarEntry) -> dict[str, Any]:
     return {
         "kind": one.kind,
         "id": one.name,
@@ -102,7 +102,7 @@ def _look_alike_json(one: LookAlike) -> dict[str, Any]:
     }
 
 
-def _foreign_json(foreign: Foreign) -> dict[str, Any]:
+def _foreign_json(foreign: UnknownId) -> dict[str, Any]:
     return {
         "kind": foreign.kind,
         "id": foreign.name,

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from orchestrator.explain.draw_status import Standing, Why
-from orchestrator.explain.explain import CellStory, ContextStory, DrawStory, Explanation, Foreign, Held
+from orchestrator.explain.draw_status import DrawState, DrawStatus
+from orchestrator.explain.explain import CellStatus, ContextReport, DrawReport, Explanation, Provenance, UnknownId
 from orchestrator.explain.reasons import GivenUp, Reason, moment, reasons
-from orchestrator.explain.similar import LookAlike
+from orchestrator.explain.similar import SimilarEntry
 
 
 def explanation_text(told: Explanation) -> str:
@@ -34,16 +34,16 @@ def _overview_lines(told: Explanation) -> Iterator[str]:
     for cell, name in zip(told.cells, names, strict=True):
         first = f"  {_first(cell.reasons)}" if cell.reasons else ""
         yield f"  {cell.state:<6}  {name:<{width}}  {cell.cached:>6} of {cell.draws}{first}"
-    if told.strangers and "cached" not in set(states):
+    if told.contexts_outside_grid and "cached" not in set(states):
         yield ""
         yield (
-            f"  The store holds {told.strangers} contexts that this grid does not ask for; "
+            f"  The store holds {told.contexts_outside_grid} contexts that this grid does not ask for; "
             "name a cell to see how they differ from it"
         )
     yield from _failure_lines(told.failures)
 
 
-def _cell_names(cells: tuple[CellStory, ...]) -> list[str]:
+def _cell_names(cells: tuple[CellStatus, ...]) -> list[str]:
     """The names of cells, as short as they can be; with the patch where several variants have one label."""
     models = {cell.chosen.variant.model_label for cell in cells}
     patches: dict[str, set[str]] = {}
@@ -65,7 +65,7 @@ def _first(reasons: tuple[Reason, ...]) -> str:
     return f"{first.draws}: {told}{more}"
 
 
-def _context_lines(story: ContextStory, grader: str) -> Iterator[str]:
+def _context_lines(story: ContextReport, grader: str) -> Iterator[str]:
     context = story.chosen.decoding.context
     yield ""
     yield story.chosen.label
@@ -84,14 +84,14 @@ def _context_lines(story: ContextStory, grader: str) -> Iterator[str]:
     else:
         for _, cells in groupby(story.cells, key=_told_alike):
             yield from _cell_lines(list(cells))
-    if story.look_alikes:
+    if story.similar_entries:
         yield ""
         yield "  The store also holds what looks alike and is not this:"
-        for one in story.look_alikes:
+        for one in story.similar_entries:
             yield f"    {_name_of(one)} is another: here {one.words}"
 
 
-def _held_lines(held: Held, of_draw: DrawStory | None) -> Iterator[str]:
+def _held_lines(held: Provenance, of_draw: DrawReport | None) -> Iterator[str]:
     amount = "" if of_draw is not None else f"{held.draws} draws in "
     yield f"  held in   {held.path}: {amount}{held.parts} part{'s' * (held.parts != 1)}"
     span = moment(held.first)
@@ -110,12 +110,12 @@ def _settings(settings: str) -> str:
         return settings
 
 
-def _told_alike(cell: CellStory) -> tuple[Any, ...]:
+def _told_alike(cell: CellStatus) -> tuple[Any, ...]:
     """What cells must have in common to be told together."""
     return cell.state, cell.cached, [(reason.sentence, reason.draws, reason.benchmarks) for reason in cell.reasons]
 
 
-def _cell_lines(cells: list[CellStory]) -> Iterator[str]:
+def _cell_lines(cells: list[CellStatus]) -> Iterator[str]:
     cell, limits = cells[0], ", ".join(str(cell.limit) for cell in cells)
     if cell.state == "cached":
         yield f"  @ {limits}: cached, all {cell.draws} draws are answered and graded"
@@ -128,7 +128,7 @@ def _cell_lines(cells: list[CellStory]) -> Iterator[str]:
         yield f"            {where}; the first is {one.question.problem_id} with seed {one.seed}"
 
 
-def _draw_lines(draw: DrawStory, grader: str) -> Iterator[str]:
+def _draw_lines(draw: DrawReport, grader: str) -> Iterator[str]:
     for one in draw.standings:
         yield f"  @ {one.limit}: {_standing_text(one, grader)}"
     for row in draw.rows:
@@ -143,8 +143,8 @@ def _draw_lines(draw: DrawStory, grader: str) -> Iterator[str]:
         )
 
 
-def _standing_text(one: Standing, grader: str) -> str:
-    if one.why is Why.CACHED and one.grade is not None:
+def _standing_text(one: DrawStatus, grader: str) -> str:
+    if one.why is DrawState.CACHED and one.grade is not None:
         extracted = f" {one.grade.extracted!r}" if one.grade.extracted else ""
         ended = ", where the trace ends" if one.cut < one.limit else ""
         return f"cached, answered at cut {one.cut}{ended}: {one.grade.verdict}{extracted}"
@@ -161,7 +161,7 @@ def _failure_lines(failures: tuple[GivenUp, ...]) -> Iterator[str]:
         yield f"         {group.sentence}"
 
 
-def _foreign_lines(foreign: Foreign) -> Iterator[str]:
+def _foreign_lines(foreign: UnknownId) -> Iterator[str]:
     label = f" ({foreign.label})" if foreign.label else ""
     holds = f" with {foreign.draws} draws" if foreign.kind == "context" else ""
     yield f"{foreign.kind} {foreign.name}{label}: in the store{holds}, and no part of this grid"
@@ -171,7 +171,7 @@ def _foreign_lines(foreign: Foreign) -> Iterator[str]:
         yield "    nothing in common with the grid that is worth telling, or no payload in the store that would tell"
 
 
-def _name_of(one: LookAlike) -> str:
+def _name_of(one: SimilarEntry) -> str:
     return f"{one.kind} {one.name}" + (f" ({one.label})" if one.label else "")
 
 

@@ -23,7 +23,7 @@ DETAILS = ["benchmark", "problem_id", "prompt_ids", "weights_digest", "engine", 
 """The columns that only a closer look needs: where the rows came from."""
 
 
-class Why(StrEnum):
+class DrawState(StrEnum):
     """Why a draw is not there at a limit, in the order in which a draw comes about; or that it is there."""
 
     PATCH = "no-patch"
@@ -36,7 +36,7 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True)
-class Present:
+class StoreIndex:
     """Of which patches and contexts the store has anything: listed once, so that what is absent costs no read."""
 
     patches: frozenset[str]
@@ -45,7 +45,7 @@ class Present:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ContextRows:
     """What the store says of one context. `draws` and `grades` are those of its answer context."""
 
     context: Context
@@ -66,13 +66,13 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Standing:
+class DrawStatus:
     """One draw at one limit."""
 
     question: Question
     seed: int
     limit: int
-    why: Why
+    why: DrawState
     cut: int = 0
     """How many tokens of the trace its answer stands on, or the trace has so far."""
     grade: Grade | None = None
@@ -82,15 +82,15 @@ class Standing:
 
     @property
     def failed(self) -> bool:
-        return self.failure is not None or self.why is Why.GRADER_FAILED
+        return self.failure is not None or self.why is DrawState.GRADER_FAILED
 
 
-def list_store(store: Store) -> Present:
+def list_store(store: Store) -> StoreIndex:
     """What there is to read."""
-    return Present(store.patch_ids(), {table: store.contexts(table) for table in TABLES})
+    return StoreIndex(store.patch_ids(), {table: store.contexts(table) for table in TABLES})
 
 
-def read_context(store: Store, context: Context, grader: str, present: Present, closely: bool) -> Reading:
+def read_context(store: Store, context: Context, grader: str, present: StoreIndex, closely: bool) -> ContextRows:
     """Read one context. `closely` adds the columns in `DETAILS`, which the provenance of rows is told by."""
     name = context.context_id
     rows = _read(store, present, "draws", name, [*METADATA, "limit", *(DETAILS if closely else [])])
@@ -104,7 +104,7 @@ def read_context(store: Store, context: Context, grader: str, present: Present, 
         if row["answer_context_id"] == context.answer_context_id:
             answer = (row["prompt_id"], row["seed"], row["cut"])
             judges.setdefault(answer, set()).add((row["grader"], row["gold_id"]))
-    return Reading(
+    return ContextRows(
         context,
         grader,
         context.patch_id in present.patches,
@@ -119,7 +119,7 @@ def read_context(store: Store, context: Context, grader: str, present: Present, 
 
 
 def _read(
-    store: Store, present: Present, table: str, name: str, columns: list[str] | None = None
+    store: Store, present: StoreIndex, table: str, name: str, columns: list[str] | None = None
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     return store.read(table, name, columns).to_pylist() if name in present.contexts[table] else rows
@@ -139,26 +139,28 @@ def still_given_up(
     return {name: row for name, row in newest.items() if row["created_at"] > committed.get(name, 0.0)}
 
 
-def standing(reading: Reading, question: Question, seed: int, limit: int) -> Standing:
+def draw_status(reading: ContextRows, question: Question, seed: int, limit: int) -> DrawStatus:
     """How the draw of `question` with `seed` stands at `limit`."""
     name = (question.gold.prompt_id, seed)
     draw = reading.draws.get(name)
     failure = reading.given_up.get(name)
     if draw is None:
-        why = Why.TRACE if reading.patch_held else Why.PATCH
-        return Standing(question, seed, limit, why, failure=failure, note=_other_rows(reading, question, seed))
+        why = DrawState.TRACE if reading.patch_held else DrawState.PATCH
+        return DrawStatus(question, seed, limit, why, failure=failure, note=_other_rows(reading, question, seed))
     cut = answer_for(limit, draw.length, draw.ended, {cut: cut for cut in draw.cuts})
     if cut is None:
         extend = not draw.ended and draw.length < limit
-        why = Why.EXTENSION if extend else Why.ANSWER
-        return Standing(question, seed, limit, why, min(limit, draw.length), failure=failure)
+        why = DrawState.EXTENSION if extend else DrawState.ANSWER
+        return DrawStatus(question, seed, limit, why, min(limit, draw.length), failure=failure)
     grade = reading.grades.get((*name, cut, question.gold.gold_id))
     if grade is None:
-        return Standing(question, seed, limit, Why.GRADE, cut, note=_other_grades(reading, question, seed, cut))
-    return Standing(question, seed, limit, Why.GRADER_FAILED if grade.grader_failed else Why.CACHED, cut, grade)
+        return DrawStatus(question, seed, limit, DrawState.GRADE, cut, note=_other_grades(reading, question, seed, cut))
+    return DrawStatus(
+        question, seed, limit, DrawState.GRADER_FAILED if grade.grader_failed else DrawState.CACHED, cut, grade
+    )
 
 
-def _other_rows(reading: Reading, question: Question, seed: int) -> str:
+def _other_rows(reading: ContextRows, question: Question, seed: int) -> str:
     """Whether the context holds this problem in another form."""
     if seeds := sorted(reading.seeds.get(question.gold.prompt_id, ())):
         return f"held with seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} only"
@@ -167,7 +169,7 @@ def _other_rows(reading: Reading, question: Question, seed: int) -> str:
     return ""
 
 
-def _other_grades(reading: Reading, question: Question, seed: int, cut: int) -> str:
+def _other_grades(reading: ContextRows, question: Question, seed: int, cut: int) -> str:
     """Who has judged this answer, or against what, where it is not the grid's grader against today's gold."""
     judges = reading.judges.get((question.gold.prompt_id, seed, cut), set())
     if any(grader == reading.grader for grader, _ in judges):

@@ -10,20 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.grading import grader_id
-from orchestrator.explain.draw_status import Present, Reading, Standing, list_store, read_context, standing
+from orchestrator.explain.draw_status import ContextRows, DrawStatus, StoreIndex, draw_status, list_store, read_context
 from orchestrator.explain.reasons import GivenUp, Reason, given_up, reasons, state_of
-from orchestrator.explain.selection import Chosen, Selection, find_chosen
-from orchestrator.explain.similar import LookAlike, Payloads, look_alikes, nearest_to, strangers
-from orchestrator.grid.errors import GridError
-from orchestrator.plan.resolve import Survey
+from orchestrator.explain.selection import SelectedContext, Selection, find_chosen
+from orchestrator.explain.similar import Payloads, SimilarEntry, contexts_outside_grid, nearest_to, similar_entries
+from orchestrator.grid.errors import InputError
+from orchestrator.plan.resolve import ResolvedGrid
 from orchestrator.store.store import Store
 
 
 @dataclass(frozen=True)
-class CellStory:
+class CellStatus:
     """One variant at one token limit, over all benchmarks or over the draws asked about."""
 
-    chosen: Chosen
+    chosen: SelectedContext
     limit: int
     state: str
     """cached, owed or failed."""
@@ -33,7 +33,7 @@ class CellStory:
 
 
 @dataclass(frozen=True)
-class Held:
+class Provenance:
     """What the store has of one context, and where it came from."""
 
     path: str
@@ -50,38 +50,38 @@ class Held:
 
 
 @dataclass(frozen=True)
-class DrawStory:
+class DrawReport:
     """One draw: how it stands at each limit, and the rows that make it up."""
 
     name: str
     """CONTEXT/PROMPT/SEED."""
-    standings: tuple[Standing, ...]
+    standings: tuple[DrawStatus, ...]
     rows: tuple[Mapping[str, Any], ...]
     failures: tuple[Mapping[str, Any], ...]
     """Every time it was given up, oldest first, also if it was made since."""
 
 
 @dataclass(frozen=True)
-class ContextStory:
+class ContextReport:
     """One context looked at closely."""
 
-    chosen: Chosen
+    chosen: SelectedContext
     patch_held: bool
-    held: Held | None
-    cells: tuple[CellStory, ...]
-    look_alikes: tuple[LookAlike, ...]
-    draw: DrawStory | None
+    held: Provenance | None
+    cells: tuple[CellStatus, ...]
+    similar_entries: tuple[SimilarEntry, ...]
+    draw: DrawReport | None
 
 
 @dataclass(frozen=True)
-class Foreign:
+class UnknownId:
     """A patch or context that is in the store and is no part of the grid, and what of the grid is nearest to it."""
 
     kind: str
     name: str
     label: str
     draws: int
-    nearest: tuple[LookAlike, ...]
+    nearest: tuple[SimilarEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ class Explanation:
     store: str
     what: str | None
     grader: str
-    cells: tuple[CellStory, ...]
-    contexts: tuple[ContextStory, ...]
+    cells: tuple[CellStatus, ...]
+    contexts: tuple[ContextReport, ...]
     failures: tuple[GivenUp, ...]
-    strangers: int
+    contexts_outside_grid: int
     """How many contexts hold draws and are no part of the grid."""
-    foreign: Foreign | None = None
+    foreign: UnknownId | None = None
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,22 @@ class _Sources:
     """Where answers come from."""
 
     store: Store
-    survey: Survey
-    present: Present
+    resolved: ResolvedGrid
+    present: StoreIndex
     payloads: Payloads
 
 
-def explain(store: Store, survey: Survey, what: str | None, selection: Selection) -> Explanation:
-    """Explain `what`, or every cell in one line if it is None. Raises GridError for a name that there is not."""
-    chosen = find_chosen(survey, what, selection)
-    grader = grader_id(survey.grid.runtime.grader)
-    sources = _Sources(store, survey, list_store(store), Payloads(store, survey))
+def explain(store: Store, resolved: ResolvedGrid, what: str | None, selection: Selection) -> Explanation:
+    """Explain `what`, or every cell in one line if it is None. Raises InputError for a name that there is not."""
+    chosen = find_chosen(resolved, what, selection)
+    grader = grader_id(resolved.grid.runtime.grader)
+    sources = _Sources(store, resolved, list_store(store), Payloads(store, resolved))
     if not chosen:
         assert what is not None, "a grid has cells"
         foreign = _foreign(sources, what.split("/")[0])
-        return Explanation(survey.grid.name, store.uri, what, grader, (), (), (), 0, foreign)
-    cells: list[CellStory] = []
-    stories: list[ContextStory] = []
+        return Explanation(resolved.grid.name, store.uri, what, grader, (), (), (), 0, foreign)
+    cells: list[CellStatus] = []
+    stories: list[ContextReport] = []
     failures: dict[tuple[str, str, int], tuple[str, Mapping[str, Any]]] = {}
     for one in chosen:
         reading = read_context(store, one.decoding.context, grader, sources.present, closely=what is not None)
@@ -129,20 +129,20 @@ def explain(store: Store, survey: Survey, what: str | None, selection: Selection
         if what is not None:
             stories.append(_context(sources, reading, one, told))
     return Explanation(
-        survey.grid.name,
+        resolved.grid.name,
         store.uri,
         what,
         grader,
         tuple(cells),
         tuple(stories),
         given_up(failures.values()),
-        len(strangers(sources.present, survey)),
+        len(contexts_outside_grid(sources.present, resolved)),
     )
 
 
 def _cells(
-    reading: Reading, chosen: Chosen, failures: dict[tuple[str, str, int], tuple[str, Mapping[str, Any]]]
-) -> tuple[CellStory, ...]:
+    reading: ContextRows, chosen: SelectedContext, failures: dict[tuple[str, str, int], tuple[str, Mapping[str, Any]]]
+) -> tuple[CellStatus, ...]:
     first, *others = chosen.limits
     if not reading.rows and not reading.given_up:  # most of a large grid, at first: every limit stands alike
         story = _cell(reading, chosen, first, failures)
@@ -151,36 +151,38 @@ def _cells(
 
 
 def _cell(
-    reading: Reading,
-    chosen: Chosen,
+    reading: ContextRows,
+    chosen: SelectedContext,
     limit: int,
     failures: dict[tuple[str, str, int], tuple[str, Mapping[str, Any]]],
-) -> CellStory:
+) -> CellStatus:
     """One cell's story; the failures met on the way are added to `failures`, each draw once."""
-    found = [standing(reading, question, seed, limit) for question, seed in chosen.draws]
+    found = [draw_status(reading, question, seed, limit) for question, seed in chosen.draws]
     for one in found:
         if one.failure is not None:
             key = (one.failure["context_id"], one.failure["prompt_id"], one.failure["seed"])
             failures[key] = (chosen.label, one.failure)
     why = reasons(found, reading.grader)
     cached = len(found) - sum(reason.draws for reason in why)
-    return CellStory(chosen, limit, state_of(found), len(found), cached, why)
+    return CellStatus(chosen, limit, state_of(found), len(found), cached, why)
 
 
-def _context(sources: _Sources, reading: Reading, chosen: Chosen, cells: tuple[CellStory, ...]) -> ContextStory:
+def _context(
+    sources: _Sources, reading: ContextRows, chosen: SelectedContext, cells: tuple[CellStatus, ...]
+) -> ContextReport:
     context = chosen.decoding.context
     others = {row["answer_context_id"] for row in reading.rows} - {context.answer_context_id}
     draw = _draw(sources.store, reading, chosen) if len(chosen.draws) == 1 else None
     held = _held(sources.store, context.context_id, reading.rows if draw is None else draw.rows)
-    alike = look_alikes(sources.present, sources.survey, context, sorted(others), sources.payloads)
-    return ContextStory(chosen, reading.patch_held, held, cells, alike, draw)
+    alike = similar_entries(sources.present, sources.resolved, context, sorted(others), sources.payloads)
+    return ContextReport(chosen, reading.patch_held, held, cells, alike, draw)
 
 
-def _held(store: Store, context_id: str, rows: Iterable[Mapping[str, Any]]) -> Held | None:
+def _held(store: Store, context_id: str, rows: Iterable[Mapping[str, Any]]) -> Provenance | None:
     if not (rows := list(rows)):
         return None
     moments = [row["created_at"] for row in rows]
-    return Held(
+    return Provenance(
         f"{store.uri}/draws/{context_id}",
         len(store.parts("draws", context_id, ["seed"])),
         len({(row["prompt_id"], row["seed"]) for row in rows}),
@@ -190,13 +192,13 @@ def _held(store: Store, context_id: str, rows: Iterable[Mapping[str, Any]]) -> H
     )
 
 
-def _draw(store: Store, reading: Reading, chosen: Chosen) -> DrawStory:
+def _draw(store: Store, reading: ContextRows, chosen: SelectedContext) -> DrawReport:
     ((question, seed),) = chosen.draws
     context, prompt = reading.context.context_id, question.gold.prompt_id
     failures = store.read("failures", context).to_pylist()
-    return DrawStory(
+    return DrawReport(
         f"{context}/{prompt}/{seed}",
-        tuple(standing(reading, question, seed, limit) for limit in chosen.limits),
+        tuple(draw_status(reading, question, seed, limit) for limit in chosen.limits),
         _rows_of(reading.rows, prompt, seed, "start"),
         _rows_of(failures, prompt, seed, "created_at"),
     )
@@ -207,8 +209,8 @@ def _rows_of(rows: Iterable[Mapping[str, Any]], prompt: str, seed: int, order: s
     return tuple(sorted(mine, key=lambda row: (row[order], row["created_at"])))
 
 
-def _foreign(sources: _Sources, prefix: str) -> Foreign:
-    present, variants = sources.present, sources.survey.variants
+def _foreign(sources: _Sources, prefix: str) -> UnknownId:
+    present, variants = sources.present, sources.resolved.variants
     kinds = dict.fromkeys(present.patches, "patch") | dict.fromkeys(present.contexts["draws"], "context")
     found = sorted(name for name in kinds if name.startswith(prefix))
     if len(found) != 1:
@@ -216,9 +218,9 @@ def _foreign(sources: _Sources, prefix: str) -> Foreign:
         none = (
             "neither the grid nor the store has a patch or context whose id begins so; `plan --json` lists the grid's"
         )
-        raise GridError(f"{prefix}: {several if found else none}")
+        raise InputError(f"{prefix}: {several if found else none}")
     (name,) = found
     draws = len(sources.store.held_keys(name)) if kinds[name] == "context" else 0
     ours = [v.patch_id for v in variants] + [d.context.context_id for v in variants for d in v.decodings]
     nearest = nearest_to(name, ours, kinds[name], sources.payloads)
-    return Foreign(kinds[name], name, sources.payloads.label(name), draws, tuple(nearest))
+    return UnknownId(kinds[name], name, sources.payloads.label(name), draws, tuple(nearest))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.explain.draw_status import Standing, Why
+from orchestrator.explain.draw_status import DrawState, DrawStatus
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,12 @@ class Reason:
     """Draws of a cell that are owed for one reason."""
 
     why: str
-    """A `Why`, or given-up."""
+    """A `DrawState`, or given-up."""
     sentence: str
     draws: int
     benchmarks: Mapping[str, int]
     """Benchmark -> how many of the draws are its."""
-    example: Standing
+    example: DrawStatus
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ class GivenUp:
         return f"{self.kind}: {self.cause} ({tries}, last {moment(self.newest)}{where})"
 
 
-def state_of(standings: Iterable[Standing]) -> str:
+def state_of(standings: Iterable[DrawStatus]) -> str:
     """cached, owed or failed: the worst of the draws of a cell."""
-    states = {"failed" if one.failed else "cached" if one.why is Why.CACHED else "owed" for one in standings}
+    states = {"failed" if one.failed else "cached" if one.why is DrawState.CACHED else "owed" for one in standings}
     return next((state for state in ("failed", "owed") if state in states), "cached")
 
 
-def reasons(standings: Iterable[Standing], grader: str) -> tuple[Reason, ...]:
+def reasons(standings: Iterable[DrawStatus], grader: str) -> tuple[Reason, ...]:
     """Why draws are owed, what failed first, then by number."""
-    groups: dict[tuple[str, ...], list[Standing]] = {}
+    groups: dict[tuple[str, ...], list[DrawStatus]] = {}
     standings = list(standings)
     several = len({one.seed for one in standings}) > 1
     for one in standings:
-        if one.why is not Why.CACHED:
+        if one.why is not DrawState.CACHED:
             groups.setdefault(_group(one), []).append(one)
     ordered = sorted(groups.values(), key=lambda group: (not group[0].failed, -len(group)))
     return tuple(_reason(group, grader, several) for group in ordered)
@@ -85,15 +85,15 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def _group(one: Standing) -> tuple[str, ...]:
+def _group(one: DrawStatus) -> tuple[str, ...]:
     if one.failure is not None:
         return ("given-up", one.failure["kind"], alike(one.failure["cause"]))
     if one.grade is not None:
         return (one.why, alike(one.grade.cause or ""))
-    return (one.why, one.note, str(one.cut) if one.why is Why.EXTENSION else "")
+    return (one.why, one.note, str(one.cut) if one.why is DrawState.EXTENSION else "")
 
 
-def _reason(group: list[Standing], grader: str, several: bool) -> Reason:
+def _reason(group: list[DrawStatus], grader: str, several: bool) -> Reason:
     first = group[0]
     why = "given-up" if first.failure is not None else first.why.value
     return Reason(
@@ -101,30 +101,30 @@ def _reason(group: list[Standing], grader: str, several: bool) -> Reason:
     )
 
 
-def _sentence(group: list[Standing], grader: str, several: bool) -> str:
+def _sentence(group: list[DrawStatus], grader: str, several: bool) -> str:
     first = group[0]
     if first.failure is not None:
         newest = given_up(("", one.failure) for one in group if one.failure is not None)[0]
         return f"given up earlier, and the next sweep tries again: {newest.sentence}"
     note = f" ({first.note})" if first.note else ""
     match first.why:
-        case Why.PATCH:
+        case DrawState.PATCH:
             return f"no patch yet: the weights have to be pruned first{note}"
-        case Why.TRACE:
+        case DrawState.TRACE:
             return f"no trace yet{_seeds(group) if several else ''}{note}"
-        case Why.EXTENSION:
+        case DrawState.EXTENSION:
             return f"the trace is held to {first.cut} of {first.limit} tokens: only the extension is owed"
-        case Why.ANSWER:
+        case DrawState.ANSWER:
             cuts = {one.cut for one in group}
             where = f"cut {first.cut}" if len(cuts) == 1 else f"cuts {min(cuts)} to {max(cuts)}"
             return f"the trace is held: only the answer at {where} is owed"
-        case Why.GRADER_FAILED:
+        case DrawState.GRADER_FAILED:
             assert first.grade is not None
             return f"answered, but {grader} failed: {first.grade.cause}; `regrade` or the next sweep tries again"
         case _:
             return f"answered, but {grader} has not judged{note}; `regrade` or the next sweep does"
 
 
-def _seeds(group: list[Standing]) -> str:
+def _seeds(group: list[DrawStatus]) -> str:
     seeds = sorted({one.seed for one in group})
     return f" with seed {seeds[0]}" if len(seeds) == 1 else ""

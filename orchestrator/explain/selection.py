@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from eval.spec import nearest
 from orchestrator.explain.payload_diff import differences
-from orchestrator.grid.errors import GridError, nearest
-from orchestrator.plan.resolve import Limits, PlannedVariant, Question, Survey
+from orchestrator.grid.errors import InputError
+from orchestrator.plan.resolve import Decoding, Question, ResolvedGrid, ResolvedVariant
 
 ID = re.compile(r"[0-9a-f]{6,20}")
 DRAW = re.compile(r"([0-9a-f]{6,20})/([0-9a-f]{6,20})/(\d+)")
@@ -29,11 +30,11 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedContext:
     """One context of the survey, the limits asked about, and the draws."""
 
-    variant: PlannedVariant
-    decoding: Limits
+    variant: ResolvedVariant
+    decoding: Decoding
     limits: tuple[int, ...]
     draws: tuple[tuple[Question, int], ...]
 
@@ -42,25 +43,25 @@ class Chosen:
         return self.variant.full_label
 
 
-def find_chosen(survey: Survey, what: str | None, selection: Selection) -> tuple[Chosen, ...]:
+def find_chosen(resolved: ResolvedGrid, what: str | None, selection: Selection) -> tuple[SelectedContext, ...]:
     """The contexts that `what` names, all of them if it is None; empty for an id that is not the grid's.
 
-    Raises GridError, with the nearest name, for a cell, limit, benchmark, problem or seed that the grid has not.
+    Raises InputError, with the nearest name, for a cell, limit, benchmark, problem or seed that the grid has not.
     """
     if what is None and selection.problem is not None:
-        raise GridError(f"--problem {selection.problem}: names a draw of a cell; say which cell, such as 'dense'")
+        raise InputError(f"--problem {selection.problem}: names a draw of a cell; say which cell, such as 'dense'")
     if what is not None and (draw := DRAW.fullmatch(what)):
         what, seed = draw[1], int(draw[3])
         selection = Selection(selection.benchmark, selection.problem, seed, draw[2])
-    variants, limits, context = _find(survey, what)
-    _check(survey, selection, variants)
+    variants, limits, context = _find(resolved, what)
+    _check(resolved, selection, variants)
     chosen = []
     for variant in variants:
-        draws = tuple(_draws(survey, variant, selection))
+        draws = tuple(_draws(resolved, variant, selection))
         for decoding in variant.decodings:
             wanted = tuple(limit for limit in decoding.limits if limit in limits)
             if wanted and decoding.context.context_id.startswith(context):
-                chosen.append(Chosen(variant, decoding, wanted, draws))
+                chosen.append(SelectedContext(variant, decoding, wanted, draws))
     return tuple(chosen)
 
 
@@ -69,80 +70,80 @@ def is_id(what: str) -> bool:
     return ID.fullmatch(what) is not None
 
 
-def _find(survey: Survey, what: str | None) -> tuple[Sequence[PlannedVariant], Sequence[int], str]:
+def _find(resolved: ResolvedGrid, what: str | None) -> tuple[Sequence[ResolvedVariant], Sequence[int], str]:
     """The variants meant, the limits meant, and how the contexts' ids must begin."""
-    limits = survey.grid.token_limits
+    limits = resolved.grid.token_limits
     if what is None:
-        return survey.variants, limits, ""
+        return resolved.variants, limits, ""
     if is_id(what):
-        by_patch = _distinct(variant for variant in survey.variants if variant.patch_id.startswith(what))
+        by_patch = _distinct(variant for variant in resolved.variants if variant.patch_id.startswith(what))
         if by_patch:
             return by_patch, limits, ""
-        return [v for v in survey.variants if any(_is(d, what) for d in v.decodings)], limits, what
+        return [v for v in resolved.variants if any(_is(d, what) for d in v.decodings)], limits, what
     name = what
     if (at := AT_LIMIT.fullmatch(what)) is not None:
-        name, limits = at[1], (_limit(survey, at[2]),)
-    return [_variant(survey, name)], limits, ""
+        name, limits = at[1], (_limit(resolved, at[2]),)
+    return [_variant(resolved, name)], limits, ""
 
 
-def _is(decoding: Limits, prefix: str) -> bool:
+def _is(decoding: Decoding, prefix: str) -> bool:
     return decoding.context.context_id.startswith(prefix)
 
 
-def _limit(survey: Survey, text: str) -> int:
-    limits = survey.grid.token_limits
+def _limit(resolved: ResolvedGrid, text: str) -> int:
+    limits = resolved.grid.token_limits
     if text.isdecimal() and int(text) in limits:
         return int(text)
     close = f"; the nearest is {min(limits, key=lambda one: abs(one - int(text)))}" if text.isdecimal() else ""
-    raise GridError(
-        f"@ {text}: {survey.grid.source.name} has no such token limit{close}. "
+    raise InputError(
+        f"@ {text}: {resolved.grid.source.name} has no such token limit{close}. "
         f"Its limits are {', '.join(map(str, limits))}"
     )
 
 
-def _variant(survey: Survey, name: str) -> PlannedVariant:
-    found = _distinct(v for v in survey.variants if name in (v.label, v.full_label))
+def _variant(resolved: ResolvedGrid, name: str) -> ResolvedVariant:
+    found = _distinct(v for v in resolved.variants if name in (v.label, v.full_label))
     if len(found) == 1:
         return found[0]
     if found:
-        raise GridError(f"{name!r}: {_which(survey, found)}")
-    labels = list(dict.fromkeys(variant.label for variant in survey.variants))
-    full = [variant.full_label for variant in survey.variants]
+        raise InputError(f"{name!r}: {_which(resolved, found)}")
+    labels = list(dict.fromkeys(variant.label for variant in resolved.variants))
+    full = [variant.full_label for variant in resolved.variants]
     known = full if ": " in name else labels
-    raise GridError(
-        f"{name!r}: {survey.grid.source.name} has no such cell{nearest(name, known)} Its variants are "
+    raise InputError(
+        f"{name!r}: {resolved.grid.source.name} has no such cell.{nearest(name, known)} Its variants are "
         f"{', '.join(labels[:12])}{', ...' if len(labels) > 12 else ''}; add `@ LIMIT` for one token limit"
     )
 
 
-def _distinct(variants: Iterable[PlannedVariant]) -> list[PlannedVariant]:
+def _distinct(variants: Iterable[ResolvedVariant]) -> list[ResolvedVariant]:
     """Two paths to one content (a calibration file and its copy, say) are one variant."""
     return list({variant.patch_id: variant for variant in variants}.values())
 
 
-def _which(survey: Survey, found: Sequence[PlannedVariant]) -> str:
+def _which(resolved: ResolvedGrid, found: Sequence[ResolvedVariant]) -> str:
     """Several variants of one name, each with what tells it from the first."""
     if len({variant.model_label for variant in found}) == len(found):
         return f"several models have it; name one of {', '.join(v.full_label for v in found)}"
     first = found[0]
     lines = [f"{len(found)} variants have this name; give the patch id of one: {first.patch_id}"]
     for other in found[1:]:
-        apart = differences(other.patch_payload, first.patch_payload, survey.payloads.get)
+        apart = differences(other.patch_payload, first.patch_payload, resolved.payloads.get)
         lines.append(f"{other.patch_id} ({'; '.join(one.words for one in apart)})")
     return ", ".join(lines)
 
 
-def _check(survey: Survey, selection: Selection, variants: Sequence[PlannedVariant]) -> None:
-    source = survey.grid.source.name
-    names = [benchmark.name for benchmark in survey.benchmarks]
+def _check(resolved: ResolvedGrid, selection: Selection, variants: Sequence[ResolvedVariant]) -> None:
+    source = resolved.grid.source.name
+    names = [benchmark.name for benchmark in resolved.benchmarks]
     if selection.benchmark is not None and selection.benchmark not in names:
         raise _unknown("--benchmark", selection.benchmark, source, names)
-    if selection.seed is not None and selection.seed not in survey.grid.sampling.seeds:
-        raise _unknown("--seed", str(selection.seed), source, [str(seed) for seed in survey.grid.sampling.seeds])
+    if selection.seed is not None and selection.seed not in resolved.grid.sampling.seeds:
+        raise _unknown("--seed", str(selection.seed), source, [str(seed) for seed in resolved.grid.sampling.seeds])
     if selection.problem is not None:
         homes = {
             problem.id: benchmark.name
-            for benchmark in survey.benchmarks
+            for benchmark in resolved.benchmarks
             if selection.benchmark in (None, benchmark.name)
             for problem in benchmark.problems
         }
@@ -150,15 +151,15 @@ def _check(survey: Survey, selection: Selection, variants: Sequence[PlannedVaria
             raise _unknown("--problem", selection.problem, selection.benchmark or source, list(homes))
     prompts = {question.gold.prompt_id for variant in variants for question in variant.questions}
     if selection.prompt is not None and variants and not any(p.startswith(selection.prompt) for p in prompts):
-        raise GridError(f"prompt {selection.prompt}: no problem of {source} has this prompt; name it with --problem")
+        raise InputError(f"prompt {selection.prompt}: no problem of {source} has this prompt; name it with --problem")
 
 
-def _unknown(option: str, given: str, source: str, known: list[str]) -> GridError:
+def _unknown(option: str, given: str, source: str, known: list[str]) -> InputError:
     shown = f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
-    return GridError(f"{option} {given}: {source} has none such{nearest(given, known)} There are {shown}")
+    return InputError(f"{option} {given}: {source} has none such.{nearest(given, known)} There are {shown}")
 
 
-def _draws(survey: Survey, variant: PlannedVariant, selection: Selection) -> Iterable[tuple[Question, int]]:
+def _draws(resolved: ResolvedGrid, variant: ResolvedVariant, selection: Selection) -> Iterable[tuple[Question, int]]:
     for question in variant.questions:
         if selection.benchmark not in (None, question.benchmark) or selection.problem not in (
             None,
@@ -167,6 +168,6 @@ def _draws(survey: Survey, variant: PlannedVariant, selection: Selection) -> Ite
             continue
         if selection.prompt is not None and not question.gold.prompt_id.startswith(selection.prompt):
             continue
-        for seed in survey.grid.sampling.seeds:
+        for seed in resolved.grid.sampling.seeds:
             if selection.seed in (None, seed):
                 yield question, seed

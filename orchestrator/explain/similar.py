@@ -7,9 +7,9 @@ that the grid itself asks for are left out: that they differ is what the grid sa
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from orchestrator.explain.draw_status import Present
+from orchestrator.explain.draw_status import StoreIndex
 from orchestrator.explain.payload_diff import Difference, Payload, differences
-from orchestrator.plan.resolve import Survey
+from orchestrator.plan.resolve import ResolvedGrid
 from orchestrator.store.store import Store
 from pruning.spec import describe, from_json
 from workers.messages import Context
@@ -21,7 +21,7 @@ FEW = 4
 
 
 @dataclass(frozen=True)
-class LookAlike:
+class SimilarEntry:
     """A thing of the store that differs in few fields from the one asked about."""
 
     kind: str
@@ -39,9 +39,9 @@ class LookAlike:
 class Payloads:
     """The payloads of a survey and, behind them, those of the store; each is read once."""
 
-    def __init__(self, store: Store, survey: Survey) -> None:
+    def __init__(self, store: Store, resolved: ResolvedGrid) -> None:
         self._store = store
-        self._known: dict[str, Payload | None] = dict(survey.payloads)
+        self._known: dict[str, Payload | None] = dict(resolved.payloads)
 
     def find(self, name: str) -> Payload | None:
         """What `name` was computed from, or None where nobody knows."""
@@ -59,29 +59,29 @@ class Payloads:
             return ""
 
 
-def strangers(present: Present, survey: Survey) -> list[str]:
+def contexts_outside_grid(present: StoreIndex, resolved: ResolvedGrid) -> list[str]:
     """Contexts that hold draws and are no part of the grid."""
-    ours = {decoding.context.context_id for variant in survey.variants for decoding in variant.decodings}
+    ours = {decoding.context.context_id for variant in resolved.variants for decoding in variant.decodings}
     return sorted(present.contexts["draws"] - ours)
 
 
-def look_alikes(
-    present: Present, survey: Survey, context: Context, other_answers: Iterable[str], payloads: Payloads
-) -> tuple[LookAlike, ...]:
+def similar_entries(
+    present: StoreIndex, resolved: ResolvedGrid, context: Context, other_answers: Iterable[str], payloads: Payloads
+) -> tuple[SimilarEntry, ...]:
     """The nearest of what the store holds to one context of the grid, nearest first.
 
     `other_answers`: the answer contexts, beside the context's own, of which its rows hold answers.
     """
-    contexts = nearest_to(context.context_id, strangers(present, survey), "context", payloads)
+    contexts = nearest_to(context.context_id, contexts_outside_grid(present, resolved), "context", payloads)
     found = nearest_to(context.answer_context_id, other_answers, "answers", payloads) + contexts
     if context.patch_id not in present.patches:
         told = {(payloads.find(one.name) or {}).get("patch") for one in contexts}
-        planned = {variant.patch_id for variant in survey.variants}
+        planned = {variant.patch_id for variant in resolved.variants}
         found += nearest_to(context.patch_id, sorted(present.patches - told - planned), "patch", payloads)
     return tuple(sorted(found, key=_distance)[:MOST])
 
 
-def nearest_to(name: str, candidates: Iterable[str], kind: str, payloads: Payloads) -> list[LookAlike]:
+def nearest_to(name: str, candidates: Iterable[str], kind: str, payloads: Payloads) -> list[SimilarEntry]:
     """Those of `candidates` that differ from `name` in few fields, nearest first."""
     ours = payloads.find(name)
     found = []
@@ -89,9 +89,9 @@ def nearest_to(name: str, candidates: Iterable[str], kind: str, payloads: Payloa
         theirs = payloads.find(other)
         if ours is None or theirs is None or other == name or ours["what"] != theirs.get("what"):
             continue
-        found.append(LookAlike(kind, other, payloads.label(other), differences(ours, theirs, payloads.find)))
+        found.append(SimilarEntry(kind, other, payloads.label(other), differences(ours, theirs, payloads.find)))
     return sorted((one for one in found if 0 < len(one.differences) <= FEW), key=_distance)[:MOST]
 
 
-def _distance(one: LookAlike) -> tuple[int, str]:
+def _distance(one: SimilarEntry) -> tuple[int, str]:
     return len(one.differences), one.name

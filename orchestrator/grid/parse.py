@@ -21,11 +21,12 @@ from eval.spec import (
     check_limits,
     check_prompt,
     check_sampling,
+    nearest,
 )
-from orchestrator.grid.errors import GridError, nearest
+from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
-from orchestrator.grid.source import Place, Source, read_yaml
-from orchestrator.grid.validation import At, explain
+from orchestrator.grid.source import Location, Source, read_yaml
+from orchestrator.grid.validation import explain, located
 from pruning.spec import METHODS, CalibrationSpec, PruneSpec, needs_calibration, resolve
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -67,31 +68,31 @@ class Grid:
 
 
 def read_grid(path: Path) -> Grid:
-    """Read and check a grid. Raises GridError with one line per fault."""
+    """Read and check a grid. Raises InputError with one line per fault."""
     return parse_grid(read_yaml(path))
 
 
 def parse_grid(source: Source) -> Grid:
-    """Check a grid that has been read already. Raises GridError with one line per fault."""
+    """Check a grid that has been read already. Raises InputError with one line per fault."""
     if not isinstance(source.value, dict):
-        raise GridError(f"{source.where(())}: a grid is a mapping of keys such as name, models, variants")
+        raise InputError(f"{source.where(())}: a grid is a mapping of keys such as name, models, variants")
     try:
         file = GridFile.model_validate(source.value)
     except ValidationError as error:
-        raise GridError("\n".join(explain(source, dict(fault)) for fault in error.errors())) from None
+        raise InputError("\n".join(explain(source, dict(fault)) for fault in error.errors())) from None
     limits = tuple(sorted(file.token_limits))
     sampling = SamplingSpec(**(file.sampling.model_dump() | {"seeds": tuple(file.sampling.seeds)}))
     budget = BudgetSpec(**file.budget.model_dump())
     prompt = PromptSpec(**file.prompt.model_dump())
-    with At(source, ("token_limits",)):
+    with located(source, ("token_limits",)):
         check_limits(limits)
-    with At(source, ("sampling",)):
+    with located(source, ("sampling",)):
         check_sampling(sampling)
-    with At(source, ("budget",)):
+    with located(source, ("budget",)):
         check_budget(budget)
-    with At(source, ("prompt",)):
+    with located(source, ("prompt",)):
         check_prompt(prompt)
-    with At(source, ("runtime", "grader")):
+    with located(source, ("runtime", "grader")):
         check_grader(file.runtime.grader)
     _refuse_repeats(source, "benchmarks", file.benchmarks)
     _refuse_repeats(source, "models", [model.path for model in file.models])
@@ -112,13 +113,13 @@ def parse_grid(source: Source) -> Grid:
 def _variants(source: Source, file: GridFile) -> Iterator[Variant]:
     seen: dict[tuple[str, PruneSpec], int] = {}
     for number, entry in enumerate(file.models):
-        with At(source, ("models", number)):
+        with located(source, ("models", number)):
             model = _model(entry)
         for place, spec in _specs(source, file):
             line = source.lines.get(place, 1)
             if (model.path, spec) in seen:
                 first = seen[(model.path, spec)]
-                raise GridError(
+                raise InputError(
                     f"{source.where(place)}: the same variant stands on line {first} already, and a cell is "
                     "evaluated once; drop one of the two"
                 )
@@ -134,9 +135,9 @@ def _model(entry: ModelEntry) -> Model:
     return Model(entry.path, named_format(entry.format) if entry.format else None, entry.dtype)
 
 
-def _specs(source: Source, file: GridFile) -> Iterator[tuple[Place, PruneSpec]]:
+def _specs(source: Source, file: GridFile) -> Iterator[tuple[Location, PruneSpec]]:
     for index, entry in enumerate(file.variants):
-        place: Place = ("variants", index)
+        place: Location = ("variants", index)
         given = {
             field.name: getattr(entry, field.name)
             for field in fields(PruneSpec)
@@ -147,7 +148,7 @@ def _specs(source: Source, file: GridFile) -> Iterator[tuple[Place, PruneSpec]]:
             _refuse_empty(source, (*place, name), values)
         for combination in product(*given.values()):
             chosen = dict(zip(given, combination, strict=True)) | nested
-            with At(source, place):
+            with located(source, place):
                 yield place, _resolved(chosen, file.calibration)
 
 
@@ -162,9 +163,9 @@ def _calibration(entry: BaseModel) -> CalibrationSpec:
     return CalibrationSpec(**entry.model_dump())
 
 
-def _refuse_empty(source: Source, place: Place, values: list[Any]) -> None:
+def _refuse_empty(source: Source, place: Location, values: list[Any]) -> None:
     if not values:
-        raise GridError(
+        raise InputError(
             f"{source.where(place)}: an empty list makes no variant; give at least one value or drop the key"
         )
 
@@ -172,4 +173,4 @@ def _refuse_empty(source: Source, place: Place, values: list[Any]) -> None:
 def _refuse_repeats(source: Source, key: str, values: list[str]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise GridError(f"{source.where((key, index))}: {value!r} stands there twice; list it once")
+            raise InputError(f"{source.where((key, index))}: {value!r} stands there twice; list it once")

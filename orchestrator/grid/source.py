@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from orchestrator.grid.errors import GridError
+from orchestrator.grid.errors import InputError
 
-Place = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 """Keys and indices from the top of the document to a value."""
 
 
@@ -19,9 +19,9 @@ class Source:
 
     name: str
     value: Any
-    lines: dict[Place, int]
+    lines: dict[Location, int]
 
-    def where(self, place: Place) -> str:
+    def where(self, place: Location) -> str:
         """`grid.yaml:12: variants[1].sparsity`, with the line of the nearest value that is in the file."""
         known = place
         while known and known not in self.lines:
@@ -30,7 +30,7 @@ class Source:
         return f"{self.name}:{line}: {spell(place)}" if place else f"{self.name}:{line}"
 
 
-def spell(place: Place) -> str:
+def spell(place: Location) -> str:
     """`variants[1].sparsity` for ("variants", 1, "sparsity")."""
     text = ""
     for step in place:
@@ -39,28 +39,28 @@ def spell(place: Place) -> str:
 
 
 def read_yaml(path: Path) -> Source:
-    """Parse a YAML file. Raises GridError for a missing file, bad syntax, or a key that stands twice."""
+    """Parse a YAML file. Raises InputError for a missing file, bad syntax, or a key that stands twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise GridError(f"{path}: no such file; give the path of a grid, such as examples/tiny/grid.yaml") from None
+        raise InputError(f"{path}: no such file; give the path of a grid, such as examples/tiny/grid.yaml") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise GridError(f"{path}: cannot be read ({error})") from error
+        raise InputError(f"{path}: cannot be read ({error})") from error
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        lines: dict[Place, int] = {}
+        lines: dict[Location, int] = {}
         if node is not None:
             _walk(node, (), lines, str(path))
         value = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = mark.line + 1 if mark is not None else 1
-        raise GridError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+        raise InputError(f"{path}:{line}: not valid YAML: {error.problem}") from error
     return Source(str(path), value, lines)
 
 
-def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> None:
+def _walk(node: yaml.Node, place: Location, lines: dict[Location, int], name: str) -> None:
     lines.setdefault(place, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
@@ -72,7 +72,7 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], name: str) -> 
             if key.tag == "tag:yaml.org,2002:merge":
                 continue
             if key.value in seen:
-                raise GridError(
+                raise InputError(
                     f"{name}:{line}: the key {spell((*place, key.value))} stands there twice, first on line "
                     f"{seen[key.value]}; keep one of the two"
                 )

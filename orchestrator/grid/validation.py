@@ -1,26 +1,24 @@
 """How a fault in a grid is told: the place, the rule and the remedy, with the nearest name that would be right."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel
 
-from orchestrator.grid.errors import GridError, nearest
+from eval.spec import nearest
+from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import GridFile
-from orchestrator.grid.source import Place, Source
+from orchestrator.grid.source import Location, Source
 
 
-class At:
-    """Puts a place in front of a ValueError and makes it a GridError: `with At(source, ("budget",)): check(...)`."""
-
-    def __init__(self, source: Source, place: Place) -> None:
-        self._source, self._place = source, place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            raise GridError(f"{self._source.where(self._place)}: {error}") from error
+@contextmanager
+def located(source: Source, location: Location) -> Iterator[None]:
+    """Turn a ValueError into an InputError that names the location: `with located(source, ("budget",)): check(...)`."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{source.where(location)}: {error}") from error
 
 
 def explain(source: Source, fault: dict[str, Any]) -> str:
@@ -29,7 +27,7 @@ def explain(source: Source, fault: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         known = _known_keys(place[:-1])
         return (
-            f"{source.where(place)}: unknown key{nearest(str(place[-1]), known)} The keys here are {', '.join(known)}"
+            f"{source.where(place)}: unknown key.{nearest(str(place[-1]), known)} The keys here are {', '.join(known)}"
         )
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
@@ -44,7 +42,7 @@ def _is_key(step: Any) -> bool:
     return isinstance(step, str) and step.isidentifier() and step[:1].islower() and step not in ("str", "list", "none")
 
 
-def _known_keys(place: Place) -> list[str]:
+def _known_keys(place: Location) -> list[str]:
     """The keys that may stand at a place of the file."""
     kind: Any = GridFile
     for step in place:

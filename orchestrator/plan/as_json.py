@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.plan.cost import Cost
 from orchestrator.plan.plan import Plan
-from orchestrator.plan.resolve import PlannedVariant
+from orchestrator.plan.resolve import ResolvedVariant
 
 
 def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
     # Imported here: scipy takes as long as everything else that a plan needs.
     from eval.power import detectable_sentence, minimum_detectable_effect, planned_difference_sd
 
-    grid, kinds, tests = plan.survey.grid, plan.kinds, comparisons(plan)
+    grid, kinds, tests = plan.resolved.grid, plan.kinds, comparisons(plan)
     seeds = len(grid.sampling.seeds)
     return {
         "name": grid.name,
@@ -59,7 +59,7 @@ def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
                 "difference": minimum_detectable_effect(len(benchmark.problems), planned_difference_sd(seeds), tests),
                 "sentence": detectable_sentence(benchmark.name, len(benchmark.problems), seeds, tests),
             }
-            for benchmark in plan.survey.benchmarks
+            for benchmark in plan.resolved.benchmarks
         },
     }
 
@@ -69,7 +69,7 @@ def plan_json(plan: Plan, cost: Cost, store: str) -> str:
     return json.dumps(plan_summary(plan, cost, store))
 
 
-def repeat_sentence(variant: PlannedVariant, first: PlannedVariant) -> str:
+def repeat_sentence(variant: ResolvedVariant, first: ResolvedVariant) -> str:
     """One line for a variant that is counted once with the one before it."""
     return (
         f"line {variant.line}: {variant.label} has the same content as {first.label} on line {first.line}, and is "
@@ -79,12 +79,12 @@ def repeat_sentence(variant: PlannedVariant, first: PlannedVariant) -> str:
 
 def shared_draws(plan: Plan) -> int:
     """How many draws need not be made because another benchmark asks the same."""
-    seeds = len(plan.survey.grid.sampling.seeds)
+    seeds = len(plan.resolved.grid.sampling.seeds)
     variants = {context.variant.patch_id: context.variant for context in plan.contexts}.values()
     return seeds * sum(len(variant.questions) - len(variant.distinct) for variant in variants)
 
 
 def comparisons(plan: Plan) -> int:
     """How many tests against dense the design makes."""
-    pruned = {variant.patch_id for variant in plan.survey.variants if not variant.dense}
-    return max(1, len(pruned) * len(plan.survey.grid.token_limits) * len(plan.survey.benchmarks))
+    pruned = {variant.patch_id for variant in plan.resolved.variants if not variant.dense}
+    return max(1, len(pruned) * len(plan.resolved.grid.token_limits) * len(plan.resolved.benchmarks))

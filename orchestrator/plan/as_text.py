@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.plan.as_json import comparisons, repeat_sentence, shared_draws
 from orchestrator.plan.cost import BYTES_PER_TOKEN, Cost, ModelCost
-from orchestrator.plan.plan import Kinds, Plan
-from orchestrator.plan.resolve import PlannedVariant
+from orchestrator.plan.plan import OwedCounts, Plan
+from orchestrator.plan.resolve import ResolvedVariant
 
 WIDTH = 118
 """Columns that lists of names may take."""
@@ -20,7 +20,7 @@ def plan_text(plan: Plan, cost: Cost, store: str) -> str:
 
 
 def _head(plan: Plan, store: str) -> Iterator[str]:
-    grid, benchmarks = plan.survey.grid, plan.survey.benchmarks
+    grid, benchmarks = plan.resolved.grid, plan.resolved.benchmarks
     yield (
         f"{grid.name}: {_many(plan.cells, 'cell')} = {_many(plan.variants, 'variant')} × "
         f"{_many(len(grid.token_limits), 'token limit')}, on {_many(len(benchmarks), 'benchmark')} with "
@@ -43,7 +43,7 @@ def _owed(plan: Plan) -> Iterator[str]:
         yield f"  {'grades':<9} {'':>10} {kinds.grades:>10,}  stored answers that the grader has not judged"
 
 
-def _kinds(kinds: Kinds) -> str:
+def _kinds(kinds: OwedCounts) -> str:
     told = [f"{kinds.new:,} new"] if kinds.new else []
     if kinds.continued:
         told.append(f"{_many(kinds.continued, 'stored trace')} to be continued")
@@ -63,11 +63,11 @@ def _costs(plan: Plan, cost: Cost) -> Iterator[str]:
         sizes.insert(0, f"{_size(cost.draw_bytes)} of draws ({token})")
     if sizes:
         yield f"  disk      about {' and '.join(sizes)}"
-    several = len({variant.model_path for variant in plan.survey.variants}) > 1
+    several = len({variant.model_path for variant in plan.resolved.variants}) > 1
     title = "time"
     for path, model in cost.models.items():
         if model.tokens:
-            label = next(v.model_label for v in plan.survey.variants if v.model_path == path)
+            label = next(v.model_label for v in plan.resolved.variants if v.model_path == path)
             yield f"  {title:<9} {label + ': ' if several else ''}{_time(plan, model)}"
             title = ""
 
@@ -83,7 +83,7 @@ def _tokens(plan: Plan, cost: Cost) -> str:
 
 
 def _time(plan: Plan, model: ModelCost) -> str:
-    runtime = plan.survey.grid.runtime
+    runtime = plan.resolved.grid.runtime
     if model.engine_seconds is None or model.rate is None:
         return (
             f"not known: no engine has made {2 * runtime.in_flight} draws in a row (2 × in_flight) into this store; "
@@ -101,7 +101,7 @@ def _table(plan: Plan) -> Iterator[str]:
     """A row for all variants of a model that stand alike: those in progress, those not begun, those complete."""
     held: dict[str, int] = {}
     owed: dict[str, int] = {}
-    variants: dict[str, PlannedVariant] = {}
+    variants: dict[str, ResolvedVariant] = {}
     for context in plan.contexts:
         name = context.variant.patch_id
         variants[name] = context.variant
@@ -137,9 +137,9 @@ def _detectable(plan: Plan) -> Iterator[str]:
     from eval.power import detectable_sentence
 
     sizes: dict[int, list[str]] = {}
-    for benchmark in plan.survey.benchmarks:
+    for benchmark in plan.resolved.benchmarks:
         sizes.setdefault(len(benchmark.problems), []).append(benchmark.name)
-    seeds, tests = len(plan.survey.grid.sampling.seeds), comparisons(plan)
+    seeds, tests = len(plan.resolved.grid.sampling.seeds), comparisons(plan)
     for questions, names in sizes.items():
         yield f"  {detectable_sentence(_listed(names), questions, seeds, tests)}"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from math import comb, log2
 
 from orchestrator.plan.plan import OwedContext, Plan
-from orchestrator.plan.resolve import PlannedVariant
-from orchestrator.plan.throughput import Experience
-from orchestrator.scheduler.lengths import Lengths
+from orchestrator.plan.resolve import ResolvedVariant
+from orchestrator.plan.throughput import StoreRates
+from orchestrator.scheduler.lengths import LengthEstimator
 
 BYTES_PER_TOKEN = 4.0
 """Of a part, with token ids and text: 3.0 were measured for traces of 4,000 tokens of English prose, 4.0 for 500."""
@@ -60,7 +60,7 @@ class Cost:
         return None if None in known else sum(seconds for seconds in known if seconds is not None)
 
 
-def cost(plan: Plan, experience: Experience) -> Cost:
+def cost(plan: Plan, experience: StoreRates) -> Cost:
     """Estimate what `plan` costs."""
     by_model: dict[str, list[OwedContext]] = {}
     for owed in plan.contexts:
@@ -69,8 +69,8 @@ def cost(plan: Plan, experience: Experience) -> Cost:
     for path, contexts in by_model.items():
         if any(owed.numbers for owed in contexts):
             tokens, seen = expected_tokens(contexts)
-            pace = experience.paces.get(path)
-            models[path] = ModelCost(tokens, seen, pace.rate if pace else None, pace.draws if pace else 0)
+            measure = experience.paces.get(path)
+            models[path] = ModelCost(tokens, seen, measure.rate if measure else None, measure.draws if measure else 0)
     measured = experience.tokens > 0
     per_token = experience.file_bytes / experience.tokens if measured else BYTES_PER_TOKEN
     draw_bytes = round(per_token * sum(model.tokens for model in models.values()))
@@ -81,14 +81,14 @@ def expected_tokens(contexts: Iterable[OwedContext]) -> tuple[int, int]:
     """Thinking tokens that one model's contexts are expected to take, and how many stored traces tell."""
     contexts = list(contexts)
     benchmarks = [question.benchmark for question in contexts[0].variant.distinct]
-    lengths = Lengths(benchmarks)
+    lengths = LengthEstimator(benchmarks)
     unseen = lengths.expect()
     longest = max(owed.limit for owed in contexts)
     for owed in contexts:
         if owed.held is not None:
             for number, tokens in enumerate(owed.held.lengths):
                 question, length = number // len(owed.seeds), tokens
-                if number in owed.held.growing or tokens >= owed.limit:  # it was cut: how long it is, is not known
+                if number in owed.held.unfinished or tokens >= owed.limit:  # it was cut: how long it is, is not known
                     length = min(longest, max(tokens, round(unseen[question])))
                 if tokens >= 0:
                     lengths.observe(question, length)
@@ -109,15 +109,15 @@ def _remaining(owed: OwedContext, number: int, length: float) -> float:
     """Expected new tokens of one draw of a context that holds something. A trace that outlasted what was expected of it
     is expected to reach its limit."""
     assert owed.held is not None
-    if number not in owed.held.partial:
+    if number not in owed.held.owed_limits:
         return min(length, owed.limit)
-    if number not in owed.held.growing:
+    if number not in owed.held.unfinished:
         return 0.0
-    begun, limit = max(0, owed.held.lengths[number]), max(owed.held.partial[number])
+    begun, limit = max(0, owed.held.lengths[number]), max(owed.held.owed_limits[number])
     return min(length, limit) - begun if length > begun else limit - begun
 
 
-def patch_bytes(variant: PlannedVariant) -> int:
+def patch_bytes(variant: ResolvedVariant) -> int:
     """How large a variant's patch will be: the information in its keep bits, which pruning/patch/codec.py comes close
     to, and the kept weights where the method changes them."""
     spec = variant.spec

@@ -2,16 +2,16 @@
 
 from orchestrator.grid.parse import Grid
 from orchestrator.plan.plan import Plan, make_plan
-from orchestrator.plan.resolve import Survey, survey
-from orchestrator.plan.stored import read_holdings
+from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
+from orchestrator.plan.stored import read_stored
 from orchestrator.store.store import Store
 
 
-def prepare(grid: Grid, store: Store) -> tuple[Survey, Plan]:
+def prepare(grid: Grid, store: Store) -> tuple[ResolvedGrid, Plan]:
     """Everything that can be found out before anything is started, and a store that is proved to be writable."""
-    surveyed = survey(grid)
+    resolved = resolve_grid(grid)
     store.check_writable()
-    plan = make_plan(surveyed, read_holdings(store, surveyed))
-    for name, payload in surveyed.payloads.items():
+    plan = make_plan(resolved, read_stored(store, resolved))
+    for name, payload in resolved.payloads.items():
         store.put_payload(name, payload)
-    return surveyed, plan
+    return resolved, plan

@@ -12,9 +12,9 @@ from eval.benchmarks import Benchmark, load_benchmark
 from eval.budget import Rules, make_rules, start
 from eval.draws import DrawJob
 from eval.prompts import ChatTokenizer, prompt_ids
-from orchestrator.grid.errors import GridError
+from orchestrator.grid.errors import InputError
 from orchestrator.grid.parse import Grid, Model, Variant
-from orchestrator.grid.source import Place
+from orchestrator.grid.source import Location
 from orchestrator.identity import answer_payload, context_payload, gold_id, name_of, patch_payload, prompt_id
 from orchestrator.plan.sources import data_digest, local_folder
 from pruning.model.architecture import LINEARS, config_of_length
@@ -38,7 +38,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Decoding:
     """A context and the token limits that its draws serve: all of them, or one when limits are decoded apart."""
 
     context: Context
@@ -46,7 +46,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class PlannedVariant:
+class ResolvedVariant:
     """A variant with everything that names it."""
 
     label: str
@@ -55,7 +55,7 @@ class PlannedVariant:
     spec: PruneSpec
     patch_id: str
     patch_payload: dict[str, Any]
-    decodings: tuple[Limits, ...]
+    decodings: tuple[Decoding, ...]
     """One, or one per limit with `independent_limits`."""
     questions: tuple[Question, ...]
     distinct: tuple[Question, ...]
@@ -76,11 +76,11 @@ class PlannedVariant:
 
 
 @dataclass(frozen=True)
-class Survey:
+class ResolvedGrid:
     """A grid with every name filled in."""
 
     grid: Grid
-    variants: tuple[PlannedVariant, ...]
+    variants: tuple[ResolvedVariant, ...]
     benchmarks: tuple[Benchmark, ...]
     payloads: dict[str, dict[str, Any]]
     """Name -> what it was computed from."""
@@ -91,19 +91,19 @@ class Survey:
         several = len({variant.model_label for variant in self.variants}) > 1
         return {v.patch_id: v.full_label if several else v.label for v in self.variants}
 
-    def dense_of(self, variant: PlannedVariant) -> PlannedVariant | None:
+    def dense_of(self, variant: ResolvedVariant) -> ResolvedVariant | None:
         """The dense variant of the same model, which the others are compared with."""
         return next((v for v in self.variants if v.dense and v.model_path == variant.model_path), None)
 
 
-def survey(grid: Grid) -> Survey:
-    """Name everything in `grid`. Raises GridError that names the line of the model or benchmark at fault."""
+def resolve_grid(grid: Grid) -> ResolvedGrid:
+    """Name everything in `grid`. Raises InputError that names the line of the model or benchmark at fault."""
     benchmarks = tuple(_benchmark(grid, index, name) for index, name in enumerate(grid.benchmarks))
     _refuse_same_names(grid, benchmarks)
     payloads: dict[str, dict[str, Any]] = {}
-    models: dict[str, _Surveyed] = {}
+    models: dict[str, _ResolvedModel] = {}
     data: dict[str, str] = {}
-    planned: list[PlannedVariant] = []
+    planned: list[ResolvedVariant] = []
     for variant in grid.variants:
         model = variant.model
         if model.path not in models:
@@ -111,11 +111,11 @@ def survey(grid: Grid) -> Survey:
             _refuse_same_weights(grid, model, models)
         digests = _digests(grid, variant, data)
         planned.append(_plan_variant(grid, variant, models[model.path], digests, payloads))
-    return Survey(grid, tuple(planned), benchmarks, payloads)
+    return ResolvedGrid(grid, tuple(planned), benchmarks, payloads)
 
 
 @dataclass(frozen=True)
-class _Surveyed:
+class _ResolvedModel:
     """What the variants of one model have in common."""
 
     label: str
@@ -133,7 +133,7 @@ class _Surveyed:
 
 def _look_at(
     grid: Grid, model: Model, benchmarks: tuple[Benchmark, ...], payloads: dict[str, dict[str, Any]]
-) -> _Surveyed:
+) -> _ResolvedModel:
     place = _place_of(grid, "models", model.path)
     try:
         folder = local_folder(model.path)
@@ -142,14 +142,14 @@ def _look_at(
         rules = make_rules(grid.budget, tokenizer, tokenizer.eos_ids, checkpoint.context_length, model.format)
         digest, tokenizer_digest = checkpoint.digest(), checkpoint.tokenizer_digest()
     except ValueError as error:
-        raise GridError(f"{grid.source.where(place)}: {error}") from error
+        raise InputError(f"{grid.source.where(place)}: {error}") from error
     questions = tuple(_questions(grid, benchmarks, tokenizer))
     _check_limits(grid, rules, questions, model)
     distinct: dict[str, Question] = {}
     for question in questions:
         distinct.setdefault(question.gold.prompt_id, question)
     stored = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
-    return _Surveyed(
+    return _ResolvedModel(
         model.path,
         checkpoint,
         digest,
@@ -171,7 +171,7 @@ def _questions(grid: Grid, benchmarks: tuple[Benchmark, ...], tokenizer: ChatTok
                 ids = prompt_ids(tokenizer, problem, grid.prompt)
             except ValueError as error:
                 place = grid.source.where(("benchmarks", index))
-                raise GridError(f"{place}: problem {problem.id!r}: {error}") from error
+                raise InputError(f"{place}: problem {problem.id!r}: {error}") from error
             gold = Gold(prompt_id(ids), gold_id(problem), problem.answer, problem.kind, problem.choices or ())
             questions.append(Question(benchmark.name, problem.id, ids, gold))
     return questions
@@ -184,10 +184,10 @@ def _check_limits(grid: Grid, rules: Rules, questions: tuple[Question, ...], mod
     try:
         step = start(rules, DrawJob(question.problem_id, question.prompt_ids, 0, (max(largest, 1),)))
     except ValueError as error:
-        raise GridError(f"{grid.source.where(('benchmarks',))}: {error}") from error
+        raise InputError(f"{grid.source.where(('benchmarks',))}: {error}") from error
     if step.asks and step.asks[0].max_tokens < largest:
         room = step.asks[0].max_tokens
-        raise GridError(
+        raise InputError(
             f"{grid.source.where(('token_limits', _index_of(grid, largest)))}: limit {largest} does not fit: "
             f"{model.path} has a context of {rules.context} tokens, and problem {question.problem_id!r} of "
             f"{question.benchmark} with its prompt and its answer leaves {room} for thinking; use limits up to {room}"
@@ -205,7 +205,7 @@ def _digests(grid: Grid, variant: Variant, known: dict[str, str]) -> dict[str, s
             try:
                 known[calibration.data] = data_digest(calibration)
             except ValueError as error:
-                raise GridError(f"{grid.source.name}:{variant.line}: {error}") from error
+                raise InputError(f"{grid.source.name}:{variant.line}: {error}") from error
         named[field] = known[calibration.data]
     return named
 
@@ -213,23 +213,23 @@ def _digests(grid: Grid, variant: Variant, known: dict[str, str]) -> dict[str, s
 def _plan_variant(
     grid: Grid,
     variant: Variant,
-    model: _Surveyed,
+    model: _ResolvedModel,
     digests: Mapping[str, str],
     payloads: dict[str, dict[str, Any]],
-) -> PlannedVariant:
+) -> ResolvedVariant:
     spec = variant.spec
     patch = patch_payload(model.digest, spec, digests, model.tokenizer_digest if digests else None)
     patch_id = _name(patch, payloads)
     layers = model.checkpoint.num_layers - (spec.blocks or 0)
     if layers < 1:
-        raise GridError(
+        raise InputError(
             f"{grid.source.name}:{variant.line}: blocks {spec.blocks} would remove all {model.checkpoint.num_layers} "
             "blocks of the model; remove fewer"
         )
     try:
         config_of_length(model.checkpoint.config, layers)
     except ValueError as error:
-        raise GridError(f"{grid.source.name}:{variant.line}: {model.checkpoint.path}: {error}") from error
+        raise InputError(f"{grid.source.name}:{variant.line}: {model.checkpoint.path}: {error}") from error
     label = describe(spec)
     base = Context(
         context_id="",
@@ -256,8 +256,8 @@ def _plan_variant(
             sorted(model.rules.eos_ids),
             limit,
         )
-        decodings.append(Limits(replace(base, context_id=_name(payload, payloads)), limits))
-    return PlannedVariant(
+        decodings.append(Decoding(replace(base, context_id=_name(payload, payloads)), limits))
+    return ResolvedVariant(
         label,
         model.label,
         base.shape.model,
@@ -282,28 +282,28 @@ def _benchmark(grid: Grid, index: int, name: str) -> Benchmark:
     try:
         return load_benchmark(name)
     except ValueError as error:
-        raise GridError(f"{grid.source.where(('benchmarks', index))}: {error}") from error
+        raise InputError(f"{grid.source.where(('benchmarks', index))}: {error}") from error
 
 
 def _refuse_same_names(grid: Grid, benchmarks: tuple[Benchmark, ...]) -> None:
     seen: dict[str, int] = {}
     for index, benchmark in enumerate(benchmarks):
         if benchmark.name in seen:
-            raise GridError(
+            raise InputError(
                 f"{grid.source.where(('benchmarks', index))}: two benchmarks are called {benchmark.name!r}; "
                 "rename one of the files"
             )
         seen[benchmark.name] = index
 
 
-def _refuse_same_weights(grid: Grid, model: Model, models: dict[str, _Surveyed]) -> None:
+def _refuse_same_weights(grid: Grid, model: Model, models: dict[str, _ResolvedModel]) -> None:
     for path, other in models.items():
         if path != model.path and other.digest == models[model.path].digest:
             place = grid.source.where(_place_of(grid, "models", model.path))
-            raise GridError(f"{place}: {model.path} has the same weights as {path}; list a model once in a grid")
+            raise InputError(f"{place}: {model.path} has the same weights as {path}; list a model once in a grid")
 
 
-def _place_of(grid: Grid, key: str, path: str) -> Place:
+def _place_of(grid: Grid, key: str, path: str) -> Location:
     for index, entry in enumerate(grid.source.value[key]):
         if path in (entry, entry.get("path") if isinstance(entry, dict) else None):
             return (key, index)

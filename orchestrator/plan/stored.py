@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from eval.draws import unserved_limits
 from eval.grading import grader_id
-from orchestrator.plan.plan import HeldContext, Holdings
-from orchestrator.plan.resolve import Limits, PlannedVariant, Survey
+from orchestrator.plan.plan import StoredContext, StoredState
+from orchestrator.plan.resolve import Decoding, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
 from workers.draw_rows import METADATA, Measured, measure_rows
 from workers.grade_rows import ungraded
@@ -16,30 +16,30 @@ DrawName = tuple[str, int]
 """(prompt id, seed) within a context."""
 
 
-def read_holdings(store: Store, survey: Survey) -> Holdings:
-    """What `store` holds of `survey`'s patches, draws and grades. Contexts without a folder cost nothing."""
+def read_stored(store: Store, resolved: ResolvedGrid) -> StoredState:
+    """What `store` holds of `resolved`'s patches, draws and grades. Contexts without a folder cost nothing."""
     present = store.contexts("draws")
-    contexts: dict[str, HeldContext] = {}
+    contexts: dict[str, StoredContext] = {}
     lacking: dict[str, int] = {}
-    grader = grader_id(survey.grid.runtime.grader)
-    for variant in survey.variants:
+    grader = grader_id(resolved.grid.runtime.grader)
+    for variant in resolved.variants:
         for decoding in variant.decodings:
             context = decoding.context
             if context.context_id not in present or context.context_id in contexts:
                 continue
-            contexts[context.context_id] = _held(store, survey.grid.sampling.seeds, variant, decoding)
+            contexts[context.context_id] = _held(store, resolved.grid.sampling.seeds, variant, decoding)
             golds = tuple(question.gold for question in variant.questions)
             task = GradeTask("", context.context_id, context.answer_context_id, golds)
             lacking[context.context_id] = len(ungraded(store, task, grader))
-    return Holdings(store.patch_ids(), contexts, lacking)
+    return StoredState(store.patch_ids(), contexts, lacking)
 
 
-def _held(store: Store, seeds: Sequence[int], variant: PlannedVariant, decoding: Limits) -> HeldContext:
+def _held(store: Store, seeds: Sequence[int], variant: ResolvedVariant, decoding: Decoding) -> StoredContext:
     context = decoding.context
     draws = read_draws(store, context.context_id, context.answer_context_id)
     lengths = array("i", [-1]) * (len(variant.distinct) * len(seeds))
-    partial: dict[int, tuple[int, ...]] = {}
-    growing: set[int] = set()
+    owed_limits: dict[int, tuple[int, ...]] = {}
+    unfinished: set[int] = set()
     number = 0
     for question in variant.distinct:
         for seed in seeds:
@@ -47,11 +47,11 @@ def _held(store: Store, seeds: Sequence[int], variant: PlannedVariant, decoding:
             if have is not None:
                 lengths[number] = have.length
                 if owed := unserved_limits(have.length, have.ended, have.cuts, decoding.limits):
-                    partial[number] = owed
+                    owed_limits[number] = owed
                     if not have.ended and have.length < max(owed):
-                        growing.add(number)
+                        unfinished.add(number)
             number += 1
-    return HeldContext(lengths, partial, growing)
+    return StoredContext(lengths, owed_limits, unfinished)
 
 
 def read_draws(store: Store, context_id: str, answer_context_id: str) -> Mapping[DrawName, Measured]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from orchestrator.plan.resolve import Survey
+from orchestrator.plan.resolve import ResolvedGrid
 from orchestrator.store.store import Store
 
 BREAK_SECONDS = 900.0
@@ -19,7 +19,7 @@ Made = tuple[float, int]
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """How fast one model's traces were made."""
 
     draws: int = 0
@@ -33,15 +33,15 @@ class Pace:
         """Thinking tokens per second and engine, forced answers and swaps included; None if it is not known."""
         return self.tokens / self.seconds if self.seconds and self.tokens else None
 
-    def __add__(self, other: "Pace") -> "Pace":
-        return Pace(self.draws + other.draws, self.tokens + other.tokens, self.seconds + other.seconds)
+    def __add__(self, other: "Throughput") -> "Throughput":
+        return Throughput(self.draws + other.draws, self.tokens + other.tokens, self.seconds + other.seconds)
 
 
 @dataclass(frozen=True)
-class Experience:
+class StoreRates:
     """What the store tells about the models of one grid."""
 
-    paces: Mapping[str, Pace] = field(default_factory=dict)
+    paces: Mapping[str, Throughput] = field(default_factory=dict)
     """Model path -> how fast its traces were made."""
     tokens: int = 0
     """Thinking tokens that the store holds of the grid's contexts."""
@@ -49,38 +49,41 @@ class Experience:
     """The files that these stand in, with their answers and grades."""
 
 
-def read_experience(store: Store, survey: Survey) -> Experience:
-    """What `store` tells about `survey`. Contexts without a folder cost nothing."""
+def read_rates(store: Store, resolved: ResolvedGrid) -> StoreRates:
+    """What `store` tells about `resolved`. Contexts without a folder cost nothing."""
     sizes: dict[str, int] = {}
     for table in ("draws", "grades"):
         for file in store.files.listing(table):
             sizes[file.folder] = sizes.get(file.folder, 0) + file.size
     made: dict[str, dict[str, list[Made]]] = {}
-    contexts = {d.context.context_id: v.model_path for v in survey.variants for d in v.decodings}
+    contexts = {d.context.context_id: v.model_path for v in resolved.variants for d in v.decodings}
     held = {context_id: model for context_id, model in contexts.items() if context_id in sizes}
     tokens = 0
     for context_id, model in held.items():
         for row in store.read("draws", context_id, ["worker", "created_at", "trace_tokens"]).to_pylist():
             made.setdefault(model, {}).setdefault(row["worker"], []).append((row["created_at"], row["trace_tokens"]))
             tokens += row["trace_tokens"]
-    warm_up = survey.grid.runtime.in_flight
-    paces = {model: sum((pace(rows, warm_up) for rows in workers.values()), Pace()) for model, workers in made.items()}
-    return Experience(paces, tokens, sum(sizes[context_id] for context_id in held))
+    warm_up = resolved.grid.runtime.in_flight
+    paces = {
+        model: sum((measure(rows, warm_up) for rows in workers.values()), Throughput())
+        for model, workers in made.items()
+    }
+    return StoreRates(paces, tokens, sum(sizes[context_id] for context_id in held))
 
 
-def pace(rows: Iterable[Made], warm_up: int) -> Pace:
+def measure(rows: Iterable[Made], warm_up: int) -> Throughput:
     """How fast one engine made `rows`, breaks left out.
 
     The first `warm_up` rows after each break only start the clock: so many draws may have been in flight before it, and
     to count them would make an engine look faster than it is. For the same reason fewer than `warm_up` rows after
     those tell nothing.
     """
-    told = Pace()
+    told = Throughput()
     for stretch in _stretches(sorted(rows)):
         counted = stretch[warm_up:]
         if len(counted) >= warm_up > 0:
             tokens = sum(length for _, length in counted)
-            told += Pace(len(counted), tokens, counted[-1][0] - stretch[warm_up - 1][0])
+            told += Throughput(len(counted), tokens, counted[-1][0] - stretch[warm_up - 1][0])
     return told
 
 

@@ -11,7 +11,7 @@ from eval.draws import answer_for
 from eval.grading import Grade, grader_id
 from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
-from orchestrator.plan.resolve import PlannedVariant, Question, Survey
+from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
 from workers.draw_rows import COLUMNS, Joined, join_rows
 from workers.grade_rows import GradeKey, verdicts
@@ -21,7 +21,7 @@ from workers.grade_rows import GradeKey, verdicts
 class Cell:
     """One variant on one benchmark at one token limit."""
 
-    variant: PlannedVariant
+    variant: ResolvedVariant
     benchmark: str
     limit: int
     metrics: CellMetrics
@@ -42,7 +42,7 @@ class Against:
 class Results:
     """Every cell of a survey, in grid order, with what the store holds of it."""
 
-    survey: Survey
+    resolved: ResolvedGrid
     cells: tuple[Cell, ...]
     against_dense: Mapping[tuple[str, str, int], Against]
     """(patch id, benchmark, limit) -> comparison, where both sides have something."""
@@ -52,15 +52,15 @@ class Results:
         return all(cell.metrics.complete for cell in self.cells)
 
 
-def read_results(store: Store, survey: Survey) -> Results:
-    """Everything that `store` knows about `survey`."""
-    cells = tuple(cell for variant in survey.variants for cell in read_cells(store, survey, variant))
-    return Results(survey, cells, _against_dense(survey, cells))
+def read_results(store: Store, resolved: ResolvedGrid) -> Results:
+    """Everything that `store` knows about `resolved`."""
+    cells = tuple(cell for variant in resolved.variants for cell in read_cells(store, resolved, variant))
+    return Results(resolved, cells, _against_dense(resolved, cells))
 
 
-def read_cells(store: Store, survey: Survey, variant: PlannedVariant) -> list[Cell]:
+def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[Cell]:
     """The cells of one variant: benchmarks × token limits."""
-    grader = grader_id(survey.grid.runtime.grader)
+    grader = grader_id(resolved.grid.runtime.grader)
     decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], Joined], dict[GradeKey, Grade]]] = []
     for decoding in variant.decodings:
         context = decoding.context
@@ -69,12 +69,12 @@ def read_cells(store: Store, survey: Survey, variant: PlannedVariant) -> list[Ce
         grades = verdicts(store.read("grades", context.context_id).to_pylist(), context.answer_context_id, grader)
         decoded.append((decoding.limits, draws, grades))
     cells = []
-    for benchmark in survey.benchmarks:
+    for benchmark in resolved.benchmarks:
         questions = [q for q in variant.questions if q.benchmark == benchmark.name]
-        owed = [(q.problem_id, seed) for q in questions for seed in survey.grid.sampling.seeds]
+        owed = [(q.problem_id, seed) for q in questions for seed in resolved.grid.sampling.seeds]
         for limits, draws, grades in decoded:
             for limit in limits:
-                found = list(_outcomes(questions, survey.grid.sampling.seeds, limit, draws, grades))
+                found = list(_outcomes(questions, resolved.grid.sampling.seeds, limit, draws, grades))
                 outcomes = tuple(outcome for outcome, _ in found)
                 finished = max((moment for _, moment in found), default=0.0)
                 metrics = cell_metrics(outcomes, owed)
@@ -124,11 +124,11 @@ def _judged(cell: Cell) -> set[tuple[str, int]]:
     return {(outcome.problem_id, outcome.seed) for outcome in cell.outcomes if outcome.correct is not None}
 
 
-def _against_dense(survey: Survey, cells: tuple[Cell, ...]) -> dict[tuple[str, str, int], Against]:
+def _against_dense(resolved: ResolvedGrid, cells: tuple[Cell, ...]) -> dict[tuple[str, str, int], Against]:
     by_name = {(cell.variant.patch_id, cell.benchmark, cell.limit): cell for cell in cells}
     found: dict[tuple[str, str, int], Comparison] = {}
     for name, cell in by_name.items():
-        dense = survey.dense_of(cell.variant)
+        dense = resolved.dense_of(cell.variant)
         if dense is None or cell.variant.dense:
             continue
         base = by_name[(dense.patch_id, cell.benchmark, cell.limit)]

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from eval.comparison import adjust, compare_curves
 from eval.metrics import Outcome
-from orchestrator.plan.resolve import PlannedVariant
+from orchestrator.plan.resolve import ResolvedVariant
 from orchestrator.results.cells import Cell, Results
 
 STYLES = ("-", "--", ":", "-.")
@@ -31,8 +31,8 @@ def write_report(results: Results, folder: Path) -> list[Path]:
 
 def _draw(results: Results, file: Path) -> None:
     """One panel per model and benchmark: accuracy against the token limit, with 95 % intervals."""
-    models = list(dict.fromkeys(variant.model_label for variant in results.survey.variants))
-    names = [benchmark.name for benchmark in results.survey.benchmarks]
+    models = list(dict.fromkeys(variant.model_label for variant in results.resolved.variants))
+    names = [benchmark.name for benchmark in results.resolved.benchmarks]
     width = min(len(names), 4)
     rows = len(models) * -(-len(names) // width)
     figure, axes = plt.subplots(
@@ -46,20 +46,20 @@ def _draw(results: Results, file: Path) -> None:
     panels = [(model, name) for model in models for name in names]
     for axis, (model, name) in zip(axes.flat, panels, strict=False):
         cells = [c for c in results.cells if c.benchmark == name and c.variant.model_label == model]
-        _panel(axis, cells, name if len(models) == 1 else f"{model}: {name}", results.survey.grid.token_limits)
+        _panel(axis, cells, name if len(models) == 1 else f"{model}: {name}", results.resolved.grid.token_limits)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for row in axes:
         row[0].set_ylabel("accuracy")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False, fontsize=9)
-    figure.suptitle(f"{results.survey.grid.name}: accuracy by thinking-token limit, 95 % intervals by question")
+    figure.suptitle(f"{results.resolved.grid.name}: accuracy by thinking-token limit, 95 % intervals by question")
     figure.savefig(file, dpi=150)
     plt.close(figure)
 
 
 def _panel(axis: Axes, cells: list[Cell], title: str, limits: tuple[int, ...]) -> None:
-    variants: dict[str, PlannedVariant] = {cell.variant.patch_id: cell.variant for cell in cells}
+    variants: dict[str, ResolvedVariant] = {cell.variant.patch_id: cell.variant for cell in cells}
     colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(v.spec.method for v in variants.values()))}
     seen: dict[str, int] = {}
     for number, variant in enumerate(variants.values()):
@@ -108,11 +108,11 @@ def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
     The points of a curve share traces, so they are no independent tests: the band covers the whole curve of differences
     at once, and `mean_*` is one test for all of it.
     """
-    for variant in results.survey.variants:
-        dense = results.survey.dense_of(variant)
+    for variant in results.resolved.variants:
+        dense = results.resolved.dense_of(variant)
         if dense is None or variant.dense:
             continue
-        for benchmark in results.survey.benchmarks:
+        for benchmark in results.resolved.benchmarks:
             try:
                 curve = compare_curves(
                     _outcomes(results, variant, benchmark.name), _outcomes(results, dense, benchmark.name)
@@ -136,7 +136,7 @@ def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
                 }
 
 
-def _outcomes(results: Results, variant: PlannedVariant, benchmark: str) -> dict[int, tuple[Outcome, ...]]:
+def _outcomes(results: Results, variant: ResolvedVariant, benchmark: str) -> dict[int, tuple[Outcome, ...]]:
     return {
         cell.limit: cell.outcomes
         for cell in results.cells

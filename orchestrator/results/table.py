@@ -17,20 +17,20 @@ FOOTNOTE = (
 
 def final_table(results: Results) -> str:
     """The sweep's accuracies for a terminal or a log."""
-    grid = results.survey.grid
+    grid = results.resolved.grid
     table = Table(title=f"{grid.name}: accuracy by thinking-token limit", title_justify="left", pad_edge=False)
     table.add_column("benchmark", no_wrap=True)
     table.add_column("variant", no_wrap=True)
     for limit in grid.token_limits:
         table.add_column(str(limit), justify="right", no_wrap=True)
     cells = {(cell.variant.patch_id, cell.benchmark, cell.limit): cell for cell in results.cells}
-    several = len({variant.model_label for variant in results.survey.variants}) > 1
-    for benchmark in results.survey.benchmarks:
-        for variant in results.survey.variants:
+    several = len({variant.model_label for variant in results.resolved.variants}) > 1
+    for benchmark in results.resolved.benchmarks:
+        for variant in results.resolved.variants:
             label = variant.full_label if several else variant.label
             names = [(variant.patch_id, benchmark.name, limit) for limit in grid.token_limits]
             row = [cell_text(cells[name], results.against_dense.get(name)) for name in names]
-            table.add_row(benchmark.name if variant is results.survey.variants[0] else "", label, *row)
+            table.add_row(benchmark.name if variant is results.resolved.variants[0] else "", label, *row)
         table.add_section()
     text = StringIO()
     # As wide as it needs to be: a log has no width, and a cut name could be either of two.

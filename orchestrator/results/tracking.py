@@ -25,7 +25,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from orchestrator.identity import VERSION, canonical, name_of
-from orchestrator.plan.resolve import PlannedVariant, Survey
+from orchestrator.plan.resolve import ResolvedGrid, ResolvedVariant
 from orchestrator.results.cells import Cell, read_cells
 from orchestrator.store.store import Store
 from pruning.spec import to_json
@@ -37,9 +37,9 @@ for chatty in ("mlflow", "alembic"):  # they tell of every table of a new databa
     logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def tracking_uri(survey: Survey, store: Store) -> str:
+def tracking_uri(resolved: ResolvedGrid, store: Store) -> str:
     """Where MLflow's runs go: the grid's choice, else a database beside the store's data."""
-    chosen = survey.grid.runtime.tracking_uri
+    chosen = resolved.grid.runtime.tracking_uri
     if chosen:
         return chosen
     return f"sqlite:///{Path(store.root, 'mlflow.db')}" if store.local else f"sqlite:///{Path('mlflow.db').absolute()}"
@@ -50,19 +50,19 @@ class Tracker:
     """Writes one sweep into MLflow. Raises MlflowException when the tracking server cannot be reached."""
 
     store: Store
-    survey: Survey
+    resolved: ResolvedGrid
     client: MlflowClient
     experiment: str
     runs: dict[str, str]
     """Content name -> run id, of the runs known to exist."""
 
     @classmethod
-    def open(cls, store: Store, survey: Survey) -> "Tracker":
-        uri = tracking_uri(survey, store)
+    def open(cls, store: Store, resolved: ResolvedGrid) -> "Tracker":
+        uri = tracking_uri(resolved, store)
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE).partition("?")[0]))
         client = MlflowClient(tracking_uri=uri)
-        name = survey.grid.runtime.experiment
+        name = resolved.grid.runtime.experiment
         found = client.get_experiment_by_name(name)
         if found is not None:
             experiment = found.experiment_id
@@ -71,18 +71,18 @@ class Tracker:
                 Path(store.root, "mlflow-artifacts").as_uri() if uri.startswith(SQLITE) and store.local else None
             )
             experiment = client.create_experiment(name, artifact_location=artifacts)
-        return cls(store, survey, client, experiment, {})
+        return cls(store, resolved, client, experiment, {})
 
     def begin(self) -> None:
         """Show the sweep and its variants as running."""
-        sweep = self._run(self._sweep_name(), self.survey.grid.name, None, {})
+        sweep = self._run(self._sweep_name(), self.resolved.grid.name, None, {})
         self.client.update_run(sweep, status="RUNNING")
         self.client.log_batch(sweep, tags=[RunTag("mlflow.note.content", self._description())])
 
-    def write_variant(self, variant: PlannedVariant) -> bool:
+    def write_variant(self, variant: ResolvedVariant) -> bool:
         """Bring one variant and its cells up to date with the store. Returns whether they are complete."""
-        sweep = self._run(self._sweep_name(), self.survey.grid.name, None, {})
-        cells = read_cells(self.store, self.survey, variant)
+        sweep = self._run(self._sweep_name(), self.resolved.grid.name, None, {})
+        cells = read_cells(self.store, self.resolved, variant)
         name = name_of({"sweep": self._sweep_name(), "contexts": [d.context.context_id for d in variant.decodings]})
         settings = {f"prune.{key}": _text(value) for key, value in to_json(variant.spec).items()}
         settings["model"] = variant.model_label
@@ -103,7 +103,7 @@ class Tracker:
 
     def end(self, complete: bool) -> None:
         """Leave the sweep's run in a truthful state."""
-        self.client.set_terminated(self._run(self._sweep_name(), self.survey.grid.name, None, {}),
+        self.client.set_terminated(self._run(self._sweep_name(), self.resolved.grid.name, None, {}),
                                    "FINISHED" if complete else "KILLED")  # fmt: skip
 
     def _finish(self, run: str, cells: list[Cell], metrics: list[Metric]) -> None:
@@ -117,13 +117,13 @@ class Tracker:
             self.client.set_terminated(run, "FINISHED", end_time=int(finished * 1000))
 
     def _sweep_name(self) -> str:
-        return name_of({"version": VERSION, "what": "sweep", "name": self.survey.grid.name, "store": self.store.uri})
+        return name_of({"version": VERSION, "what": "sweep", "name": self.resolved.grid.name, "store": self.store.uri})
 
     def _description(self) -> str:
-        grid = self.survey.grid
+        grid = self.resolved.grid
         return (
-            f"{len(self.survey.variants)} variants × {len(grid.token_limits)} token limits on "
-            f"{', '.join(b.name for b in self.survey.benchmarks)}. Store: `{self.store.uri}`."
+            f"{len(self.resolved.variants)} variants × {len(grid.token_limits)} token limits on "
+            f"{', '.join(b.name for b in self.resolved.benchmarks)}. Store: `{self.store.uri}`."
         )
 
     def _run(self, name: str, label: str, parent: str | None, params: Mapping[str, str]) -> str:
@@ -158,14 +158,14 @@ def _make_database(file: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def sync(store: Store, survey: Survey) -> str:
+def sync(store: Store, resolved: ResolvedGrid) -> str:
     """Write everything the store holds of a sweep into MLflow. Returns the tracking URI."""
-    tracker = Tracker.open(store, survey)
+    tracker = Tracker.open(store, resolved)
     tracker.begin()
-    states = [tracker.write_variant(variant) for variant in survey.variants]
+    states = [tracker.write_variant(variant) for variant in resolved.variants]
     complete = all(states)
     tracker.end(complete)
-    return tracking_uri(survey, store)
+    return tracking_uri(resolved, store)
 
 
 def _curve(cell: Cell) -> list[Metric]:

@@ -18,39 +18,39 @@ from collections.abc import Iterable, Iterator
 from orchestrator.scheduler.events import (
     Command,
     Event,
+    FindMissing,
     Finish,
-    Leaving,
-    Order,
+    MissingFound,
+    NodeDraining,
     RecordFailures,
-    Recount,
-    Recounted,
     Reported,
-    Slice,
-    StopAsked,
+    ShardNumbers,
+    StopRequested,
     Tick,
     WorkerLost,
     WorkerReady,
+    WorkerTask,
 )
-from orchestrator.scheduler.fleet import Life, WorkerState
+from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.scaling import retire
-from orchestrator.scheduler.schedule import next_orders
-from orchestrator.scheduler.state import Recounting, State
-from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Piece, Policy
+from orchestrator.scheduler.schedule import next_commands
+from orchestrator.scheduler.state import PendingCheck, SweepState
+from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy, RetryGroup
 from workers.failure import Failure
 from workers.messages import (
     Committed,
-    Ended,
-    Failed,
     Graded,
     GradeTask,
     Heartbeat,
-    Hungry,
     PatchMade,
     PruneTask,
     Rejected,
     Report,
-    Swapped,
-    Troubled,
+    StoreBlocked,
+    TaskEnded,
+    TaskFailed,
+    WantsMore,
+    WeightsLoaded,
 )
 
 FINAL_KINDS = frozenset({"nan", "bad-input"})
@@ -62,7 +62,7 @@ UNPROVED = "proof"
 STORE = "store"
 """The kind of failure of a task that could not read or write the store."""
 
-_QUIET = (Committed, Heartbeat, Hungry, Swapped, Graded)
+_QUIET = (Committed, Heartbeat, WantsMore, WeightsLoaded, Graded)
 """Reports after which no other workers can be wanted than before."""
 
 
@@ -70,7 +70,7 @@ class Core:
     """One sweep on its way. See the module's docstring for what it promises."""
 
     def __init__(self, policy: Policy, patches: Iterable[PatchWork], contexts: Iterable[ContextWork]) -> None:
-        self.state = State(policy, patches, contexts)
+        self.state = SweepState(policy, patches, contexts)
         self.finished: str | None = None
         self._tasks: dict[str, ContextWork] = {}
         """Task id of a running slice or grading -> its context."""
@@ -81,7 +81,7 @@ class Core:
             self.state.staffed = False
         commands = list(self._absorb(event, now))
         if self.finished is None:
-            for command in next_orders(self.state, now, self._tasks):
+            for command in next_commands(self.state, now, self._tasks):
                 commands.append(command)
                 if isinstance(command, Finish):
                     self.finished = command.reason
@@ -91,8 +91,8 @@ class Core:
         fleet = self.state.fleet
         match event:
             case WorkerReady(worker):
-                if (known := fleet.get(worker)) is not None and known.life is Life.STARTING:
-                    fleet.become(known, Life.IDLE)
+                if (known := fleet.get(worker)) is not None and known.phase is Phase.STARTING:
+                    fleet.set_phase(known, Phase.IDLE)
                     known.since = now
                     self.state.failed_starts[known.role] = 0
             case Reported(worker, report):
@@ -101,13 +101,13 @@ class Core:
                 yield from self._take(report, known, now)
             case WorkerLost(worker, failure):
                 yield from self._lost(worker, failure, now)
-            case Recounted(task_id, missing):
+            case MissingFound(task_id, missing):
                 yield from self._recounted(task_id, missing)
-            case Leaving(workers):
+            case NodeDraining(workers):
                 for worker in workers:
-                    if (known := fleet.get(worker)) is not None and known.life is not Life.CLOSING:
+                    if (known := fleet.get(worker)) is not None and known.phase is not Phase.CLOSING:
                         yield retire(self.state, known, now)
-            case StopAsked(reason):
+            case StopRequested(reason):
                 self.state.stop(reason, now)
             case Tick():
                 pass
@@ -115,20 +115,20 @@ class Core:
     # --- reports ------------------------------------------------------------------------------------------------------
 
     def _take(self, report: Report, known: WorkerState | None, now: float) -> Iterator[Command]:
-        tally = self.state.tally
+        counters = self.state.counters
         match report:
             case Committed():
-                tally.trace_tokens += report.trace_tokens
-                tally.answer_tokens += report.answer_tokens
-                tally.prompt_tokens += report.prompt_tokens
-                tally.cached_tokens += report.cached_tokens
+                counters.trace_tokens += report.trace_tokens
+                counters.answer_tokens += report.answer_tokens
+                counters.prompt_tokens += report.prompt_tokens
+                counters.cached_tokens += report.cached_tokens
                 self.state.store_losses = 0
                 if known is not None:
                     known.progressed = now
                 if (work := self._tasks.get(report.task_id)) is not None:
                     lengths = dict(zip(report.numbers, report.lengths, strict=True))
                     for number in self.state.settle(work, report.task_id, report.numbers):
-                        tally.committed += 1
+                        counters.committed += 1
                         work.ungraded = True
                         work.lengths.observe(number // work.seeds, lengths[number])
                     self.state.note(work)
@@ -136,74 +136,74 @@ class Core:
                 work = self._tasks.get(task_id)
                 if work is not None and (settled := self.state.settle(work, task_id, numbers)):
                     yield self._give_up(work, settled, failure, 1)
-            case Hungry(task_id):
+            case WantsMore(task_id):
                 self._feed(task_id, known)
-            case Swapped(seconds=seconds):
-                tally.swaps += 1
-                tally.swap_seconds += seconds
+            case WeightsLoaded(seconds=seconds):
+                counters.swaps += 1
+                counters.swap_seconds += seconds
             case PatchMade(patch_id=patch_id):
                 self.state.store_losses = 0
-                if self.state.patches[patch_id].state is not Patched.HELD:
-                    self._set_patch(self.state.patches[patch_id], Patched.HELD)
-                    tally.patches_made += 1
+                if self.state.patches[patch_id].state is not PatchState.HELD:
+                    self._set_patch(self.state.patches[patch_id], PatchState.HELD)
+                    counters.patches_made += 1
             case Graded(answers=answers):
                 self.state.store_losses = 0
-                tally.graded += answers
-            case Ended(task_id):
+                counters.graded += answers
+            case TaskEnded(task_id):
                 if known is not None and (task := self._free(known, task_id, now)) is not None:
                     yield from self._ended(task, known, now)
-            case Failed(task_id, failure):
+            case TaskFailed(task_id, failure):
                 if known is not None and (task := self._free(known, task_id, now)) is not None:
-                    yield from self._unfinished(task, failure, known.life is Life.CLOSING, now)
+                    yield from self._unfinished(task, failure, known.phase is Phase.CLOSING, now)
             case Heartbeat(tokens=tokens):
                 if known is not None and tokens != known.tokens:
                     known.tokens, known.progressed = tokens, now
-            case Troubled():
+            case StoreBlocked():
                 if known is not None:
                     known.progressed = now  # it waits for the store, and says so
 
     def _feed(self, task_id: str, known: WorkerState | None) -> None:
         """An engine could take more of what it holds: it may, unless it is to take other weights when it is done, or
         works on draws that were lost before."""
-        if known is None or known.life is not Life.BUSY or task_id not in known.tasks:
+        if known is None or known.phase is not Phase.BUSY or task_id not in known.tasks:
             return
         runs = [self._tasks[name].running[name] for name in known.tasks if name in self._tasks]
         stays = all(self._tasks[name].context.patch_id == known.patch_id for name in known.tasks if name in self._tasks)
         if stays and not any(run.losses for run in runs):
-            self.state.feed_on(known, True)
+            self.state.set_hungry(known, True)
 
-    def _free(self, known: WorkerState, task_id: str, now: float) -> Order | None:
+    def _free(self, known: WorkerState, task_id: str, now: float) -> WorkerTask | None:
         """Take an ended task from its worker. None if the worker does not have it: this end was seen to before."""
         task = known.tasks.pop(task_id, None)
-        if task is not None and not known.tasks and known.life is Life.BUSY:
+        if task is not None and not known.tasks and known.phase is Phase.BUSY:
             if known.hungry:
-                self.state.feed_on(known, False)
-            self.state.fleet.become(known, Life.IDLE)
+                self.state.set_hungry(known, False)
+            self.state.fleet.set_phase(known, Phase.IDLE)
             known.since = now
         return task
 
     # --- the end of tasks ---------------------------------------------------------------------------------------------
 
-    def _ended(self, task: Order, known: WorkerState, now: float) -> Iterator[Command]:
+    def _ended(self, task: WorkerTask, known: WorkerState, now: float) -> Iterator[Command]:
         """A task ended in order. What it should have reported and did not may be done all the same: it is recounted."""
         if isinstance(task, GradeTask):
             if (work := self._tasks.pop(task.task_id, None)) is not None:
                 work.grading, work.grade_losses = None, 0
                 # One that was asked to close has left off where it was.
-                work.ungraded = work.ungraded or known.life is Life.CLOSING
+                work.ungraded = work.ungraded or known.phase is Phase.CLOSING
                 self.state.note(work)
             return
         failure = Failure("engine-error", "its task ended without it")
-        yield from self._unfinished(task, failure, known.life is Life.CLOSING, now)
+        yield from self._unfinished(task, failure, known.phase is Phase.CLOSING, now)
 
-    def _unfinished(self, task: Order, failure: Failure, blameless: bool, now: float) -> Iterator[Command]:
+    def _unfinished(self, task: WorkerTask, failure: Failure, blameless: bool, now: float) -> Iterator[Command]:
         """A task is over, and what it did not report as done is open again, once the store has been asked."""
         if failure.kind == STORE and not (isinstance(task, PruneTask) and self._is_done(task)):
             self.state.store_losses += 1
             if self.state.store_losses >= self.state.policy.attempts:
                 self.state.stop(f"the store cannot be used: {failure.cause}", now)
         if isinstance(task, PruneTask):
-            if (patch := self.state.patches[task.patch_id]).state is Patched.MAKING:
+            if (patch := self.state.patches[task.patch_id]).state is PatchState.MAKING:
                 yield from self._patch_failed(patch, failure, blameless, now)
             return
         work = self._tasks.pop(task.task_id, None)
@@ -216,37 +216,37 @@ class Core:
             yield self._give_up(work, work.drain(), failure, 1)
         run = self.state.end(work, task.task_id)
         if rest := run.rest():
-            self.state.recounting[task.task_id] = Recounting(
+            self.state.pending_checks[task.task_id] = PendingCheck(
                 work.context.context_id, rest, run.losses, failure, blameless
             )
-            yield Recount(Slice(task.task_id, work.context.context_id, rest))
+            yield FindMissing(ShardNumbers(task.task_id, work.context.context_id, rest))
         self.state.note(work)
 
     def _is_done(self, task: PruneTask) -> bool:
-        return self.state.patches[task.patch_id].state is not Patched.MAKING
+        return self.state.patches[task.patch_id].state is not PatchState.MAKING
 
     def _lost(self, worker: str, failure: Failure, now: float) -> Iterator[Command]:
         known = self.state.fleet.get(worker)
         if known is None:
             return
         if known.hungry:
-            self.state.feed_on(known, False)
+            self.state.set_hungry(known, False)
         self.state.fleet.remove(worker)
-        closing = known.life is Life.CLOSING
-        self.state.tally.workers_lost += not closing
-        if known.life is Life.STARTING and known.started >= self.state.failed_at[known.role]:
+        closing = known.phase is Phase.CLOSING
+        self.state.counters.workers_lost += not closing
+        if known.phase is Phase.STARTING and known.started >= self.state.failed_at[known.role]:
             self.state.failed_starts[known.role] += 1
             self.state.failed_at[known.role] = now
         for task in list(known.tasks.values()):
             yield from self._unfinished(task, failure, closing, now)
 
     def _recounted(self, task_id: str, missing: frozenset[int]) -> Iterator[Command]:
-        counted = self.state.recounting.pop(task_id, None)
+        counted = self.state.pending_checks.pop(task_id, None)
         if counted is None:
             return
         work, failure = self.state.contexts[counted.context_id], counted.failure
         left = tuple(number for number in counted.numbers if number in missing)
-        self.state.tally.committed += len(counted.numbers) - len(left)
+        self.state.counters.committed += len(counted.numbers) - len(left)
         work.ungraded = work.ungraded or len(left) < len(counted.numbers)
         if left and failure.kind == UNPROVED:
             yield from self._refused(work, left, counted.losses, failure)
@@ -263,7 +263,7 @@ class Core:
     def _wait_again(self, work: ContextWork, numbers: tuple[int, ...], losses: int) -> None:
         """Nobody is to blame: the draws wait as they did before."""
         if losses:
-            work.lost.append(Piece(numbers, losses))
+            work.lost.append(RetryGroup(numbers, losses))
         else:
             work.put_back(numbers)
 
@@ -278,9 +278,9 @@ class Core:
     def _requeue(self, work: ContextWork, numbers: tuple[int, ...], losses: int, failure: Failure) -> Iterator[Command]:
         if len(numbers) > 1:
             middle = len(numbers) // 2
-            work.lost.extend((Piece(numbers[:middle], losses), Piece(numbers[middle:], losses)))
+            work.lost.extend((RetryGroup(numbers[:middle], losses), RetryGroup(numbers[middle:], losses)))
         elif losses < self.state.policy.attempts:
-            work.lost.append(Piece(numbers, losses))
+            work.lost.append(RetryGroup(numbers, losses))
         else:
             yield self._give_up(work, numbers, failure, losses)
 
@@ -288,17 +288,17 @@ class Core:
         policy = self.state.policy
         if blameless or failure.kind == STORE:
             patch.not_before = now + policy.backoff_seconds
-            self._set_patch(patch, Patched.OWED)
+            self._set_patch(patch, PatchState.OWED)
             return
         patch.attempts += 1
         if failure.kind not in FINAL_KINDS and patch.attempts < policy.attempts:
             patch.not_before = now + min(policy.longest_backoff, policy.backoff_seconds * 2 ** (patch.attempts - 1))
-            self._set_patch(patch, Patched.OWED)
+            self._set_patch(patch, PatchState.OWED)
             return
-        patch.state = Patched.FAILED
+        patch.state = PatchState.FAILED
         yield from self._give_up_patch(patch, failure, patch.attempts)
 
-    def _set_patch(self, patch: PatchWork, state: Patched) -> None:
+    def _set_patch(self, patch: PatchWork, state: PatchState) -> None:
         patch.state = state
         self.state.note_patch(patch.task.patch_id)
 
@@ -317,6 +317,6 @@ class Core:
 
     def _give_up(self, work: ContextWork, numbers: Iterable[int], failure: Failure, attempts: int) -> RecordFailures:
         given_up = tuple(numbers)
-        self.state.tally.failed += len(given_up)
+        self.state.counters.failed += len(given_up)
         self.state.note(work)
         return RecordFailures(work.context.context_id, given_up, failure, attempts)

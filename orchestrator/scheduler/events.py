@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from workers.failure import Failure
-from workers.messages import Facts, GradeTask, PruneTask, Report, Shape
+from workers.messages import GradeTask, PruneTask, Report, Shape, WorkerInfo
 
 
 class Role(StrEnum):
@@ -21,7 +21,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
-class Slice:
+class ShardNumbers:
     """Draws of one context, by number: what will be a `Shard` when a worker gets it."""
 
     task_id: str
@@ -29,13 +29,13 @@ class Slice:
     numbers: Sequence[int]
 
 
-Order = PruneTask | Slice | GradeTask
+WorkerTask = PruneTask | ShardNumbers | GradeTask
 
 
 @dataclass(frozen=True)
 class WorkerReady:
     worker: str
-    facts: Facts
+    facts: WorkerInfo
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,15 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Recounted:
-    """The answer to `Recount`: which of the slice's draws the store does not hold."""
+class MissingFound:
+    """The answer to `FindMissing`: which of the slice's draws the store does not hold."""
 
     task_id: str
     missing: frozenset[int]
 
 
 @dataclass(frozen=True)
-class Leaving:
+class NodeDraining:
     """The machines of these workers will be taken away soon (a spot instance's notice, say)."""
 
     workers: tuple[str, ...]
@@ -74,11 +74,11 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class StopAsked:
+class StopRequested:
     reason: str
 
 
-Event = WorkerReady | WorkerLost | Reported | Recounted | Leaving | Tick | StopAsked
+Event = WorkerReady | WorkerLost | Reported | MissingFound | NodeDraining | Tick | StopRequested
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class StartWorker:
 @dataclass(frozen=True)
 class Assign:
     worker: str
-    task: Order
+    task: WorkerTask
 
 
 @dataclass(frozen=True)
-class Recount:
+class FindMissing:
     """Find out which draws of a lost worker's slice had reached the store."""
 
-    slice: Slice
+    slice: ShardNumbers
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Retire:
 
 
 @dataclass(frozen=True)
-class Discard:
+class Kill:
     """Kill a worker at once."""
 
     worker: str
@@ -134,4 +134,4 @@ class Finish:
     reason: str
 
 
-Command = StartWorker | Assign | Recount | RecordFailures | Retire | Discard | Finish
+Command = StartWorker | Assign | FindMissing | RecordFailures | Retire | Kill | Finish

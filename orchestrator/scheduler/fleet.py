@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.scheduler.events import Order, Role
+from orchestrator.scheduler.events import Role, WorkerTask
 from workers.messages import Shape
 
 
-class Life(StrEnum):
+class Phase(StrEnum):
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
@@ -17,7 +17,7 @@ class Life(StrEnum):
 
 @dataclass
 class WorkerState:
-    """What the core knows of one worker process. Change `life` through `Fleet.become` only: it keeps the indexes."""
+    """What the core knows of one worker process. Change `phase` by `Fleet.set_phase` only: it keeps the indexes."""
 
     worker: str
     role: Role
@@ -25,10 +25,10 @@ class WorkerState:
     since: float
     """When it was last heard of."""
     shape: Shape | None = None
-    life: Life = Life.STARTING
+    phase: Phase = Phase.STARTING
     patch_id: str | None = None
     """The weights an engine holds, or has been told to take."""
-    tasks: dict[str, Order] = field(default_factory=dict)
+    tasks: dict[str, WorkerTask] = field(default_factory=dict)
     """What it was told to do and has not ended, in that order. Only an engine has more than one: it is fed ahead."""
     hungry: bool = False
     """An engine that could take further draws of the variant it holds."""
@@ -43,7 +43,9 @@ class Fleet:
 
     def __init__(self) -> None:
         self._all: dict[str, WorkerState] = {}
-        self._by_life: dict[tuple[Role, Life], dict[str, WorkerState]] = {(r, life): {} for r in Role for life in Life}
+        self._by_life: dict[tuple[Role, Phase], dict[str, WorkerState]] = {
+            (r, phase): {} for r in Role for phase in Phase
+        }
         self.engines_of: dict[str, int] = {}
         """Patch id -> engines that hold it or are on their way to it."""
         self.shapes: dict[Shape, int] = {}
@@ -60,7 +62,7 @@ class Fleet:
 
     def add(self, known: WorkerState) -> None:
         self._all[known.worker] = known
-        self._by_life[known.role, known.life][known.worker] = known
+        self._by_life[known.role, known.phase][known.worker] = known
         if known.role is Role.ENGINE:
             assert known.shape is not None
             self.shapes[known.shape] = self.shapes.get(known.shape, 0) + 1
@@ -69,21 +71,21 @@ class Fleet:
         """Forget a worker; None if it is not known."""
         known = self._all.pop(worker, None)
         if known is not None:
-            self.take_weights(known, None)
-            if known.life is not Life.CLOSING:
+            self.set_patch(known, None)
+            if known.phase is not Phase.CLOSING:
                 self._leave_shape(known)
-            del self._by_life[known.role, known.life][worker]
+            del self._by_life[known.role, known.phase][worker]
         return known
 
-    def become(self, known: WorkerState, life: Life) -> None:
+    def set_phase(self, known: WorkerState, phase: Phase) -> None:
         """Let a worker enter another state of life."""
-        if life is Life.CLOSING and known.life is not Life.CLOSING:
+        if phase is Phase.CLOSING and known.phase is not Phase.CLOSING:
             self._leave_shape(known)
-        del self._by_life[known.role, known.life][known.worker]
-        known.life = life
-        self._by_life[known.role, life][known.worker] = known
+        del self._by_life[known.role, known.phase][known.worker]
+        known.phase = phase
+        self._by_life[known.role, phase][known.worker] = known
 
-    def take_weights(self, known: WorkerState, patch_id: str | None) -> None:
+    def set_patch(self, known: WorkerState, patch_id: str | None) -> None:
         """Note which weights an engine holds from now on; None for none that count."""
         if known.patch_id is not None:
             self.engines_of[known.patch_id] -= 1
@@ -91,19 +93,19 @@ class Fleet:
             self.engines_of[patch_id] = self.engines_of.get(patch_id, 0) + 1
         known.patch_id = patch_id
 
-    def of(self, role: Role, *lives: Life) -> list[WorkerState]:
+    def of(self, role: Role, *lives: Phase) -> list[WorkerState]:
         """The workers of a role in any of these states."""
-        return [known for life in lives for known in self._by_life[role, life].values()]
+        return [known for phase in lives for known in self._by_life[role, phase].values()]
 
     def idle(self, role: Role) -> list[WorkerState]:
-        return list(self._by_life[role, Life.IDLE].values())
+        return list(self._by_life[role, Phase.IDLE].values())
 
     def count(self, role: Role) -> int:
-        return sum(len(self._by_life[role, life]) for life in Life)
+        return sum(len(self._by_life[role, phase]) for phase in Phase)
 
-    def any(self, life: Life) -> bool:
+    def any(self, phase: Phase) -> bool:
         """Whether any worker is in this state."""
-        return any(self._by_life[role, life] for role in Role)
+        return any(self._by_life[role, phase] for role in Role)
 
     def _leave_shape(self, known: WorkerState) -> None:
         if known.shape is not None:

@@ -17,7 +17,7 @@ OTHERWISE = 4_000.0
 """For a benchmark of the user's own, until its first draws are in."""
 
 
-class Lengths:
+class LengthEstimator:
     """Expected trace lengths of one model's questions, in tokens."""
 
     def __init__(self, benchmark_of: Sequence[str]) -> None:

@@ -20,14 +20,14 @@ PRUNERS_SHARE = 4
 """Of so many devices, one prunes while patches are many: a patch takes minutes, and its evaluation the better part of
 an hour, so patches stay ahead of need."""
 
-FAR_BEHIND = 0.75
+LAGGARD_RATIO = 0.75
 """An engine goes over to a variant that lags if those that stay behind will be done within this part of the time that
 it would take. Less, and they go too late to help; near 1 they move to and fro, at nearly twice the swaps."""
 
-LENIENT = 0.1
-"""An engine goes to a shape that has n of them only if it has work for more than n + `LENIENT`; see `allot`."""
+ROUNDING_ALLOWANCE = 0.1
+"""A shape with n engines gets another only when its work needs more than n + 0.1; see `share_engines`."""
 
-WORTH_A_SWAP = 32
+MIN_DRAWS_PER_SWAP = 32
 """An engine joins others at a variant if more draws than this wait there for each of them: fewer will have begun, or
 will soon have, by the time that it has swapped."""
 
@@ -65,25 +65,27 @@ class Idle:
     """So many engines may work on one variant for now: the others wait for the patches that are on their way."""
 
 
-def choose(engine: Idle, demands: Iterable[Demand]) -> Demand | None:
+def choose_variant(engine: Idle, demands: Iterable[Demand]) -> Demand | None:
     """The work that `engine` should take next, or None if nothing that fits its shape is worth its while."""
     fitting = [demand for demand in demands if demand.shape == engine.shape and demand.waiting > 0]
     for demand in fitting:
         if demand.patch_id == engine.patch_id:
             return demand
-    worth = [d for d in fitting if not d.engines or (d.engines < engine.crowd and d.draws > d.engines * WORTH_A_SWAP)]
+    worth = [
+        d for d in fitting if not d.engines or (d.engines < engine.crowd and d.draws > d.engines * MIN_DRAWS_PER_SWAP)
+    ]
     return max(worth, key=lambda d: (d.waiting / (d.engines + 1), -d.order), default=None)
 
 
-def relieve(held: Demand, demands: Iterable[Demand]) -> Demand | None:
+def help_laggard(held: Demand, demands: Iterable[Demand]) -> Demand | None:
     """The variant that an engine should go over to, though there is work for the weights it holds; None to stay.
 
     Without this, of 13 variants on 24 engines 11 would have two engines and end together at half time, and nearly all
     engines would then crowd on the two that had one.
     """
-    others = [d for d in demands if d.patch_id != held.patch_id and d.draws > max(1, d.engines) * WORTH_A_SWAP]
+    others = [d for d in demands if d.patch_id != held.patch_id and d.draws > max(1, d.engines) * MIN_DRAWS_PER_SWAP]
     last = max(others, key=lambda d: (d.left(d.engines), -d.order), default=None)
-    if held.engines < 2 or last is None or held.left(held.engines - 1) > FAR_BEHIND * last.left(last.engines):
+    if held.engines < 2 or last is None or held.left(held.engines - 1) > LAGGARD_RATIO * last.left(last.engines):
         return None
     return last
 
@@ -94,22 +96,22 @@ def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int
     return max(1, min(waiting, max(smallest, min(largest, fair))))
 
 
-def allot(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
+def share_engines(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]:
     """Share out `engines` among shapes in proportion to their work: each goes to who has most work per engine.
 
-    For this, a shape counts as if it had `LENIENT` engines more than it has (a divisor method; with 0 it would be
-    Adams'): one that lacks hardly more than that ends a little late, which is cheaper than an engine that has to start
-    anew when its shape is done early. Where there are fewer engines than shapes, those with the least work come away
-    with none, and wait until another's engines run out of work.
+    For this, a shape counts as if it had `ROUNDING_ALLOWANCE` engines more than it has (a divisor method; with 0 it
+    would be Adams'): one that lacks hardly more than that ends a little late, which is cheaper than an engine that has
+    to start anew when its shape is done early. Where there are fewer engines than shapes, those with the least work
+    come away with none, and wait until another's engines run out of work.
     """
     by_size = sorted((shape for shape, tokens in work.items() if tokens > 0), key=lambda shape: -work[shape])
     shares = dict.fromkeys(work, 0) | dict.fromkeys(by_size[:engines], 1)
     if len(by_size) < engines:
         # Rounding by this divisor gives out no more than there are; the last few go one by one.
         divisor = sum(work.values()) / (engines - len(by_size))
-        shares |= {shape: max(1, math.ceil(work[shape] / divisor - LENIENT)) for shape in by_size}
+        shares |= {shape: max(1, math.ceil(work[shape] / divisor - ROUNDING_ALLOWANCE)) for shape in by_size}
     for _ in range(engines - sum(shares.values()) if by_size else 0):
-        shares[max(by_size, key=lambda shape: (work[shape] / (shares[shape] + LENIENT), -work[shape]))] += 1
+        shares[max(by_size, key=lambda shape: (work[shape] / (shares[shape] + ROUNDING_ALLOWANCE), -work[shape]))] += 1
     return shares
 
 

@@ -6,44 +6,44 @@ An engine starts at once for each model whose dense variant is to be evaluated, 
 from collections.abc import Iterator
 
 from orchestrator.scheduler.events import Command, Retire, Role, StartWorker
-from orchestrator.scheduler.fleet import Life, WorkerState
-from orchestrator.scheduler.placement import allot, pruners_wanted
-from orchestrator.scheduler.state import State
+from orchestrator.scheduler.fleet import Phase, WorkerState
+from orchestrator.scheduler.placement import pruners_wanted, share_engines
+from orchestrator.scheduler.state import SweepState
 from workers.messages import Shape
 
 
-def _start(state: State, role: Role, now: float, shape: Shape | None = None) -> StartWorker:
+def _start(state: SweepState, role: Role, now: float, shape: Shape | None = None) -> StartWorker:
     known = WorkerState(state.name(role), role, now, now, shape)
     state.fleet.add(known)
-    state.tally.engines_started += role is Role.ENGINE
+    state.counters.engines_started += role is Role.ENGINE
     return StartWorker(known.worker, role, shape)
 
 
-def retire(state: State, known: WorkerState, now: float) -> Retire:
+def retire(state: SweepState, known: WorkerState, now: float) -> Retire:
     """Ask a worker to hand in what it has and close; it gets nothing more."""
     if known.hungry:
-        state.feed_on(known, False)
-    state.fleet.become(known, Life.CLOSING)
+        state.set_hungry(known, False)
+    state.fleet.set_phase(known, Phase.CLOSING)
     known.since = now
     return Retire(known.worker)
 
 
-def surplus_pruners(state: State) -> int:
+def surplus_pruners(state: SweepState) -> int:
     """How many more devices prune than should; negative if fewer."""
     fleet, policy = state.fleet, state.policy
-    at_work = fleet.of(Role.PRUNE, Life.STARTING, Life.IDLE, Life.BUSY)
+    at_work = fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)
     patches = len(state.owed_patches()) + sum(bool(known.tasks) for known in at_work)
     ready = sum(map(len, state.ready.values()))
     supplied = min(policy.engines, ready + len(_unpruned(state)))
     return len(at_work) - pruners_wanted(patches, policy.slots, supplied)
 
 
-def _unpruned(state: State) -> list[Shape]:
+def _unpruned(state: SweepState) -> list[Shape]:
     """Shapes of the dense variants whose patches are to come: those need no pruning, and so are there in a moment."""
     return [state.shape_of(name) for name in state.coming if state.patches[name].task.spec.method == "dense"]
 
 
-def start_pruners(state: State, now: float) -> Iterator[Command]:
+def start_pruners(state: SweepState, now: float) -> Iterator[Command]:
     if state.failing(Role.PRUNE) or not state.coming:
         return
     fleet = state.fleet
@@ -53,13 +53,13 @@ def start_pruners(state: State, now: float) -> Iterator[Command]:
         if free > 0:
             free -= 1
             yield _start(state, Role.PRUNE, now)
-        elif idle and not fleet.of(Role.PRUNE, Life.STARTING, Life.IDLE, Life.BUSY):
+        elif idle and not fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY):
             # Every slot holds an engine, and all of them wait for a patch.
             yield retire(state, idle.pop(), now)
             return
 
 
-def start_engines(state: State, now: float) -> Iterator[Command]:
+def start_engines(state: SweepState, now: float) -> Iterator[Command]:
     fleet, policy = state.fleet, state.policy
     engines = fleet.count(Role.ENGINE)
     room = min(policy.engines - engines, policy.slots - engines - fleet.count(Role.PRUNE))
@@ -78,7 +78,7 @@ def start_engines(state: State, now: float) -> Iterator[Command]:
     for name, tokens in state.given.items():  # engines that have been given something are in the right place
         shape = state.shape_of(name)
         unfinished[shape] = unfinished.get(shape, 0.0) + tokens
-    shares = allot(unfinished, min(policy.engines, policy.slots))
+    shares = share_engines(unfinished, min(policy.engines, policy.slots))
     # Where engines are fewer than shapes, what can be evaluated goes before what is more and has no patch yet: that
     # would have its engine wait, leave in the end, and start again.
     ready = {shape for shape, patches in state.ready.items() if patches}
@@ -97,7 +97,7 @@ def start_engines(state: State, now: float) -> Iterator[Command]:
         yield _start(state, Role.ENGINE, now, shape)
 
 
-def _useless(state: State, idle: list[WorkerState], now: float) -> Iterator[WorkerState]:
+def _useless(state: SweepState, idle: list[WorkerState], now: float) -> Iterator[WorkerState]:
     """Idle engines of a shape for which no draw waits or will; and, after a while, those that wait for a patch while
     another shape's draws have no engine at all."""
     starving = sum(bool(ready) and not state.fleet.shapes.get(shape) for shape, ready in state.ready.items())
@@ -112,13 +112,13 @@ def _useless(state: State, idle: list[WorkerState], now: float) -> Iterator[Work
             yield known
 
 
-def _work_by_shape(state: State) -> dict[Shape, float]:
+def _work_by_shape(state: SweepState) -> dict[Shape, float]:
     """Expected tokens that wait, by shape: what is ready, and what will be as soon as its patch is made."""
     names = {shape: [*ready, *state.to_come(shape)] for shape, ready in state.ready.items()}
     return {shape: sum(map(state.tokens, waiting)) for shape, waiting in names.items() if waiting}
 
 
-def _worth_an_engine(state: State, shape: Shape) -> bool:
+def _worth_an_engine(state: SweepState, shape: Shape) -> bool:
     """Whether more than the smallest shard waits for each engine that this shape has."""
     here = state.fleet.shapes.get(shape, 0)
     names = [*state.ready.get(shape, ()), *state.coming]
@@ -126,6 +126,6 @@ def _worth_an_engine(state: State, shape: Shape) -> bool:
     return sum(work.draws for work in works) > here * state.policy.smallest_shard
 
 
-def start_grader(state: State, now: float) -> Iterator[Command]:
+def start_grader(state: SweepState, now: float) -> Iterator[Command]:
     if not state.failing(Role.GRADE) and not state.fleet.count(Role.GRADE):
         yield _start(state, Role.GRADE, now)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from itertools import count
 
 from orchestrator.scheduler.events import Role
-from orchestrator.scheduler.fleet import Fleet, Life, WorkerState
-from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy, Running
+from orchestrator.scheduler.fleet import Fleet, Phase, WorkerState
+from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy, RunningShard
 from workers.failure import Failure
 from workers.messages import Shape
 
 
 @dataclass
-class Tally:
+class Counters:
     """Running totals, for the progress display."""
 
     owed: int = 0
@@ -32,7 +32,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Recounting:
+class PendingCheck:
     """A slice whose end was not in order, until the store has been asked what of it is done."""
 
     context_id: str
@@ -43,7 +43,7 @@ class Recounting:
     """Its worker was asked to close: nothing was lost."""
 
 
-class State:
+class SweepState:
     """Everything that the core remembers. After any change to a `ContextWork` or to a patch's state, call `note`."""
 
     def __init__(self, policy: Policy, patches: Iterable[PatchWork], contexts: Iterable[ContextWork]) -> None:
@@ -54,14 +54,14 @@ class State:
         for work in self.contexts.values():
             self.by_patch.setdefault(work.context.patch_id, []).append(work)
         self.fleet = Fleet()
-        self.tally = Tally(
+        self.counters = Counters(
             owed=sum(work.draws for work in self.contexts.values()),
-            patches_owed=sum(patch.state is Patched.OWED for patch in self.patches.values()),
+            patches_owed=sum(patch.state is PatchState.OWED for patch in self.patches.values()),
         )
         self.stopping: str | None = None
         self.stopped = 0.0
         """When that was asked for."""
-        self.recounting: dict[str, Recounting] = {}
+        self.pending_checks: dict[str, PendingCheck] = {}
         self.failed_starts: dict[Role, int] = dict.fromkeys(Role, 0)
         self.failed_at: dict[Role, float] = dict.fromkeys(Role, 0.0)
         self.store_losses = 0
@@ -93,18 +93,18 @@ class State:
         wanted = self.wanted(patch_id)
         state = self.patches[patch_id].state
         ready = self.ready.setdefault(shape, {})
-        if wanted and state is Patched.HELD:
+        if wanted and state is PatchState.HELD:
             ready[patch_id] = None
         else:
             ready.pop(patch_id, None)
-        if wanted and state in (Patched.OWED, Patched.MAKING):
+        if wanted and state in (PatchState.OWED, PatchState.MAKING):
             self.coming[patch_id] = None
         else:
             self.coming.pop(patch_id, None)
 
     def begin(self, work: ContextWork, task_id: str, numbers: tuple[int, ...], losses: int) -> None:
         """Note that an engine has been given draws."""
-        run = work.running[task_id] = Running(numbers, set(numbers), losses, float(work.expected(numbers).sum()))
+        run = work.running[task_id] = RunningShard(numbers, set(numbers), losses, float(work.expected(numbers).sum()))
         self._give(work, run.tokens)
 
     def settle(self, work: ContextWork, task_id: str, done: Iterable[int]) -> list[int]:
@@ -117,7 +117,7 @@ class State:
         self._give(work, run.tokens - before)
         return settled
 
-    def end(self, work: ContextWork, task_id: str) -> Running:
+    def end(self, work: ContextWork, task_id: str) -> RunningShard:
         """Note that an engine has a slice no more; returns what is left of it."""
         run = work.running.pop(task_id)
         self._give(work, -run.tokens)
@@ -144,7 +144,7 @@ class State:
 
     def owed_patches(self) -> list[PatchWork]:
         """Patches that draws wait for and that nobody makes."""
-        return [patch for name in self.coming if (patch := self.patches[name]).state is Patched.OWED]
+        return [patch for name in self.coming if (patch := self.patches[name]).state is PatchState.OWED]
 
     def tokens(self, patch_id: str) -> float:
         """Expected thinking tokens of the draws that wait for a patch; at least 1."""
@@ -169,9 +169,9 @@ class State:
 
     def dead(self, role: Role) -> bool:
         """Whether no more workers of a role are started, and none is up."""
-        return self.failing(role) and not self.fleet.of(role, Life.IDLE, Life.BUSY)
+        return self.failing(role) and not self.fleet.of(role, Phase.IDLE, Phase.BUSY)
 
-    def feed_on(self, known: WorkerState, hungry: bool) -> None:
+    def set_hungry(self, known: WorkerState, hungry: bool) -> None:
         """Note whether an engine at work could take more of the variant it holds."""
         known.hungry = hungry
         assert known.patch_id is not None

@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.scheduler.lengths import Lengths
+from orchestrator.scheduler.lengths import LengthEstimator
 from workers.messages import Context, Gold, PruneTask
 
 
@@ -48,7 +48,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Piece:
+class RetryGroup:
     """Draws that were lost together, so many times. They travel together, and with no others."""
 
     numbers: tuple[int, ...]
@@ -56,7 +56,7 @@ class Piece:
 
 
 @dataclass
-class Running:
+class RunningShard:
     """A slice that an engine has: what is not committed yet, and how often that was lost before."""
 
     numbers: tuple[int, ...]
@@ -75,7 +75,7 @@ class Running:
         return tuple(number for number in self.numbers if number in self.left)
 
 
-class Patched(StrEnum):
+class PatchState(StrEnum):
     OWED = "owed"
     MAKING = "making"
     HELD = "held"
@@ -87,7 +87,7 @@ class PatchWork:
     """One patch: in the store, or to be made."""
 
     task: PruneTask
-    state: Patched
+    state: PatchState
     attempts: int = 0
     not_before: float = 0.0
     refusals: int = 0
@@ -104,20 +104,20 @@ class ContextWork:
     context: Context
     golds: tuple[Gold, ...]
     order: int
-    lengths: Lengths
+    lengths: LengthEstimator
     seeds: int = 1
     limit: int = 0
     """The largest token limit: no trace will be longer."""
     held: Mapping[int, int] = field(default_factory=dict)
     """Draw -> tokens of its trace that are in the store already."""
-    running: dict[str, Running] = field(default_factory=dict)
+    running: dict[str, RunningShard] = field(default_factory=dict)
     """Task id -> the slice it evaluates."""
     ungraded: bool = False
     grading: str | None = None
     grade_losses: int = 0
     fresh: Sequence[int] = ()
     """Draws that wait and were never lost, the longest expected last. Sorted when some are taken."""
-    lost: deque[Piece] = field(default_factory=deque)
+    lost: deque[RetryGroup] = field(default_factory=deque)
     """Draws that wait to be tried again."""
     _sampled: tuple[tuple[int, int], float] = ((-1, 0), 0.0)
     """What `tokens` last found, and for which number of draws that wait and of traces observed."""

@@ -8,7 +8,7 @@ A driver that was killed is known to be dead on its own machine at once, and els
 that is stopped (SIGSTOP, a suspended laptop) is refused its place on its own machine, since it may go on; from another
 machine it looks dead, and its place is taken. When it goes on, it finds that out within a beat and must stop.
 
-Its workers look after the place, too (`Place`): within a beat of its being taken they are gone, though their driver be
+Its workers look after the place, too (`Lease`): within a beat of its being taken they are gone, though their driver be
 stopped or cut off, so that they commit nothing more and free their devices. The successor waits as long before it
 begins, and then counts what the store holds. A worker that is itself stopped, or cannot read the store, for longer than
 that may commit once more when it goes on: that draw is made twice, of which one counts. None is lost.
@@ -39,7 +39,7 @@ RELEASE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Place:
+class Lease:
     """A driver's place at a sweep, as its workers see it. It pickles."""
 
     store: Store
@@ -79,7 +79,7 @@ def hold_lease(
     say: Callable[[str], None],
     on_lost: Callable[[str], None],
     beat_seconds: float = BEAT_SECONDS,
-) -> Iterator[Place]:
+) -> Iterator[Lease]:
     """Be the only driver of sweep `name` in `store` for as long as the block runs.
 
     Raises SweepHeld if another is alive, and StoreUnavailable. `say` is told what is waited for. `on_lost` is called at
@@ -130,8 +130,8 @@ class _Lease:
         self._path = claim_path(name)
         self.ended = threading.Event()
 
-    def place(self) -> Place:
-        return Place(self._store, self._path, self._claim.token, self._claim.beat_seconds)
+    def place(self) -> Lease:
+        return Lease(self._store, self._path, self._claim.token, self._claim.beat_seconds)
 
     def take(self) -> None:
         """Take the place if nobody alive has it, and wait until that can be said."""

@@ -14,7 +14,7 @@ from random import Random
 import pytest
 from ray.cluster_utils import Cluster
 
-from orchestrator.drill.compare_stores import Sameness, compare_stores
+from orchestrator.drill.compare_stores import StoreComparison, compare_stores
 from tests.support.drilled_demo import ROOT, Demo, Trace
 from tests.support.struck_store import Deed, Moment, Strike, Victim, doom, struck
 
@@ -103,9 +103,9 @@ def test_every_kill_struck_and_the_last_run_is_complete(killed: Killed) -> None:
 
 
 def test_killed_sweep_equals_the_undisturbed_one(killed: Killed, undisturbed: Demo, tmp_path: Path) -> None:
-    found: Sameness = compare_stores(undisturbed.store, killed.demo.store, tmp_path)
+    found: StoreComparison = compare_stores(undisturbed.store, killed.demo.store, tmp_path)
     assert (found.draws, found.grades, found.patches) == (DRAWS, GRADES, PATCHES)
-    assert found.same, found.lines()
+    assert found.identical, found.lines()
     assert not found.resampled
     assert killed.demo.printed() == undisturbed.table()
 

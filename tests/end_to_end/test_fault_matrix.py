@@ -75,7 +75,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TaskEnded:
     """A sweep at its end, and the exit status of each of its runs."""
 
     demo: Demo
@@ -132,7 +132,7 @@ def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> D
 
 
 @pytest.fixture(scope="module")
-def stormed(cluster: Cluster, tracking: Tracking, undisturbed: Demo) -> Ended:
+def stormed(cluster: Cluster, tracking: Tracking, undisturbed: Demo) -> TaskEnded:
     """The sweep under every strike of the matrix; a run that ends incomplete is repeated, as its message says."""
     demo, statuses, joined = tracking.demo, [], False
     tracking.wait()
@@ -148,26 +148,26 @@ def stormed(cluster: Cluster, tracking: Tracking, undisturbed: Demo) -> Ended:
                 cluster.add_node(num_cpus=2)
                 joined = True
         statuses.append(driven.status)
-    return Ended(demo, tuple(statuses))
+    return TaskEnded(demo, tuple(statuses))
 
 
 @pytest.mark.parametrize("strike", MATRIX, ids=lambda strike: strike.name)
-def test_strike_happened(stormed: Ended, strike: Strike) -> None:
+def test_strike_happened(stormed: TaskEnded, strike: Strike) -> None:
     assert strike.name in struck(stormed.demo.ledger), stormed.demo.log()[-3000:]
 
 
 def test_sweep_survives_every_row_and_equals_the_undisturbed_one(
-    stormed: Ended, undisturbed: Demo, tmp_path: Path
+    stormed: TaskEnded, undisturbed: Demo, tmp_path: Path
 ) -> None:
     assert stormed.statuses[-1] == 0, stormed.demo.log()[-3000:]
     found = compare_stores(undisturbed.store, stormed.demo.store, tmp_path)
     assert (found.draws, found.patches) == (1600, 16)
-    assert found.same, found.lines()
+    assert found.identical, found.lines()
     assert not found.resampled
     assert stormed.demo.printed() == undisturbed.table()
 
 
-def test_what_was_published_and_not_reported_is_not_generated_again(stormed: Ended) -> None:
+def test_what_was_published_and_not_reported_is_not_generated_again(stormed: TaskEnded) -> None:
     """A strike costs at most what was in flight and what was finished and not yet published."""
     traces = stormed.demo.traces()
     lost = sum(traces[name] - 1 for name in stormed.demo.held())
@@ -176,7 +176,7 @@ def test_what_was_published_and_not_reported_is_not_generated_again(stormed: End
     assert 0 < lost <= strikes_on_engines * 2 * in_flight
 
 
-def test_engine_that_stalls_is_discarded_and_named_with_its_log(stormed: Ended) -> None:
+def test_engine_that_stalls_is_discarded_and_named_with_its_log(stormed: TaskEnded) -> None:
     line = next(line for line in stormed.demo.log().splitlines() if "has generated nothing for 4 s" in line)
     (engine,) = re.findall(r"discarding (engine-\d+)", line)
     lost = next(line for line in stormed.demo.log().splitlines() if f"{engine} lost: hang" in line)
@@ -185,7 +185,7 @@ def test_engine_that_stalls_is_discarded_and_named_with_its_log(stormed: Ended) 
 
 
 def test_tracking_server_killed_amid_the_sweep_is_said_once_and_sync_makes_it_right(
-    stormed: Ended, tracking: Tracking, undisturbed: Demo
+    stormed: TaskEnded, tracking: Tracking, undisturbed: Demo
 ) -> None:
     assert tracking.has_written
     assert stormed.demo.log().count("MLflow cannot be written") == len(stormed.statuses)

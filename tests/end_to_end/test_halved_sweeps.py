@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.drill.compare_stores import compare_stores
-from orchestrator.drill.faults import Driven
+from orchestrator.drill.faults import SweepProcess
 from tests.support.drilled_demo import ROOT, Demo
-from tests.support.struck_store import Deed, Moment, Strike, relieve
+from tests.support.struck_store import Deed, Moment, PlannedKill, relieve
 
 GRID = """
 name: halved
@@ -32,7 +32,7 @@ sampling: {temperature: 0.0}
 budget: {mode: native-strict, answer_tokens: 16}
 runtime: {engines: 1, slots: 2, in_flight: 4, commit_seconds: 0.001, store_seconds: 2, attempts: 1}
 """
-FULL = Strike("draws", Moment.DURING, deed=Deed.FULL, at=40)
+FULL = PlannedKill("draws", Moment.DURING, deed=Deed.FULL, at=40)
 ELSEWHERE = ("unshare", *(("--map-root-user",) if os.geteuid() else ()), "--pid", "--fork", "--mount-proc")
 BEAT = ("--beat", "0.5")
 SECONDS = 60
@@ -77,11 +77,11 @@ def test_disk_that_stays_full_ends_the_sweep_and_the_next_run_completes_it(
     again = {trace for trace, count in (demo.traces() - made).items() if trace in held}
     assert not again
     found = compare_stores(undisturbed.store, demo.store, tmp_path)
-    assert found.same, found.lines()
+    assert found.identical, found.lines()
     assert not found.resampled
 
 
-def hear_of(driven: Driven, words: str) -> str:
+def hear_of(driven: SweepProcess, words: str) -> str:
     """Listen until the sweep says this."""
     while driven.status is None:
         if words in (line := driven.hear(1.0) or ""):
@@ -113,7 +113,7 @@ def test_stopped_driver_loses_its_place_and_its_workers_and_commits_nothing_when
     undisturbed: Demo, demo: Demo, tmp_path: Path, elsewhere: tuple[str, ...]
 ) -> None:
     first = demo.start((), *BEAT, "--step", "0.4", log="first.log")
-    second: Driven | None = None
+    second: SweepProcess | None = None
     try:
         hear_of(first, "first draws committed")
         workers = [worker.pid for worker in first.workers.values()]
@@ -141,7 +141,7 @@ def test_stopped_driver_loses_its_place_and_its_workers_and_commits_nothing_when
     assert set(committed(demo).values()) == {1}
     again = {name for name, count in (demo.traces() - made).items() if name in held}
     assert not again
-    assert compare_stores(undisturbed.store, demo.store, tmp_path).same
+    assert compare_stores(undisturbed.store, demo.store, tmp_path).identical
 
 
 def committed(demo: Demo) -> Counter[tuple[str, str, int]]:

@@ -16,7 +16,16 @@ from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core
 from orchestrator.results.cells import read_results
 from orchestrator.scheduler.core import Core
-from orchestrator.scheduler.events import Command, Event, Leaving, Reported, Role, StartWorker, WorkerLost, WorkerReady
+from orchestrator.scheduler.events import (
+    Command,
+    Event,
+    NodeDraining,
+    Reported,
+    Role,
+    StartWorker,
+    WorkerLost,
+    WorkerReady,
+)
 from tests.support.builders import TinySweep
 from tests.support.drilled_demo import cluster_of
 from workers.engines.scripted_engine import Stall
@@ -47,7 +56,7 @@ class Weather:
             case Reported(report=Committed()) if len(self._cluster.list_all_nodes()) == 2:
                 self._cluster.add_node(num_cpus=2)
                 drain(self.spot.node_id)
-            case Leaving(workers, reason):
+            case NodeDraining(workers, reason):
                 assert self.spot.node_id[:8] in reason
                 self.left += workers
             case WorkerLost(worker, failure):
@@ -80,7 +89,7 @@ def test_workers_of_a_node_that_will_be_taken_hand_in_and_are_replaced_elsewhere
     sweep = TinySweep(tmp_path, limits=(8,), benchmarks={"first": range(40)})
     weather, plan, backend = Weather(cluster), sweep.plan(), RayBackend.connect()
     try:
-        core = make_core(plan, sweep.store, plan.survey.grid.runtime, backend.devices())
+        core = make_core(plan, sweep.store, plan.resolved.grid.runtime, backend.devices())
         # It would never end without the notice, nor can it end before that is heard.
         engines = replace(sweep.engines, faults=(Stall(at_ask=20, times=1),))
         driver = Driver(core, plan, backend, sweep.store, tmp_path / "scratch", [weather], engines)
@@ -92,9 +101,9 @@ def test_workers_of_a_node_that_will_be_taken_hand_in_and_are_replaced_elsewhere
     assert second not in weather.left
     assert set(Counter(weather.left).values()) == {1}, "each is told once"
     assert set(weather.lost.values()) == {"retired"}
-    assert core.state.tally.workers_lost == core.state.tally.failed == 0
+    assert core.state.counters.workers_lost == core.state.counters.failed == 0
     (other,) = {node.node_id for node in cluster.worker_nodes} - {weather.spot.node_id}
     assert [weather.engines[name] for name in (first, second)] == [weather.spot.node_id, other]
-    assert read_results(sweep.store, sweep.survey()).complete
+    assert read_results(sweep.store, sweep.resolve_grid()).complete
     committed = Counter((row["prompt_id"], row["seed"]) for row in sweep.rows())
     assert set(committed.values()) == {1}

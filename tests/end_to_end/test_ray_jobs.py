@@ -205,7 +205,7 @@ def test_job_with_a_bad_grid_fails_with_one_line(head: Head, folder: Path) -> No
     assert "exit code 2" in bad.message
     complaints = [line for line in bad.log.splitlines() if "unknown key" in line]
     assert len(complaints) == 1, bad.log
-    assert re.match(r"error: grid.yaml:\d+: token_limit: unknown key; did you mean 'token_limits'\?", complaints[0])
+    assert re.match(r"error: grid.yaml:\d+: token_limit: unknown key\. Did you mean 'token_limits'\?", complaints[0])
     assert "Traceback" not in bad.log
 
 

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from mlflow.tracking import MlflowClient
 
 from orchestrator.drill.compare_stores import compare_stores
-from orchestrator.drill.faults import Driven, Kind, Strike, deal
+from orchestrator.drill.faults import PlannedKill, SweepProcess, Victim, deliver_kills
 from orchestrator.store.store import Store, load_draws
 from tests.support import ROOT
 
@@ -82,11 +82,16 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     (folder / "grid.yaml").write_text(GRID.format(store=folder / "store"))
     with pytest.MonkeyPatch.context() as here:
         here.chdir(ROOT)
-        driven = Driven([sys.executable, "-m", "orchestrator.sweep", str(folder / "grid.yaml")], folder / "log")
-    pending = [Strike(Kind.PRUNER, 0), Strike(Kind.GRADER, 0), Strike(Kind.ENGINE, 10), Strike(Kind.DRIVER, 100)]
-    struck = [one.strike.kind for one in deal(driven, Store.open(str(folder / "store")), pending)]
+        driven = SweepProcess([sys.executable, "-m", "orchestrator.sweep", str(folder / "grid.yaml")], folder / "log")
+    pending = [
+        PlannedKill(Victim.PRUNER, 0),
+        PlannedKill(Victim.GRADER, 0),
+        PlannedKill(Victim.ENGINE, 10),
+        PlannedKill(Victim.DRIVER, 100),
+    ]
+    struck = [one.strike.kind for one in deliver_kills(driven, Store.open(str(folder / "store")), pending)]
     heard = (folder / "log").read_text()
-    assert sorted(struck) == sorted([Kind.PRUNER, Kind.GRADER, Kind.ENGINE, Kind.DRIVER]), heard
+    assert sorted(struck) == sorted([Victim.PRUNER, Victim.GRADER, Victim.ENGINE, Victim.DRIVER]), heard
     return Ran(folder, driven.process.returncode, "", heard, committed(folder / "store"))
 
 
@@ -134,7 +139,7 @@ def test_resumed_sweep_is_complete_and_made_no_draw_twice(killed: Ran, resumed: 
 def test_resumed_sweep_equals_the_undisturbed_one(resumed: Ran, undisturbed: Store, tmp_path: Path) -> None:
     found = compare_stores(undisturbed, Store.open(str(resumed.folder / "store")), tmp_path)
     assert (found.draws, found.patches) == (DRAWS, 2)
-    assert found.same, found.lines()
+    assert found.identical, found.lines()
     assert not found.resampled
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.results.cells import Cell, read_results
-from orchestrator.scheduler.work import Patched
+from orchestrator.scheduler.work import PatchState
 from tests.support.builders import TinySweep
 from workers.engines.scripted_engine import Die, SpoilSwap
 
@@ -21,7 +21,7 @@ def first_rows(sweep: TinySweep) -> Counter[tuple[str, str, int, int]]:
 
 
 def cells(sweep: TinySweep) -> tuple[Cell, ...]:
-    return read_results(sweep.store, sweep.survey()).cells
+    return read_results(sweep.store, sweep.resolve_grid()).cells
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def made(sweep: TinySweep, undisturbed: TinySweep) -> TinySweep:
 def test_sweep_undisturbed_completes_every_cell(sweep: TinySweep) -> None:
     sweep.variants.append({"method": "magnitude", "sparsity": 0.5})
     assert sweep.run(own_graders=True) == "done"
-    results = read_results(sweep.store, sweep.survey())
+    results = read_results(sweep.store, sweep.resolve_grid())
     assert results.complete
     assert len(results.cells) == 4
     assert {cell.metrics.draws for cell in results.cells} == {8}
@@ -92,7 +92,7 @@ def test_sweep_resumed_by_another_driver_makes_no_committed_draw_again(
 
 
 def test_swap_without_proof_counts_no_sample_and_is_tried_again(sweep: TinySweep, undisturbed: TinySweep) -> None:
-    patch = sweep.survey().variants[0].patch_id
+    patch = sweep.resolve_grid().variants[0].patch_id
     assert sweep.run(SpoilSwap(patch, "proof", times=1)) == "done"
     assert sweep.rows() == undisturbed.rows()
 
@@ -120,7 +120,7 @@ def test_given_up_draw_is_owed_again_and_made_by_the_next_run(sweep: TinySweep, 
 
 def test_variant_that_gives_nan_fails_alone(sweep: TinySweep) -> None:
     sweep.variants.append({"method": "magnitude", "sparsity": 0.5})
-    dense, pruned = sweep.survey().variants
+    dense, pruned = sweep.resolve_grid().variants
     assert sweep.run(SpoilSwap(pruned.patch_id, "nan")) == "done"
     failures = sweep.rows("failures")
     assert len(failures) == 8
@@ -137,7 +137,7 @@ def test_added_smaller_limit_generates_only_its_answers(made: TinySweep) -> None
     new = made.engines.generated()
     assert {one.ask for one in new} == {"answer@4"}
     assert len(new) <= 8
-    assert read_results(made.store, made.survey()).complete
+    assert read_results(made.store, made.resolve_grid()).complete
 
 
 def test_added_larger_limit_extends_only_the_traces_that_were_cut(sweep: TinySweep) -> None:
@@ -153,7 +153,7 @@ def test_added_larger_limit_extends_only_the_traces_that_were_cut(sweep: TinySwe
     assert sum(one.ask == "trace" for one in new) == len(cut)
     extended = {(r["prompt_id"], r["seed"]) for r in sweep.rows() if r["start"] == 8}
     assert extended == cut
-    assert read_results(sweep.store, sweep.survey()).complete
+    assert read_results(sweep.store, sweep.resolve_grid()).complete
 
 
 def test_added_seed_generates_only_its_draws(made: TinySweep) -> None:
@@ -220,9 +220,9 @@ def test_stop_asked_ends_with_its_reason_and_the_next_run_goes_on(sweep: TinySwe
 
 
 def test_patch_in_the_store_is_not_made_again(sweep: TinySweep, undisturbed: TinySweep) -> None:
-    patch = undisturbed.survey().variants[0].patch_id
+    patch = undisturbed.resolve_grid().variants[0].patch_id
     sweep.store.publish_patch(undisturbed.store.fetch_patch(patch, sweep.folder), patch)
-    assert [work.state for work in sweep.core().state.patches.values()] == [Patched.HELD]
+    assert [work.state for work in sweep.core().state.patches.values()] == [PatchState.HELD]
     assert sweep.run() == "done"
     assert not (sweep.folder / "scratch" / "pruning").exists()
     assert sweep.rows() == undisturbed.rows()

@@ -30,7 +30,7 @@ def done(sweep: TinySweep) -> TinySweep:
 
 def export(sweep: TinySweep, *options: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit status, and the rows of the file if there is one."""
-    sweep.survey()  # writes the grid as it stands now
+    sweep.resolve_grid()  # writes the grid as it stands now
     file = sweep.folder / "out" / "traces.jsonl"
     status = main(["export", str(sweep.folder / "grid.yaml"), "--output", str(file), *options])
     return status, [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -125,7 +125,7 @@ def test_pruned_variant_is_exported_by_its_label(sweep: TinySweep) -> None:
 
 REFUSED = {
     "no traces": ((), "holds no traces of .*: dense'.*orchestrator.sweep"),
-    "unknown variant": (("--variant", "dens"), "no such variant; did you mean 'dense'"),
+    "unknown variant": (("--variant", "dens"), "no such variant. Did you mean 'dense'"),
     "limit of nothing": (("--limit", "0"), "--limit 0: a limit counts thinking tokens; give at least 1"),
 }
 
@@ -143,7 +143,7 @@ def test_bad_input_is_refused_and_writes_nothing(
 
 
 def test_label_that_two_models_have_must_name_its_model(done: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
-    done.survey()
+    done.resolve_grid()
     other = done.folder / "other"
     shutil.copytree(TINY / "model", other)
     tensors = load_file(other / "model.safetensors")

@@ -15,8 +15,8 @@ from eval.spec import BudgetSpec, PromptSpec, SamplingSpec
 from orchestrator import identity
 from orchestrator.grid.format import ModelEntry, Runtime
 from orchestrator.identity import (
-    ROLES,
-    Role,
+    FIELD_ROLES,
+    FieldRole,
     answer_payload,
     canonical,
     context_payload,
@@ -93,21 +93,21 @@ DECLARED: dict[str, set[str]] = {
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_field_is_declared_identity_or_runtime(name: str) -> None:
-    undeclared, gone = DECLARED[name] - ROLES[name].keys(), ROLES[name].keys() - DECLARED[name]
+    undeclared, gone = DECLARED[name] - FIELD_ROLES[name].keys(), FIELD_ROLES[name].keys() - DECLARED[name]
     assert not undeclared, f"declare {sorted(undeclared)} of {name} in orchestrator.identity.ROLES"
     assert not gone, f"{name} has no {sorted(gone)} any more; remove them from orchestrator.identity.ROLES"
-    assert all(isinstance(role, Role) for role in ROLES[name].values())
+    assert all(isinstance(role, FieldRole) for role in FIELD_ROLES[name].values())
 
 
 def test_roles_declare_no_spec_that_is_not_tested_here() -> None:
-    assert ROLES.keys() == DECLARED.keys()
+    assert FIELD_ROLES.keys() == DECLARED.keys()
 
 
 # --- identity changes the name, runtime does not --------------------------------------------------------
 
 
-def roles(name: str, role: Role) -> list[str]:
-    return [field for field, declared in ROLES[name].items() if declared is role]
+def roles(name: str, role: FieldRole) -> list[str]:
+    return [field for field, declared in FIELD_ROLES[name].items() if declared is role]
 
 
 NESTED = ("calibration", "influence_train", "influence_validation")
@@ -117,7 +117,7 @@ OTHER: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("field", [f for f in roles("SamplingSpec", Role.IDENTITY) if f != "seeds"])
+@pytest.mark.parametrize("field", [f for f in roles("SamplingSpec", FieldRole.IDENTITY) if f != "seeds"])
 def test_sampling_setting_changes_the_trace_s_name(field: str) -> None:
     assert name_of(context(replace(SAMPLING, **{field: OTHER[field]}))) != name_of(context())
 
@@ -144,8 +144,8 @@ def test_answer_length_changes_the_answer_s_name_and_not_the_trace_s() -> None:
 
 
 def test_wait_text_without_a_wait_changes_nothing() -> None:
-    calm = replace(BUDGET, wait=0)
-    assert name_of(context(budget=replace(calm, wait_text="Hmm"))) == name_of(context(budget=calm))
+    undisturbed = replace(BUDGET, wait=0)
+    assert name_of(context(budget=replace(undisturbed, wait_text="Hmm"))) == name_of(context(budget=undisturbed))
 
 
 @pytest.mark.parametrize("limit", [512, 1024])
@@ -153,7 +153,7 @@ def test_independent_limits_have_contexts_of_their_own(limit: int) -> None:
     assert name_of(context(limit=limit)) not in {name_of(context()), name_of(context(limit=limit + 1))}
 
 
-@pytest.mark.parametrize("field", roles("ThinkingFormat", Role.RUNTIME))
+@pytest.mark.parametrize("field", roles("ThinkingFormat", FieldRole.RUNTIME))
 def test_format_s_labels_change_no_name(field: str) -> None:
     other = replace(STYLE, **{field: OTHER[field]})
     assert name_of(context(style=other)) == name_of(context())
@@ -189,7 +189,7 @@ def test_dtype_changes_the_trace_s_name() -> None:
     assert name_of(context(dtype="float32")) != name_of(context())
 
 
-@pytest.mark.parametrize("field", roles("CalibrationSpec", Role.IDENTITY))
+@pytest.mark.parametrize("field", roles("CalibrationSpec", FieldRole.IDENTITY))
 def test_calibration_setting_changes_the_patch_s_name(field: str) -> None:
     assert WANDA.calibration is not None
     other = {"samples": 17, "tokens": 65, "seed": 1, "windows": "packed", "compute": "float32"}[field]
@@ -207,12 +207,12 @@ def test_base_weights_change_the_patch_s_name() -> None:
     assert name_of(patch(base="c" * 64)) != name_of(patch())
 
 
-@pytest.mark.parametrize("field", [f for f in roles("PruneSpec", Role.IDENTITY) if f not in NESTED])
+@pytest.mark.parametrize("field", [f for f in roles("PruneSpec", FieldRole.IDENTITY) if f not in NESTED])
 def test_pruning_knob_that_is_set_changes_the_patch_s_name(field: str) -> None:
     assert name_of(patch(replace(WANDA, **{field: "other"}))) != name_of(patch())
 
 
-@pytest.mark.parametrize("field", roles("PruneSpec", Role.RUNTIME))
+@pytest.mark.parametrize("field", roles("PruneSpec", FieldRole.RUNTIME))
 def test_way_a_spec_was_written_changes_no_name(field: str) -> None:
     assert field == "preset"
     plain = PruneSpec("wanda", sparsity=0.5, calibration=WANDA.calibration)

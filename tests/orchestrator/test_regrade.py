@@ -27,7 +27,7 @@ def done(sweep: TinySweep) -> TinySweep:
 
 
 def regrade(sweep: TinySweep, *options: str) -> int:
-    sweep.survey()  # writes the grid as it stands now
+    sweep.resolve_grid()  # writes the grid as it stands now
     return main(["regrade", str(sweep.folder / "grid.yaml"), *options])
 
 
@@ -38,9 +38,9 @@ def graded_by(sweep: TinySweep) -> Counter[str]:
 
 def put_answers(sweep: TinySweep, texts: list[str], variant: int = 0) -> None:
     """Draws of one variant whose answers at limit 8 read like this, one problem each, committed as a worker would."""
-    decoding = sweep.survey().variants[variant].decodings[0]
+    decoding = sweep.resolve_grid().variants[variant].decodings[0]
     context, rows = decoding.context, []
-    questions = sweep.survey().variants[variant].questions
+    questions = sweep.resolve_grid().variants[variant].questions
     for question, text in zip(questions, texts, strict=False):
         row = make_row(trace=range(8), cuts=(8,), limit=8, prompt=question.gold.prompt_id, text=text)
         rows.append(replace(row, context_id=context.context_id, answer_context_id=context.answer_context_id))
@@ -70,7 +70,7 @@ def test_another_grader_is_graded_beside_the_first_and_a_second_run_grades_nothi
 def test_results_use_the_grader_that_the_grid_names(done: TinySweep) -> None:
     assert regrade(done, "--grader", "exact") == 0
     done.runtime["grader"] = "exact"
-    results = read_results(done.store, done.survey())
+    results = read_results(done.store, done.resolve_grid())
     assert results.complete
     assert done.plan().nothing_owed
     exact = {row["extracted"] for row in done.rows("grades") if row["grader"] == grader_id("exact")}
@@ -92,7 +92,7 @@ def test_killed_regrade_keeps_what_it_committed_and_the_next_goes_on(
     put_answers(sweep, [r"\boxed{4}", r"\boxed{5}"], variant=0)
     put_answers(sweep, [r"\boxed{6}", HANGS], variant=1)
     sweep.runtime["grader_seconds"] = 60.0
-    sweep.survey()
+    sweep.resolve_grid()
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestrator", "regrade", str(sweep.folder / "grid.yaml")],
         cwd=ROOT,
@@ -121,7 +121,7 @@ def test_grader_failure_stays_missing_and_is_said(sweep: TinySweep, capsys: pyte
     sweep.runtime["grader_seconds"] = 1.0
     assert regrade(sweep) == 0
     assert "standard: failed on 1 (timeout 1): missing data, not scored as wrong" in capsys.readouterr().out
-    (cell,) = [c for c in read_results(sweep.store, sweep.survey()).cells if c.limit == 8]
+    (cell,) = [c for c in read_results(sweep.store, sweep.resolve_grid()).cells if c.limit == 8]
     assert (cell.metrics.ungraded, cell.metrics.accuracy) == (1, 1.0)
     assert regrade(sweep) == 0
     assert "standard: 1 answers graded, 2 held" in capsys.readouterr().out, "it is tried again, and it alone"
@@ -129,7 +129,7 @@ def test_grader_failure_stays_missing_and_is_said(sweep: TinySweep, capsys: pyte
 
 def test_verdict_stands_before_a_later_try_that_failed(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     put_answers(sweep, [r"\boxed{4}"])
-    (variant,) = sweep.survey().variants
+    (variant,) = sweep.resolve_grid().variants
     context, gold = variant.decodings[0].context, variant.questions[0].gold
     names = {"context_id": context.context_id, "answer_context_id": context.answer_context_id}
     first = replace(make_grade(gold.prompt_id, 0, 8), gold_id=gold.gold_id, grader=grader_id("standard"), **names)
@@ -155,7 +155,7 @@ def test_store_without_answers_is_refused_with_the_remedy(sweep: TinySweep, caps
 
 def test_regrading_loads_no_torch_vllm_ray_or_mlflow(sweep: TinySweep) -> None:
     put_answers(sweep, [r"\boxed{4}"])
-    sweep.survey()
+    sweep.resolve_grid()
     script = (
         "import sys; from orchestrator.__main__ import main; "
         "status = main(['regrade', sys.argv[1], '--grader', 'exact']); "

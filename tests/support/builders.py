@@ -17,8 +17,8 @@ from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core as make_driven_core
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import Plan, make_plan
-from orchestrator.plan.resolve import Survey, survey
-from orchestrator.plan.stored import read_holdings
+from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
+from orchestrator.plan.stored import read_stored
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Command,
@@ -26,19 +26,19 @@ from orchestrator.scheduler.events import (
     RecordFailures,
     Reported,
     Role,
-    Slice,
+    ShardNumbers,
     StartWorker,
-    StopAsked,
+    StopRequested,
     WorkerReady,
 )
-from orchestrator.scheduler.lengths import Lengths
-from orchestrator.scheduler.work import ContextWork, Patched, PatchWork, Policy
+from orchestrator.scheduler.lengths import LengthEstimator
+from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
 from pruning.spec import PruneSpec
 from tests.support import ROOT
 from workers.engines.scripted_engine import Fault, ScriptedEngines
 from workers.grade_worker import CHUNK_SECONDS, GradeWorker
-from workers.messages import Committed, Context, Facts, Item, PruneTask, Shape
+from workers.messages import Committed, Context, Item, PruneTask, Shape, WorkerInfo
 from workers.recipes import GradeRecipe
 from workers.tables import DrawRow, FailureRow, GradeRow
 
@@ -57,25 +57,25 @@ def make_item(prompt: str, seed: int = 0, limits: tuple[int, ...] = (8, 16), num
     return Item(number, prompt, "benchmark", DrawJob(f"problem-{prompt}", (1, 2, 3), seed, limits))
 
 
-def make_patch(patch_id: str = "patch", state: Patched = Patched.HELD, method: str = "dense") -> PatchWork:
+def make_patch(patch_id: str = "patch", state: PatchState = PatchState.HELD, method: str = "dense") -> PatchWork:
     return PatchWork(PruneTask(f"prune-{patch_id}", "model", PruneSpec(method), patch_id, {}), state)
 
 
 def make_work(context: Context, draws: int, order: int = 0) -> ContextWork:
     """A context that owes draws 0, 1, ... of a benchmark of one seed."""
-    return ContextWork(context, (), order, Lengths(["benchmark"] * max(1, draws)), limit=16, fresh=range(draws))
+    return ContextWork(context, (), order, LengthEstimator(["benchmark"] * max(1, draws)), limit=16, fresh=range(draws))
 
 
-def make_core(draws: int, policy: Policy | None = None, state: Patched = Patched.HELD) -> Core:
+def make_core(draws: int, policy: Policy | None = None, state: PatchState = PatchState.HELD) -> Core:
     """A core that owes so many draws of one context, "c"."""
     return Core(policy or Policy(), [make_patch(state=state)], [make_work(make_context("c"), draws)])
 
 
 def ready(worker: str) -> WorkerReady:
-    return WorkerReady(worker, Facts(worker, "host", 1))
+    return WorkerReady(worker, WorkerInfo(worker, "host", 1))
 
 
-def committed(one: Slice, numbers: Sequence[int]) -> Committed:
+def committed(one: ShardNumbers, numbers: Sequence[int]) -> Committed:
     done = tuple(numbers)
     return Committed(one.task_id, done, (10,) * len(done), 10 * len(done), 2 * len(done), 0, 3 * len(done))
 
@@ -184,23 +184,23 @@ class TinySweep:
         self.engines = ScriptedEngines(str(self.folder / "ledger"))
         self.store = Store.open(str(self.folder / "store"))
 
-    def survey(self) -> Survey:
-        return survey(read_grid(self._grid_file()))
+    def resolve_grid(self) -> ResolvedGrid:
+        return resolve_grid(read_grid(self._grid_file()))
 
     def plan(self) -> Plan:
-        surveyed = self.survey()
-        return make_plan(surveyed, read_holdings(self.store, surveyed))
+        resolved = self.resolve_grid()
+        return make_plan(resolved, read_stored(self.store, resolved))
 
     def core(self) -> Core:
         """The core as a run would begin with it."""
         plan = self.plan()
-        return make_driven_core(plan, self.store, plan.survey.grid.runtime, LocalBackend(cpus=2).devices())
+        return make_driven_core(plan, self.store, plan.resolved.grid.runtime, LocalBackend(cpus=2).devices())
 
     def run(self, *faults: Fault, stop_after: int | None = None, own_graders: bool = False) -> str:
         """Run or resume; returns why it ended. `stop_after`: ask it to stop when so many draws are committed."""
         backend = _Fleet(stop_after, own_graders)
         start, plan = replace(self.engines, faults=faults), self.plan()
-        core = make_driven_core(plan, self.store, plan.survey.grid.runtime, backend.devices())
+        core = make_driven_core(plan, self.store, plan.resolved.grid.runtime, backend.devices())
         try:
             return Driver(core, plan, backend, self.store, self.folder / "scratch", [], start).run()
         finally:
@@ -215,7 +215,7 @@ class TinySweep:
     def prompt(self, number: int) -> tuple[int, ...]:
         """The prompt of problem `number`."""
         problem = f"mixed-{number:03}"
-        questions = self.survey().variants[0].questions
+        questions = self.resolve_grid().variants[0].questions
         return next(q.prompt_ids for q in questions if q.problem_id == problem)
 
     def _grid_file(self) -> Path:
@@ -256,7 +256,7 @@ class _Fleet(LocalBackend):
                 self._left -= len(event.report.numbers)
         if self._left is not None and self._left <= 0:
             self._left = None
-            events.append(StopAsked("stopped by test"))
+            events.append(StopRequested("stopped by test"))
         return events
 
 

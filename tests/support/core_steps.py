@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
-    Recounted,
+    MissingFound,
     Role,
-    Slice,
+    ShardNumbers,
     Tick,
 )
 from orchestrator.scheduler.work import Policy
@@ -23,17 +23,17 @@ LOST = Failure("engine-lost", "the engine died")
 POLICY = Policy(engines=1, slots=2, smallest_shard=16, largest_shard=16)
 
 
-def shard_of(commands: list) -> tuple[str, Slice]:
+def shard_of(commands: list) -> tuple[str, ShardNumbers]:
     """The one shard that `commands` hand out, and to whom."""
-    (given,) = [c for c in of_kind(commands, Assign) if isinstance(c.task, Slice)]
+    (given,) = [c for c in of_kind(commands, Assign) if isinstance(c.task, ShardNumbers)]
     return given.worker, given.task
 
 
-def missing(shard: Slice, numbers: Sequence[int]) -> Recounted:
-    return Recounted(shard.task_id, frozenset(numbers))
+def missing(shard: ShardNumbers, numbers: Sequence[int]) -> MissingFound:
+    return MissingFound(shard.task_id, frozenset(numbers))
 
 
-def start_engine(core: Core, commands: list | None = None) -> tuple[Hand, str, Slice]:
+def start_engine(core: Core, commands: list | None = None) -> tuple[Hand, str, ShardNumbers]:
     hand = Hand(core)
     (engine,) = started(hand(Tick()), Role.ENGINE)
     worker, shard = shard_of(hand(ready(engine)))

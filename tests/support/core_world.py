@@ -12,25 +12,36 @@ from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
     Command,
-    Discard,
     Event,
+    FindMissing,
     Finish,
-    Order,
+    Kill,
+    MissingFound,
     RecordFailures,
-    Recount,
-    Recounted,
     Reported,
     Retire,
     Role,
-    Slice,
+    ShardNumbers,
     StartWorker,
     Tick,
     WorkerLost,
+    WorkerTask,
 )
-from orchestrator.scheduler.work import Patched, Policy
+from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import WHOLE, committed, make_context, make_patch, make_work, ready
 from workers.failure import Failure
-from workers.messages import Ended, Failed, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected, Shape, Swapped
+from workers.messages import (
+    Graded,
+    GradeTask,
+    PatchMade,
+    PruneTask,
+    Rejected,
+    Shape,
+    TaskEnded,
+    TaskFailed,
+    WantsMore,
+    WeightsLoaded,
+)
 
 DrawKey = tuple[str, int]
 """(context id, number)."""
@@ -43,8 +54,8 @@ class Process:
     """A worker process as the world sees it, and what it has said that nobody has heard yet."""
 
     start: StartWorker
-    life: str = "starting"
-    tasks: list[Order] = field(default_factory=list)
+    phase: str = "starting"
+    tasks: list[WorkerTask] = field(default_factory=list)
     left: dict[str, list[int]] = field(default_factory=dict)
     """Task id -> draws of a slice that are not made yet."""
     asked_to_stop: bool = False
@@ -61,10 +72,10 @@ class Process:
         """End the first task."""
         name = self.tasks.pop(0).task_id
         self.left.pop(name, None)
-        self.say(Reported(self.name, Ended(name) if failure is None else Failed(name, failure)))
+        self.say(Reported(self.name, TaskEnded(name) if failure is None else TaskFailed(name, failure)))
 
     def die(self, failure: Failure = CRASH) -> None:
-        self.life = "dead"
+        self.phase = "dead"
         self.tasks.clear()
         self.say(WorkerLost(self.name, failure))
 
@@ -85,10 +96,10 @@ class World:
         self.poison, self.refused, self.nan, self.cursed = poison, refused, nan, cursed
         self.now = 1000.0
         self.processes: dict[str, Process] = {}
-        self.recounts: deque[Recounted] = deque()
+        self.recounts: deque[MissingFound] = deque()
         self.store: set[DrawKey] = set()
         self.failed: Counter[DrawKey] = Counter()
-        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is Patched.HELD}
+        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is PatchState.HELD}
         self.heard: list[Event] = []
         self.finishes: list[str] = []
         self.owed = {(name, number) for name, work in core.state.contexts.items() for number in work.fresh}
@@ -110,9 +121,9 @@ class World:
                 self.processes[worker] = Process(command)
             case Assign(worker, task):
                 self.assign(self.processes[worker], task)
-            case Recount(wanted):
+            case FindMissing(wanted):
                 missing = {number for number in wanted.numbers if (wanted.context_id, number) not in self.store}
-                self.recounts.append(Recounted(wanted.task_id, frozenset(missing)))
+                self.recounts.append(MissingFound(wanted.task_id, frozenset(missing)))
             case RecordFailures(context_id, numbers):
                 for draw in ((context_id, number) for number in numbers):
                     assert draw not in self.store, "a committed draw was recorded as failed"
@@ -120,19 +131,19 @@ class World:
                     assert self.failed[draw] == 1, "a failure was recorded twice"
             case Retire(worker):
                 self.processes[worker].asked_to_stop = True
-            case Discard(worker, failure):
-                if self.processes[worker].life != "dead":
+            case Kill(worker, failure):
+                if self.processes[worker].phase != "dead":
                     self.processes[worker].die(failure)
             case Finish(reason):
-                assert all(p.life == "dead" for p in self.processes.values()), "a worker was left behind"
+                assert all(p.phase == "dead" for p in self.processes.values()), "a worker was left behind"
                 self.finishes.append(reason)
 
-    def assign(self, process: Process, task: Order) -> None:
-        assert process.life != "starting", "a task for a worker that is not up"
+    def assign(self, process: Process, task: WorkerTask) -> None:
+        assert process.phase != "starting", "a task for a worker that is not up"
         assert not process.asked_to_stop, "a task for a worker that was asked to close"
-        if process.life != "well":
+        if process.phase != "well":
             return  # it goes to nobody; silence will tell
-        if isinstance(task, Slice):
+        if isinstance(task, ShardNumbers):
             context = self.core.state.contexts[task.context_id].context
             assert context.shape == process.start.shape, "a slice for an engine of another shape"
             assert context.patch_id in self.patches, "a slice of weights that do not exist"
@@ -141,30 +152,30 @@ class World:
             if process.tasks:
                 assert {self.patch_of(other) for other in process.tasks} == {context.patch_id}, "fed other weights"
             process.left[task.task_id] = list(task.numbers)
-            process.say(Reported(process.name, Swapped(task.task_id, context.patch_id, 1.0, 0.0)))
+            process.say(Reported(process.name, WeightsLoaded(task.task_id, context.patch_id, 1.0, 0.0)))
         else:
             assert not process.tasks, "a second task for a busy worker"
             assert process.start.role is (Role.PRUNE if isinstance(task, PruneTask) else Role.GRADE)
         process.tasks.append(task)
 
-    def patch_of(self, task: Order) -> str:
-        assert isinstance(task, Slice)
+    def patch_of(self, task: WorkerTask) -> str:
+        assert isinstance(task, ShardNumbers)
         return self.core.state.contexts[task.context_id].context.patch_id
 
     # --- the workers' part ------------------------------------------------------------------------------
 
     def advance(self, process: Process, draws: int) -> None:
         """Let a process do the next thing that it does by itself."""
-        if process.life == "starting":
-            process.life = "well"
+        if process.phase == "starting":
+            process.phase = "well"
             process.say(ready(process.name))
         elif process.tasks:
             self.work(process, process.tasks[0], draws)
-        elif process.asked_to_stop and process.life == "well":
+        elif process.asked_to_stop and process.phase == "well":
             process.die(Failure("retired", "closed as asked"))
 
-    def work(self, process: Process, task: Order, draws: int) -> None:
-        if isinstance(task, Slice):
+    def work(self, process: Process, task: WorkerTask, draws: int) -> None:
+        if isinstance(task, ShardNumbers):
             self.evaluate(process, task, draws)
         elif isinstance(task, GradeTask):
             process.say(Reported(process.name, Graded(task.task_id, task.context_id, 1)))
@@ -176,7 +187,7 @@ class World:
             process.say(Reported(process.name, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
             process.end_task()
 
-    def evaluate(self, process: Process, one: Slice, draws: int) -> None:
+    def evaluate(self, process: Process, one: ShardNumbers, draws: int) -> None:
         if one.context_id in self.nan:
             process.end_task(Failure("nan", "the weights give NaN"))
             return
@@ -196,7 +207,7 @@ class World:
         if not left:
             process.end_task()
         elif len(left) < draws and not process.asked_to_stop:
-            process.say(Reported(process.name, Hungry(one.task_id)))
+            process.say(Reported(process.name, WantsMore(one.task_id)))
 
     def recover(self, rounds: int = 3000) -> None:
         """No further faults: everything happens in turn until the core has finished."""
@@ -212,12 +223,12 @@ class World:
                 return
             self.tell(Tick(), after=40.0)
         state = self.core.state
-        raise AssertionError(f"no end: {state.tally} {list(state.fleet)} {state.patches}")
+        raise AssertionError(f"no end: {state.counters} {list(state.fleet)} {state.patches}")
 
 
 def test_healthy_world_with_two_patches_ends_with_everything_committed() -> None:
     works = [make_work(make_context(f"c{n}", f"p{n}"), 9, n) for n in range(2)]
-    patches = [make_patch("p0", Patched.OWED), make_patch("p1")]
+    patches = [make_patch("p0", PatchState.OWED), make_patch("p1")]
     core = Core(Policy(engines=2, slots=2, smallest_shard=2, largest_shard=4), patches, works)
     world = World(core, {"p0": WHOLE, "p1": WHOLE}, set(), set(), set(), set())
     world.tell(Tick())

@@ -13,13 +13,13 @@ from mlflow.tracking import MlflowClient
 from ray.cluster_utils import Cluster
 
 from orchestrator.cluster.local_backend import LocalBackend
-from orchestrator.drill.faults import Driven
+from orchestrator.drill.faults import SweepProcess
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
-from orchestrator.plan.resolve import survey
-from orchestrator.plan.stored import read_holdings
+from orchestrator.plan.resolve import resolve_grid
+from orchestrator.plan.stored import read_stored
 from orchestrator.results.cells import read_results
 from orchestrator.results.table import final_table
 from orchestrator.results.tracking import sync
@@ -65,14 +65,14 @@ class Demo:
 
     def start(
         self, strikes: Sequence[Strike] = (), *options: str, before: Sequence[str] = (), log: str = "log"
-    ) -> Driven:
+    ) -> SweepProcess:
         """The sweep's command, run or run again: with further options, or by another command `before` it."""
         write_strikes(self.folder / "strikes.json", strikes)
         grid, store, ledger, file = (
             str(self.folder / name) for name in ("grid.yaml", "store", "ledger", "strikes.json")
         )
         command = [*before, *SWEEP, grid, "--store", store, "--ledger", ledger, "--strikes", file, *options]
-        return Driven(command, self.folder / log)
+        return SweepProcess(command, self.folder / log)
 
     def finish(self) -> int:
         """Run it undisturbed to its end; returns the exit status."""
@@ -83,15 +83,15 @@ class Demo:
 
     def finish_here(self) -> None:
         """Run it undisturbed in threads of this process, and print no table."""
-        surveyed = survey(read_grid(self.folder / "grid.yaml"))
-        plan, backend = make_plan(surveyed, read_holdings(self.store, surveyed)), LocalBackend(cpus=2)
-        core = make_core(plan, self.store, surveyed.grid.runtime, backend.devices())
+        resolved = resolve_grid(read_grid(self.folder / "grid.yaml"))
+        plan, backend = make_plan(resolved, read_stored(self.store, resolved)), LocalBackend(cpus=2)
+        core = make_core(plan, self.store, resolved.grid.runtime, backend.devices())
         driver = Driver(core, plan, backend, self.store, self.folder / "scratch", [], self.engines)
         try:
             assert driver.run() == "done"
         finally:
             backend.close()
-        sync(self.store, surveyed)
+        sync(self.store, resolved)
 
     def held(self) -> set[Trace]:
         """The traces that are committed."""
@@ -113,7 +113,7 @@ class Demo:
 
     def table(self) -> str:
         """The table that its store gives, as a sweep prints it."""
-        table = final_table(read_results(self.store, survey(read_grid(self.folder / "grid.yaml"))))
+        table = final_table(read_results(self.store, resolve_grid(read_grid(self.folder / "grid.yaml"))))
         return table.rpartition("accuracy by thinking-token limit")[2].strip()
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from workers.failure import Failure
 from workers.inbox import Inbox
-from workers.messages import Ended, Facts, Failed, Graded, GradeTask, Heartbeat, Report, Task
+from workers.messages import Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
 from workers.worker import Worker, WorkerFault
 
 COUNT, WAIT, STUMBLE, BETRAY, BREAK = "count", "wait", "stumble", "betray", "break"
@@ -31,8 +31,8 @@ class DeedWorker:
         self._name, self._log, self._closed = name, log, closed
         print(f"{name} was built", file=sys.stderr, flush=True)
 
-    def facts(self) -> Facts:
-        return Facts(self._name, socket.gethostname(), os.getpid(), self._log)
+    def facts(self) -> WorkerInfo:
+        return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log)
 
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         for count in range(REPORTS):
@@ -42,13 +42,13 @@ class DeedWorker:
                 inbox.closes_within(600)
                 yield Graded(task.task_id, "asked to stop", 0)
             case "stumble":
-                yield Failed(task.task_id, Failure("bad-input", "the task is at fault", self._log))
+                yield TaskFailed(task.task_id, Failure("bad-input", "the task is at fault", self._log))
                 return
             case "betray":
                 raise WorkerFault(Failure("proof", "the worker is at fault", self._log))
             case "break":
                 raise RuntimeError("a fault\nthat nobody foresaw")
-        yield Ended(task.task_id)
+        yield TaskEnded(task.task_id)
 
     def close(self) -> None:
         Path(self._closed).write_text(self._name)

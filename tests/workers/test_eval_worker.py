@@ -9,9 +9,9 @@ from tests.support.builders import TINY, make_context, make_item, make_row
 from workers.engines.engine import EngineSettings
 from workers.engines.scripted_engine import Latency, ScriptedEngines
 from workers.eval_worker import EvalWorker
-from workers.evaluation import Pace
+from workers.evaluation import FeedSettings
 from workers.inbox import Inbox
-from workers.messages import Committed, Ended, Failed, Hungry, Report, Shard, Troubled
+from workers.messages import Committed, Report, Shard, StoreBlocked, TaskEnded, TaskFailed, WantsMore
 
 SETTINGS = EngineSettings("bfloat16", 512)
 
@@ -27,7 +27,7 @@ class TwoShards:
         self._held.rename(self._aside)
         self._held.write_text("no folder")
         engines = ScriptedEngines(str(folder / "ledger"), latency=Latency(tokens_per_step=1), tail=9.0)
-        pace = Pace(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
+        pace = FeedSettings(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
         engine = engines(TINY / "model", 4, SETTINGS)
         self._worker = EvalWorker("engine", engine, self.store, TINY / "model", folder, pace)
 
@@ -36,7 +36,7 @@ class TwoShards:
         continued = Shard("continued", make_context("c"), (replace(make_item("p0"), continues=True),))
         inbox, said = Inbox(), []
         for report in self._worker.run(new, inbox):
-            if isinstance(report, Hungry) and Hungry("new") not in said:
+            if isinstance(report, WantsMore) and WantsMore("new") not in said:
                 inbox.put(continued)
             said.append(report)
             hear(report)
@@ -51,24 +51,24 @@ def test_shard_whose_traces_cannot_be_read_is_kept_and_draws_in_flight_go_on(tmp
     two = TwoShards(tmp_path, store_seconds=60.0)
 
     def mend_when_the_new_draws_are_made(report: Report) -> None:
-        if report == Ended("new"):
+        if report == TaskEnded("new"):
             two.mend()
 
     said = two.run(mend_when_the_new_draws_are_made)
-    assert {(report.task_id, report.failure.kind) for report in said if isinstance(report, Troubled)} == {
+    assert {(report.task_id, report.failure.kind) for report in said if isinstance(report, StoreBlocked)} == {
         ("continued", "store")
     }
-    assert not [report for report in said if isinstance(report, Failed)]
-    assert said[-1] == Ended("continued")
+    assert not [report for report in said if isinstance(report, TaskFailed)]
+    assert said[-1] == TaskEnded("continued")
     assert two.store.held_keys("d") == {("d", f"p{n}", 0) for n in range(4)}
     assert sorted(two.store.read("draws", "c", ["start"])["start"].to_pylist()) == [0, 0, 4]
 
 
 def test_shard_whose_traces_stay_out_of_reach_fails_alone_and_another_is_asked_for(tmp_path: Path) -> None:
     said = TwoShards(tmp_path, store_seconds=0.0).run()
-    failed = [report for report in said if isinstance(report, Failed)]
+    failed = [report for report in said if isinstance(report, TaskFailed)]
     assert [(report.task_id, report.failure.kind) for report in failed] == [("continued", "store")]
     after = said[said.index(failed[0]) + 1 :]
-    assert Hungry("new") in after
+    assert WantsMore("new") in after
     assert sum(len(report.numbers) for report in after if isinstance(report, Committed)) == 4
-    assert after[-1] == Ended("new")
+    assert after[-1] == TaskEnded("new")

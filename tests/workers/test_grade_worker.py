@@ -14,7 +14,7 @@ from workers.draw_rows import METADATA
 from workers.grade_rows import ungraded
 from workers.grade_worker import GradeWorker
 from workers.inbox import Inbox
-from workers.messages import Ended, Gold, Graded, GradeTask, Heartbeat, Report
+from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, TaskEnded
 
 
 @dataclass
@@ -49,7 +49,7 @@ def test_answer_that_hangs_is_heard_of_and_committed_before_the_next(worker: Gra
     for report in worker.run(TASK, Inbox()):
         held.append((report, store.read("grades", "c").num_rows))
     assert held == [
-        (Heartbeat("task"), 0), (Graded("task", "c", 1), 1), (Graded("task", "c", 1), 2), (Ended("task"), 2),
+        (Heartbeat("task"), 0), (Graded("task", "c", 1), 1), (Graded("task", "c", 1), 2), (TaskEnded("task"), 2),
     ]  # fmt: skip
     verdicts = {row["prompt_id"]: row["cause"].split(":")[0] for row in store.read("grades", "c").to_pylist()}
     assert verdicts == {"p0": "timeout", "p1": ""}
@@ -62,7 +62,7 @@ def test_what_is_ungraded_is_told_without_a_text_and_graded_without_a_token(tmp_
     assert store.asked <= {*METADATA, *GRADES.names}
 
     worker = GradeWorker("grader", store, "exact", processes=1, seconds=10.0)
-    assert list(worker.run(TASK, Inbox())) == [Graded("task", "c", 2), Ended("task")]
+    assert list(worker.run(TASK, Inbox())) == [Graded("task", "c", 2), TaskEnded("task")]
     worker.close()
     assert store.asked - {*METADATA, *GRADES.names} == {"answers.text"}
     assert set(store.read("grades", "c")["verdict"].to_pylist()) == {"CORRECT"}

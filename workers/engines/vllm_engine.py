@@ -59,9 +59,9 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.patch.patch import Canary, Patch
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.ranks import Ranks, failure_of
-from workers.engines.weight_proof import Digests, Stream, Witness, layout, shapes
+from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
 from workers.failure import Failure
-from workers.parent_death import follow
+from workers.parent_death import die_with
 from workers.store import unavailable
 
 CANARY_TOLERANCE = 0.1
@@ -250,25 +250,27 @@ class SwapExtension:
             return problem
         dtype = worker.vllm_config.model_config.dtype
         threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
-        with closing(Digests(threads)) as digests, ThreadPoolExecutor(1) as beside:
+        with closing(DigestPool(threads)) as digests, ThreadPoolExecutor(1) as beside:
             # NaN in a cached block would outlive its variant.
             emptied = beside.submit(_zero, getattr(worker.model_runner, "kv_caches", []))
-            stream = Stream(made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests)
-            witness = Witness(model, plan, digests)
-            with witness.watch():
+            stream = VerifiedStream(
+                made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests
+            )
+            witness = ParameterDigests(model, plan, digests)
+            with witness.observing():
                 worker.reload_weights(weights_iterator=iter(stream))
                 with set_current_vllm_config(worker.vllm_config):
                     _repack_vocabularies(model)
             emptied.result()
             if missing := stream.missing():
                 return f"{len(missing)} tensors never came, among them {missing[0]}"
-            if wrong := witness.unproven(stream.expected()):
+            if wrong := witness.mismatches(stream.expected()):
                 return f"{len(wrong)} tensors are not in place as the manifest promises, among them {wrong[0]}"
             return ""
 
-    def follow(self, process: int) -> None:
+    def die_with(self, process: int) -> None:
         """Die with the process that drives this rank, whatever the rank is doing then."""
-        follow(process)
+        die_with(process)
 
 
 def _mismatch(needed: set[str], have: set[str]) -> str:

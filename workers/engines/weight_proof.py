@@ -4,14 +4,14 @@ An engine fuses tensors (q, k, v become one matrix), splits them over tensor-par
 CPU repacks matrices into an opaque layout and throws the original away. So the witness works in three places, promise
 proof-before-sample:
 
-- `Witness` digests each parameter where it lies in the engine: as it was before its layer repacked it, if the layer
-  did, else after everything is loaded;
-- `Stream` says what that digest must be: the manifest's own, or, where a rank keeps only a part of the tensor or in
-  another dtype, that part's, taken on its way in from a tensor whose whole digest is the manifest's;
-- `Witness.unproven` names every tensor for which the two do not meet.
+- `ParameterDigests` digests each parameter where it lies in the engine: as it was before its layer repacked it, if the
+  layer did, else after everything is loaded;
+- `VerifiedStream` says what that digest must be: the manifest's own, or, where a rank keeps only a part of the tensor
+  or in another dtype, that part's, taken on its way in from a tensor whose whole digest is the manifest's;
+- `ParameterDigests.mismatches` names every tensor for which the two do not meet.
 
 A tensor that lies whole in the engine is thus digested once, and that one digest proves the file, the decoding and
-the place together. Hashing releases the interpreter lock and runs beside the loading, in the threads of `Digests`.
+the place together. Hashing releases the interpreter lock and runs beside the loading, in the threads of `DigestPool`.
 
 No vllm here: modules are recognised by the attributes that vLLM's layers carry.
 """
@@ -31,7 +31,7 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.patch.patch import Patch, digest_tensor
 
 
-class Digests:
+class DigestPool:
     """Digests taken by threads while loading goes on. The tensors are held until then, so their number is bounded."""
 
     def __init__(self, threads: int) -> None:
@@ -49,7 +49,7 @@ class Digests:
         self._pool.shutdown()
 
 
-class Stream:
+class VerifiedStream:
     """The variant's tensors on their way into the engine, each held against the manifest.
 
     `slices` tells, for a source tensor's name, which part of it this rank keeps: (dimension, start, length), or None
@@ -62,7 +62,7 @@ class Stream:
         manifest: Mapping[str, str],
         slices: Mapping[str, tuple[int, int, int]],
         dtype: torch.dtype,
-        digests: Digests,
+        digests: DigestPool,
     ) -> None:
         self._tensors, self._manifest, self._slices, self._dtype = tensors, manifest, slices, dtype
         self._digests = digests
@@ -96,21 +96,21 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SourceSlice:
     """The part of an engine parameter that came from one source tensor: rows [start, start + length) of it."""
 
     source: str
     start: int
     length: int
     slice: tuple[int, int, int] | None
-    """What the rank keeps of the source, see `Stream`; None for all of it."""
+    """What the rank keeps of the source, see `VerifiedStream`; None for all of it."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """Which source tensors each engine parameter is made of, on this rank."""
 
-    pieces: Mapping[str, tuple[Piece, ...]]
+    pieces: Mapping[str, tuple[SourceSlice, ...]]
     """Parameter name -> its pieces, in row order."""
     slices: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
@@ -139,7 +139,7 @@ def layout(model: torch.nn.Module, sources: Mapping[str, tuple[int, ...]], rank:
     unknown.
     """
     packed: Mapping[str, list[str]] = getattr(model, "packed_modules_mapping", None) or {}
-    pieces: dict[str, tuple[Piece, ...]] = {}
+    pieces: dict[str, tuple[SourceSlice, ...]] = {}
     distinct = {name for name, _ in model.named_parameters()}  # a tied output head is its embedding, once
     for module_name, module in model.named_modules():
         for leaf, _ in module.named_parameters(recurse=False):
@@ -156,7 +156,7 @@ def layout(model: torch.nn.Module, sources: Mapping[str, tuple[int, ...]], rank:
 
 def _pieces(
     name: str, names: list[str], module: Any, sources: Mapping[str, tuple[int, ...]], rank: int
-) -> Iterator[Piece]:
+) -> Iterator[SourceSlice]:
     start = 0
     for index, source in enumerate(names):
         if source not in sources:
@@ -164,7 +164,7 @@ def _pieces(
         shape = sources[source]
         kept = _slice(module, index, len(shape), rank)
         rows = kept[2] if kept is not None and kept[0] == 0 else shape[0]
-        yield Piece(source, start, rows, kept if kept is None or shape[kept[0]] != kept[2] else None)
+        yield SourceSlice(source, start, rows, kept if kept is None or shape[kept[0]] != kept[2] else None)
         start += rows
 
 
@@ -186,10 +186,10 @@ def _slice(module: Any, index: int, dimensions: int, rank: int) -> tuple[int, in
     return (0, (rank // replicas) * length, length)
 
 
-class Witness:
+class ParameterDigests:
     """What one rank's parameters were seen to hold, as digests by source tensor."""
 
-    def __init__(self, model: torch.nn.Module, plan: Layout, digests: Digests) -> None:
+    def __init__(self, model: torch.nn.Module, plan: Layout, digests: DigestPool) -> None:
         self._model, self._plan, self._digests = model, plan, digests
         self._seen: dict[str, Future[str]] = {}
 
@@ -200,7 +200,7 @@ class Witness:
                 self._seen[piece.source] = self._digests.take(partial(digest_tensor, rows))
 
     @contextmanager
-    def watch(self) -> Iterator[None]:
+    def observing(self) -> Iterator[None]:
         """While weights load, digest each parameter that its layer repacks, as it was just before.
 
         A layer repacks in its quantisation method's `process_weights_after_loading`, and may empty the parameter there.
@@ -220,7 +220,7 @@ class Witness:
     def _beside(self, original: Callable[[Any], None], module_name: str) -> Callable[[Any], None]:
         def repack_observed(layer: Any) -> None:
             # A second reference keeps the storage when the layer lets go of it. Were it rewritten in place instead, the
-            # last look in `unproven` would find other bytes.
+            # last look in `mismatches` would find other bytes.
             before = {
                 leaf: parameter.detach()
                 for leaf, parameter in layer.named_parameters(recurse=False)
@@ -234,7 +234,7 @@ class Witness:
 
         return repack_observed
 
-    def unproven(self, expected: Mapping[str, str]) -> list[str]:
+    def mismatches(self, expected: Mapping[str, str]) -> list[str]:
         """Source tensors that are not shown to be in place, by name; empty when this rank is proved."""
         for name, parameter in self._model.named_parameters():
             if parameter.numel():

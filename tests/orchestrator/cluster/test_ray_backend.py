@@ -14,7 +14,7 @@ from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
 from tests.support.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, STUMBLE, WAIT, DeedRecipe, FailingRecipe, deed
 from workers.failure import Failure
-from workers.messages import Ended, Failed, Graded, Heartbeat
+from workers.messages import Graded, Heartbeat, TaskEnded, TaskFailed
 
 SECONDS = 60
 
@@ -61,7 +61,7 @@ class Fleet:
         """Run a new worker from start to end. What a late echo of an earlier worker would be is heard on the way."""
         name, _ = self.start_ready()
         self.backend.assign(name, deed(COUNT))
-        self.listen(name, Ended)
+        self.listen(name, TaskEnded)
         self.backend.retire(name)
         self.listen(name, WorkerLost)
 
@@ -104,11 +104,11 @@ def wait_gone(pid: int) -> None:
 def test_worker_is_ready_runs_a_task_and_is_retired_in_order(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(COUNT))
-    fleet.listen(name, Ended)
+    fleet.listen(name, TaskEnded)
     fleet.backend.retire(name)
     (lost,) = fleet.listen(name, WorkerLost)
     assert isinstance(lost, WorkerLost)
-    assert fleet.of(name) == [ready, *heartbeats(name, COUNT), Reported(name, Ended(COUNT)), lost]
+    assert fleet.of(name) == [ready, *heartbeats(name, COUNT), Reported(name, TaskEnded(COUNT)), lost]
     assert lost.failure.kind == "retired"
     assert fleet.closed(name).read_text() == name
     wait_gone(ready.facts.pid)
@@ -185,11 +185,11 @@ def test_worker_discarded_while_it_starts_is_lost(fleet: Fleet) -> None:
 def test_task_that_fails_leaves_its_worker_well_for_another(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(STUMBLE))
-    (failed,) = fleet.listen(name, Failed)
+    (failed,) = fleet.listen(name, TaskFailed)
     failure = Failure("bad-input", "the task is at fault", ready.facts.log)
-    assert failed == Reported(name, Failed(STUMBLE, failure))
+    assert failed == Reported(name, TaskFailed(STUMBLE, failure))
     fleet.backend.assign(name, deed(COUNT))
-    fleet.listen(name, Ended)
+    fleet.listen(name, TaskEnded)
     fleet.backend.retire(name)
     fleet.listen(name, WorkerLost)
     assert fleet.of(name)[:-1] == [
@@ -197,7 +197,7 @@ def test_task_that_fails_leaves_its_worker_well_for_another(fleet: Fleet) -> Non
         *heartbeats(name, STUMBLE),
         failed,
         *heartbeats(name, COUNT),
-        Reported(name, Ended(COUNT)),
+        Reported(name, TaskEnded(COUNT)),
     ]
 
 
@@ -228,6 +228,6 @@ def test_retiring_reaches_a_running_task_which_ends_in_order(fleet: Fleet) -> No
     (lost,) = fleet.listen(name, WorkerLost)
     assert isinstance(lost, WorkerLost)
     said = Reported(name, Graded(WAIT, "asked to stop", 0))
-    assert fleet.of(name) == [ready, *heartbeats(name, WAIT), said, Reported(name, Ended(WAIT)), lost]
+    assert fleet.of(name) == [ready, *heartbeats(name, WAIT), said, Reported(name, TaskEnded(WAIT)), lost]
     assert lost.failure.kind == "retired"
     assert fleet.closed(name).read_text() == name

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.drill.compare_stores import compare_stores
 from orchestrator.drill.drill import join, run_drill, shrink
-from orchestrator.drill.faults import Kind, Progress, kill_here, plan_strikes
+from orchestrator.drill.faults import StoreCounts, Victim, kill_here, plan_kills
 from orchestrator.grid.parse import parse_grid, read_grid
 from orchestrator.grid.source import Source
 from orchestrator.store.store import Store
@@ -40,22 +40,24 @@ def test_drill_of_an_example_is_a_valid_grid_that_is_small_and_greedy(file: Path
 @given(
     st.integers(0, 999),
     st.integers(0, 40),
-    st.builds(Progress, st.integers(1, 500), st.integers(1, 500), st.integers(1, 9)),
+    st.builds(StoreCounts, st.integers(1, 500), st.integers(1, 500), st.integers(1, 9)),
 )
-def test_strikes_are_a_function_of_the_seed_and_fall_within_the_sweep(seed: int, kills: int, whole: Progress) -> None:
-    strikes = plan_strikes(seed, kills, whole)
-    assert strikes == plan_strikes(seed, kills, whole)
+def test_strikes_are_a_function_of_the_seed_and_fall_within_the_sweep(
+    seed: int, kills: int, whole: StoreCounts
+) -> None:
+    strikes = plan_kills(seed, kills, whole)
+    assert strikes == plan_kills(seed, kills, whole)
     assert len(strikes) == kills
     assert all(0 <= strike.at < whole.total for strike in strikes)
-    assert all(strike.at < whole.patches for strike in strikes if strike.kind is Kind.PRUNER)
+    assert all(strike.at < whole.patches for strike in strikes if strike.kind is Victim.PRUNER)
     counts = Counter(strike.kind for strike in strikes)
-    assert Kind.RANK not in counts
-    assert not counts or max(counts.values()) - min(counts[k] for k in Kind if k is not Kind.RANK) <= 1
+    assert Victim.RANK not in counts
+    assert not counts or max(counts.values()) - min(counts[k] for k in Victim if k is not Victim.RANK) <= 1
 
 
 def test_another_seed_strikes_otherwise() -> None:
-    whole = Progress(100, 200, 3)
-    assert plan_strikes(1, 8, whole) != plan_strikes(2, 8, whole)
+    whole = StoreCounts(100, 200, 3)
+    assert plan_kills(1, 8, whole) != plan_kills(2, 8, whole)
 
 
 def test_process_that_is_not_rays_is_left_alone() -> None:
@@ -88,7 +90,7 @@ def differences(stores: tuple[Store, Store], folder: Path) -> dict[str, int]:
     found = compare_stores(*stores, folder)
     names = ("missing", "surplus", "repeated", "failures", "changed", "resampled")
     counts = {name: len(getattr(found, name)) for name in names}
-    assert found.same == (not any(n for name, n in counts.items() if name != "resampled"))
+    assert found.identical == (not any(n for name, n in counts.items() if name != "resampled"))
     return {name: n for name, n in counts.items() if n}
 
 
@@ -102,8 +104,8 @@ def test_same_rows_by_other_workers_at_other_times_are_the_same(stores: tuple[St
 @pytest.mark.parametrize(
     ("happens", "found"),
     [
-        (lambda calm, _: calm.commit_draws([make_row(prompt="p2")]), "missing"),
-        (lambda calm, _: calm.commit_grades([make_grade("p2")]), "missing"),
+        (lambda undisturbed, _: undisturbed.commit_draws([make_row(prompt="p2")]), "missing"),
+        (lambda undisturbed, _: undisturbed.commit_grades([make_grade("p2")]), "missing"),
         (lambda _, disturbed: disturbed.commit_draws([make_row(prompt="p2")]), "surplus"),
         (lambda _, disturbed: disturbed.commit_draws([make_row()]), "repeated"),
         (lambda _, disturbed: disturbed.commit_grades([make_grade()]), "repeated"),
@@ -116,13 +118,13 @@ def test_difference_is_found(stores: tuple[Store, Store], tmp_path: Path, happen
 
 
 def test_other_weights_are_a_change_and_other_tokens_are_said_apart(tmp_path: Path) -> None:
-    calm, disturbed = Store.open(str(tmp_path / "calm")), Store.open(str(tmp_path / "disturbed"))
-    calm.commit_draws([make_row(), make_row(prompt="p1")])
-    calm.commit_grades([make_grade(), make_grade("p1")])
+    undisturbed, disturbed = Store.open(str(tmp_path / "calm")), Store.open(str(tmp_path / "disturbed"))
+    undisturbed.commit_draws([make_row(), make_row(prompt="p1")])
+    undisturbed.commit_grades([make_grade(), make_grade("p1")])
     disturbed.commit_draws([replace(make_row(), weights_digest="others"), make_row((9, 9, 9, 9), prompt="p1")])
     disturbed.commit_grades([make_grade(), replace(make_grade("p1"), verdict="INCORRECT")])
-    assert differences((calm, disturbed), tmp_path) == {"changed": 1, "resampled": 1}
-    told = "\n".join(compare_stores(calm, disturbed, tmp_path).lines())
+    assert differences((undisturbed, disturbed), tmp_path) == {"changed": 1, "resampled": 1}
+    told = "\n".join(compare_stores(undisturbed, disturbed, tmp_path).lines())
     assert "1 of 2 draws have other tokens" in told
     assert "c/answers/p0/0/0: weights_digest" in told
 
@@ -152,8 +154,8 @@ def test_whole_drill_passes_and_tells_of_every_kill(tmp_path: Path, monkeypatch:
     assert not isinstance(done, int), (tmp_path / "undisturbed.log").read_text()
     told = done.lines()
     assert done.passed, (told, (tmp_path / "disturbed.log").read_text())
-    assert len(done.storm.struck) + len(done.storm.spared) == 3
-    assert any(one.strike.kind is Kind.DRIVER for one in done.storm.struck)
-    assert sum(line.startswith("killed: ") for line in told) == len(done.storm.struck)
+    assert len(done.run_under_kills.struck) + len(done.run_under_kills.undelivered) == 3
+    assert any(one.strike.kind is Victim.DRIVER for one in done.run_under_kills.struck)
+    assert sum(line.startswith("killed: ") for line in told) == len(done.run_under_kills.struck)
     assert "compared 100 draws" in "\n".join(told)
     assert told[-1] == "the same as the undisturbed run"

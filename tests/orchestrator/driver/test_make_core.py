@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.cluster.backend import Devices
 from orchestrator.driver.make_core import make_core
-from orchestrator.grid.errors import GridError
+from orchestrator.grid.errors import InputError
 from tests.support.builders import TinySweep
 
 
@@ -16,12 +16,12 @@ def test_slots_are_the_engines_that_fit_onto_each_node(
 ) -> None:
     sweep.runtime = {"slots": None, "engines": None, "tensor_parallel": size}
     plan = sweep.plan()
-    policy = make_core(plan, sweep.store, plan.survey.grid.runtime, Devices(3, node_gpus)).state.policy
+    policy = make_core(plan, sweep.store, plan.resolved.grid.runtime, Devices(3, node_gpus)).state.policy
     assert (policy.slots, policy.engines) == (slots, slots if any(node_gpus) else 1)
 
 
 def test_engine_that_fits_onto_no_node_is_refused_with_the_setting_and_the_nodes(sweep: TinySweep) -> None:
     sweep.runtime = {"tensor_parallel": 8}
     plan = sweep.plan()
-    with pytest.raises(GridError, match=r"runtime\.tensor_parallel: .* 8 GPUs .* more than 6 .* set it to 6 or less"):
-        make_core(plan, sweep.store, plan.survey.grid.runtime, Devices(3, (6, 6)))
+    with pytest.raises(InputError, match=r"runtime\.tensor_parallel: .* 8 GPUs .* more than 6 .* set it to 6 or less"):
+        make_core(plan, sweep.store, plan.resolved.grid.runtime, Devices(3, (6, 6)))

@@ -9,11 +9,11 @@ import pytest
 
 from orchestrator.console import duration, say
 from orchestrator.driver.progress import closing_line, notable, status_line
-from orchestrator.scheduler.events import Assign, Reported, Role, Slice, Tick, WorkerLost
-from orchestrator.scheduler.work import Patched, Policy
+from orchestrator.scheduler.events import Assign, Reported, Role, ShardNumbers, Tick, WorkerLost
+from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import Hand, committed, make_core, of_kind, ready, started
 from workers.failure import Failure
-from workers.messages import PatchMade, Swapped
+from workers.messages import PatchMade, WeightsLoaded
 
 POLICY = Policy(engines=1000, slots=1000, smallest_shard=1, largest_shard=4)
 
@@ -31,7 +31,7 @@ def test_time_left_is_told_by_tokens_once_some_are_made() -> None:
     hand = Hand(make_core(8, replace(POLICY, engines=1, slots=2)))
     (engine,) = started(hand(Tick()), Role.ENGINE)
     (given,) = of_kind(hand(ready(engine)), Assign)
-    assert isinstance(given.task, Slice)
+    assert isinstance(given.task, ShardNumbers)
     assert "left" not in status_line(hand.core, 10.0)
     hand(Reported(engine, committed(given.task, given.task.numbers[:2])))
     left = hand.core.state.tokens("patch") + sum(hand.core.state.given.values())
@@ -47,7 +47,7 @@ def test_variants_are_told_by_the_names_of_the_grid() -> None:
     labels = {"39a1": "wanda + uniform at 0.5"}
     (made,) = notable(Reported("prune-1", PatchMade("task", "39a1", 0.5, 12.34)), [], labels)
     assert made.plain == "wanda + uniform at 0.5 made in 12.3 s, sparsity 0.5000 (patch 39a1)"
-    (held,) = notable(Reported("engine-2", Swapped("task", "39a1", 0.123, 0.04)), [], labels)
+    (held,) = notable(Reported("engine-2", WeightsLoaded("task", "39a1", 0.123, 0.04)), [], labels)
     assert held.plain == "engine-2 holds wanda + uniform at 0.5, proved in 0.12 s (canary within 0.040 nats)"
 
 
@@ -59,8 +59,8 @@ def test_lost_worker_is_told_with_its_log_whatever_brackets_its_cause_has(capsys
 
 
 def test_closing_line_counts_one_as_one() -> None:
-    core = make_core(8, POLICY, Patched.OWED)
-    core.state.tally.engines_started = 1
+    core = make_core(8, POLICY, PatchState.OWED)
+    core.state.counters.engines_started = 1
     assert " · 1 engine started · 0 swaps in 0.0 s" in closing_line(core)
 
 

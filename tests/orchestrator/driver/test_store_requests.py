@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from orchestrator.driver.store_requests import Errands
-from orchestrator.scheduler.events import Event, Recounted, Slice, StopAsked
+from orchestrator.driver.store_requests import StoreRequests
+from orchestrator.scheduler.events import Event, MissingFound, ShardNumbers, StopRequested
 from orchestrator.store.store import Store
 from tests.support.builders import TinySweep
 from workers.store import StoreError
@@ -26,10 +26,10 @@ class WatchedStore(Store):
         return super().read(table, context_id, columns)
 
 
-def errands_of(sweep: TinySweep, store: Store) -> tuple[Errands, list[str]]:
+def errands_of(sweep: TinySweep, store: Store) -> tuple[StoreRequests, list[str]]:
     """Errands of a sweep, with a patience of 60 s, and the ids of its contexts."""
     contexts = {owed.decoding.context.context_id: owed for owed in sweep.plan().contexts}
-    return Errands(store, contexts, 60.0, lambda line: None), list(contexts)
+    return StoreRequests(store, contexts, 60.0, lambda line: None), list(contexts)
 
 
 def test_slices_that_are_lost_together_take_one_look_at_each_context(sweep: TinySweep) -> None:
@@ -39,15 +39,15 @@ def test_slices_that_are_lost_together_take_one_look_at_each_context(sweep: Tiny
     store = WatchedStore(sweep.store.files)
     errands, (first, second) = errands_of(sweep, store)
     for number in range(12):
-        errands.recount(Slice(f"a-{number}", first, (number,)))
-        errands.recount(Slice(f"b-{number}", second, (number,)))
+        errands.recount(ShardNumbers(f"a-{number}", first, (number,)))
+        errands.recount(ShardNumbers(f"b-{number}", second, (number,)))
     heard: list[Event] = []
     turns = 0
     while len(heard) < 24:
         heard += errands.run(now=0.0)
         turns += 1
     assert (store.looked_at, turns) == ([first, second], 2)
-    missing = {event.task_id: event.missing for event in heard if isinstance(event, Recounted)}
+    missing = {event.task_id: event.missing for event in heard if isinstance(event, MissingFound)}
     wanted = {number: frozenset({number} if number % 3 == 2 else ()) for number in range(12)}
     assert missing == {f"{context}-{number}": one for context in "ab" for number, one in wanted.items()}
     assert errands.run(now=0.0) == []
@@ -55,17 +55,17 @@ def test_slices_that_are_lost_together_take_one_look_at_each_context(sweep: Tiny
 
 def test_context_that_changes_faster_than_it_can_be_read_is_read_again_later(sweep: TinySweep) -> None:
     errands, (context,) = errands_of(sweep, WatchedStore(sweep.store.files, refusals=[StoreError("it changes")]))
-    errands.recount(Slice("slice", context, (1, 2)))
+    errands.recount(ShardNumbers("slice", context, (1, 2)))
     assert errands.run(now=0.0) == []
-    assert errands.run(now=1.0) == [Recounted("slice", frozenset({1, 2}))]
+    assert errands.run(now=1.0) == [MissingFound("slice", frozenset({1, 2}))]
 
 
 def test_store_that_refuses_for_good_ends_the_sweep_and_what_was_not_counted_is_owed(sweep: TinySweep) -> None:
     refusals = [StoreError("no answer") for _ in range(3)]
     errands, (context,) = errands_of(sweep, WatchedStore(sweep.store.files, refusals=refusals))
-    errands.recount(Slice("slice", context, (1, 2)))
+    errands.recount(ShardNumbers("slice", context, (1, 2)))
     assert errands.run(now=0.0) == errands.run(now=60.0) == []
     stop, recounted = errands.run(now=61.0)
-    assert isinstance(stop, StopAsked)
+    assert isinstance(stop, StopRequested)
     assert "no answer" in stop.reason
-    assert recounted == Recounted("slice", frozenset({1, 2}))
+    assert recounted == MissingFound("slice", frozenset({1, 2}))

@@ -43,7 +43,7 @@ def test_server_that_never_answers_holds_up_neither_a_stopped_sweep_nor_the_writ
     said: list[str] = []
     with black_hole() as server:
         sweep.runtime = {"tracking_uri": f"http://127.0.0.1:{server.getsockname()[1]}"}
-        with TrackingThread(sweep.store, sweep.survey(), said.append) as tracking:
+        with TrackingThread(sweep.store, sweep.resolve_grid(), said.append) as tracking:
             grade(tracking, sweep)
             assert select.select([server], [], [], 60)[0], "it never asked the server"
             assert not tracking.finish(seconds=0.1), "it writes still, and nobody else may"
@@ -55,7 +55,7 @@ def test_server_that_never_answers_holds_up_neither_a_stopped_sweep_nor_the_writ
 
 def test_stopped_sweep_is_told_as_stopped_and_what_was_graded_by_then_is_there(sweep: TinySweep) -> None:
     assert sweep.run() == "done"
-    with TrackingThread(sweep.store, sweep.survey(), print) as tracking:
+    with TrackingThread(sweep.store, sweep.resolve_grid(), print) as tracking:
         grade(tracking, sweep)
         while (cell := runs(sweep).get("dense @ 32")) is None or cell.info.status != "FINISHED":
             select.select([], [], [], 0.1)

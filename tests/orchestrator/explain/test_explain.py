@@ -38,13 +38,13 @@ def done(_finished: TinySweep, tmp_path: Path) -> TinySweep:
 
 def make(sweep: TinySweep) -> None:
     """Run a sweep to its end, and keep the payloads of its names in the store as the command does."""
-    for name, payload in sweep.survey().payloads.items():
+    for name, payload in sweep.resolve_grid().payloads.items():
         sweep.store.put_payload(name, payload)
     assert sweep.run() == "done"
 
 
 def tell(sweep: TinySweep, *arguments: str) -> int:
-    sweep.survey()  # writes the grid as it stands now
+    sweep.resolve_grid()  # writes the grid as it stands now
     return main(["explain", str(sweep.folder / "grid.yaml"), *arguments])
 
 
@@ -73,7 +73,7 @@ def alike(value: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def test_cached_cell_is_told_with_where_it_came_from(done: TinySweep, capsys: Capture) -> None:
-    variant = done.survey().variants[1]
+    variant = done.resolve_grid().variants[1]
     context = variant.decodings[0].context
     value = told(done, capsys, "magnitude + uniform at 0.5 @ 8")
     ((cell,), (story,)) = value["cells"], value["contexts"]
@@ -116,7 +116,9 @@ def test_nothing_yet_owes_the_patch_first(sweep: TinySweep, capsys: Capture) -> 
 def test_smaller_limit_owes_an_answer_and_a_larger_one_the_extension(done: TinySweep, capsys: Capture) -> None:
     done.limits = (4, 32, 64)
     rows = [
-        row for row in done.rows() if row["context_id"] == done.survey().variants[0].decodings[0].context.context_id
+        row
+        for row in done.rows()
+        if row["context_id"] == done.resolve_grid().variants[0].decodings[0].context.context_id
     ]
     grown = sum(not row["ended"] for row in rows)
     longer = sum(len(row["trace_ids"]) > 4 for row in rows)
@@ -222,7 +224,7 @@ def test_other_temperature_is_named(done: TinySweep, capsys: Capture) -> None:
 def test_other_sparsity_is_named_and_an_id_of_the_store_compared_with_the_grid(
     done: TinySweep, capsys: Capture
 ) -> None:
-    stored = done.survey().variants[1].patch_id
+    stored = done.resolve_grid().variants[1].patch_id
     done.variants[1] = PRUNED | {"sparsity": 0.25}
     value = told(done, capsys, "magnitude + uniform at 0.25")
     assert reasons(value)[8] == [("no-patch", 8)]
@@ -266,10 +268,10 @@ def test_other_answer_settings_and_prompts_are_named(done: TinySweep, capsys: Ca
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["magnitude + unifrom at 0.5"], "has no such cell; did you mean 'magnitude + uniform at 0.5'?"),
+        (["magnitude + unifrom at 0.5"], "has no such cell. Did you mean 'magnitude + uniform at 0.5'?"),
         (["dense @ 30"], "has no such token limit; the nearest is 32. Its limits are 8, 32"),
-        (["dense", "--benchmark", "frist"], "--benchmark frist: grid.yaml has none such; did you mean 'first'?"),
-        (["dense", "--problem", "mixed-0O1"], "did you mean 'mixed-001'?"),
+        (["dense", "--benchmark", "frist"], "--benchmark frist: grid.yaml has none such. Did you mean 'first'?"),
+        (["dense", "--problem", "mixed-0O1"], "Did you mean 'mixed-001'?"),
         (["dense", "--seed", "7"], "--seed 7: grid.yaml has none such. There are 0, 1"),
         (["--problem", "mixed-001"], "say which cell"),
         (["abcdef012345"], "neither the grid nor the store has a patch or context whose id begins so"),
@@ -289,7 +291,7 @@ def test_two_variants_of_one_name_are_told_apart(done: TinySweep, capsys: Captur
     assert tell(done, "magnitude + uniform at 0.5") == 2
     assert "2 variants have this name; give the patch id" in (said := capsys.readouterr().err)
     assert "(group row instead of matrix)" in said
-    patch = done.survey().variants[2].patch_id
+    patch = done.resolve_grid().variants[2].patch_id
     assert [cell["patch"] for cell in told(done, capsys, patch[:8])["cells"]] == [patch, patch]
 
 
@@ -303,7 +305,7 @@ def test_two_paths_to_one_content_are_one_cell(sweep: TinySweep, capsys: Capture
 
 def test_limits_decoded_apart_are_found_by_their_contexts(sweep: TinySweep, capsys: Capture) -> None:
     sweep.budget = {"independent_limits": True}
-    context = sweep.survey().variants[0].decodings[1].context.context_id
+    context = sweep.resolve_grid().variants[0].decodings[1].context.context_id
     assert [cell["limit"] for cell in told(sweep, capsys, context[:10])["cells"]] == [32]
     assert [cell["limit"] for cell in told(sweep, capsys, "dense")["cells"]] == [8, 32]
 
@@ -323,7 +325,12 @@ def test_every_cell_has_a_line_with_its_state_and_first_reason(done: TinySweep, 
 
 
 def test_json_has_the_same_keys_whatever_is_asked(done: TinySweep, capsys: Capture) -> None:
-    asked = ([], ["dense"], ["dense", "--problem", "mixed-000", "--seed", "0"], [done.survey().variants[0].patch_id])
+    asked = (
+        [],
+        ["dense"],
+        ["dense", "--problem", "mixed-000", "--seed", "0"],
+        [done.resolve_grid().variants[0].patch_id],
+    )
     keys = {tuple(told(done, capsys, *arguments)) for arguments in asked}
     assert keys == {
         ("name", "store", "what", "grader", "cells", "contexts", "given_up", "contexts_of_other_grids", "foreign")
@@ -331,7 +338,7 @@ def test_json_has_the_same_keys_whatever_is_asked(done: TinySweep, capsys: Captu
 
 
 def test_explaining_loads_no_torch_vllm_ray_transformers_or_mlflow(done: TinySweep) -> None:
-    done.survey()
+    done.resolve_grid()
     script = (
         "import sys; from orchestrator.__main__ import main; "
         "status = main(['explain', sys.argv[1]]) + main(['explain', sys.argv[1], 'dense']); "

@@ -29,15 +29,15 @@ def edited(*changes: tuple[str, str]) -> str:
 BAD = {
     "unknown key": (
         edited(("token_limits:", "token_limit:")),
-        r":\d+: token_limit: unknown key; did you mean 'token_limits'",
+        r":\d+: token_limit: unknown key\. Did you mean 'token_limits'",
     ),
     "unknown nested key": (
         edited(("answer_tokens", "answer_token")),
-        r":\d+: budget.answer_token: unknown key; did you mean 'answer_tokens'",
+        r":\d+: budget.answer_token: unknown key\. Did you mean 'answer_tokens'",
     ),
     "unknown axis": (
         edited(("sparsity: [0.2, 0.5]", "sparcity: [0.2, 0.5]")),
-        r":\d+: variants\[1\].sparcity: unknown key; did you mean 'sparsity'",
+        r":\d+: variants\[1\].sparcity: unknown key\. Did you mean 'sparsity'",
     ),
     "wrong type": (edited(("[8, 16, 32, 64, 128]", "[8, sixteen]")), r":\d+: token_limits\[1\]: .*integer.*'sixteen'"),
     "required key": (edited(("name: tiny\n", "")), r": name: this key is required"),
@@ -162,14 +162,14 @@ def test_committed_schema_is_the_generated_one_and_refuses_typos() -> None:
 
 
 def test_same_content_elsewhere_has_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.plan.resolve import survey
+    from orchestrator.plan.resolve import resolve_grid
 
     monkeypatch.chdir(ROOT)
-    here = survey(read_grid(ROOT / "examples/tiny/grid.yaml"))
+    here = resolve_grid(read_grid(ROOT / "examples/tiny/grid.yaml"))
     shutil.copytree(ROOT / "examples/tiny", tmp_path / "moved")
     moved = tmp_path / "moved" / "grid.yaml"
     moved.write_text(TINY.replace("examples/tiny", str(tmp_path / "moved")), encoding="utf-8")
-    there = survey(read_grid(moved))
+    there = resolve_grid(read_grid(moved))
     assert [v.patch_id for v in there.variants] == [v.patch_id for v in here.variants]
     assert there.payloads == here.payloads
 

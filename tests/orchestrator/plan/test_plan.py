@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from eval.grading import grader_id
 from orchestrator.__main__ import main
-from orchestrator.plan.throughput import BREAK_SECONDS, pace
+from orchestrator.plan.throughput import BREAK_SECONDS, measure
 from tests.support.builders import TINY, TinySweep, make_grade, make_row
 
 
 def told(sweep: TinySweep, capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """What `plan` prints of the sweep as it stands."""
-    sweep.survey()  # writes the grid
+    sweep.resolve_grid()  # writes the grid
     capsys.readouterr()
     assert main(["plan", str(sweep.folder / "grid.yaml"), *options]) == 0
     return capsys.readouterr().out
@@ -28,7 +28,7 @@ def hold(
     sweep: TinySweep, draws: Sequence[int], length: int, cuts: Sequence[int], *, ended: bool = False, began: float = 0.0
 ) -> None:
     """Commit these draws of the first variant, by number, one a second from `began` on."""
-    variant = sweep.survey().variants[0]
+    variant = sweep.resolve_grid().variants[0]
     context = variant.decodings[0].context
     rows = []
     for moment, number in enumerate(draws):
@@ -126,7 +126,7 @@ def test_answers_to_traces_that_ended_take_no_thinking(sweep: TinySweep, capsys:
 
 def test_finished_sweep_owes_nothing_and_costs_nothing(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     hold(sweep, range(8), 20, (8, 20), ended=True)
-    (variant,) = sweep.survey().variants
+    (variant,) = sweep.resolve_grid().variants
     context = variant.decodings[0].context
     sweep.store.files.publish(f"patches/{variant.patch_id}/manifest.json", b"{}")
     only_grades = told(sweep, capsys).splitlines()
@@ -202,7 +202,7 @@ def test_pace_of_a_steady_engine_is_its_rate_whatever_the_breaks(
         moment += count * step + 2 * BREAK_SECONDS
         if count >= 2 * warm_up:
             counted, seconds = counted + count - warm_up, seconds + (count - warm_up) * step
-    measured = pace(reversed(rows), warm_up)
+    measured = measure(reversed(rows), warm_up)
     assert (measured.draws, measured.tokens) == (counted, counted * length)
     assert measured.seconds == pytest.approx(seconds, rel=1e-6)
     assert (measured.rate is None) == (counted == 0)
@@ -211,5 +211,5 @@ def test_pace_of_a_steady_engine_is_its_rate_whatever_the_breaks(
 def test_draws_that_were_in_flight_at_the_first_commit_do_not_make_an_engine_look_faster() -> None:
     """Two waves of 4 draws of 100 tokens, made side by side in 50 s each: 8 tokens a second."""
     waves = [(50.0 + n / 100, 100) for n in range(4)] + [(100.0 + n / 100, 100) for n in range(4)]
-    rate = pace(waves, warm_up=4).rate
+    rate = measure(waves, warm_up=4).rate
     assert rate == pytest.approx(8.0, rel=0.01)

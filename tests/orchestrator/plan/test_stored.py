@@ -131,7 +131,7 @@ def test_measuring_rows_is_joining_and_then_measuring(rows: list[DrawRow]) -> No
 
 def hold(sweep: TinySweep, trace_length: int, *, ended: bool) -> None:
     """Commit a row for every draw of the sweep as it stands, answered at all of its limits."""
-    (variant,) = sweep.survey().variants
+    (variant,) = sweep.resolve_grid().variants
     (decoding,) = variant.decodings
     cuts = sorted({min(limit, trace_length) for limit in sweep.limits})
     rows = []

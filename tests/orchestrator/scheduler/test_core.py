@@ -7,17 +7,17 @@ from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
     Event,
-    Leaving,
-    Recount,
+    FindMissing,
+    NodeDraining,
     Reported,
     Retire,
     Role,
-    Slice,
+    ShardNumbers,
     StartWorker,
     Tick,
     WorkerLost,
 )
-from orchestrator.scheduler.work import Patched
+from orchestrator.scheduler.work import PatchState
 from tests.support.builders import (
     SHORTENED,
     WHOLE,
@@ -33,7 +33,7 @@ from tests.support.builders import (
 )
 from tests.support.core_steps import LOST, POLICY, missing, shard_of, start_engine
 from workers.failure import Failure
-from workers.messages import Ended, Failed, Graded, GradeTask, Hungry, PatchMade, PruneTask, Rejected, Shape
+from workers.messages import Graded, GradeTask, PatchMade, PruneTask, Rejected, Shape, TaskEnded, TaskFailed, WantsMore
 
 
 def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = frozenset()) -> None:
@@ -47,20 +47,20 @@ def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = froz
             match command:
                 case StartWorker(worker):
                     events.append(ready(worker))
-                case Assign(worker, Slice() as shard) if crash_on.intersection(shard.numbers):
+                case Assign(worker, ShardNumbers() as shard) if crash_on.intersection(shard.numbers):
                     events.append(WorkerLost(worker, LOST))
-                case Assign(worker, Slice() as shard):
+                case Assign(worker, ShardNumbers() as shard):
                     events += [
                         Reported(worker, committed(shard, shard.numbers)),
-                        Reported(worker, Ended(shard.task_id)),
+                        Reported(worker, TaskEnded(shard.task_id)),
                     ]
                 case Assign(worker, PruneTask() as task):
                     events.append(Reported(worker, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
-                    events.append(Reported(worker, Ended(task.task_id)))
+                    events.append(Reported(worker, TaskEnded(task.task_id)))
                 case Assign(worker, GradeTask() as task):
                     events.append(Reported(worker, Graded(task.task_id, task.context_id, 1)))
-                    events.append(Reported(worker, Ended(task.task_id)))
-                case Recount(shard):
+                    events.append(Reported(worker, TaskEnded(task.task_id)))
+                case FindMissing(shard):
                     events.append(missing(shard, shard.numbers))
                 case Retire(worker):
                     events.append(WorkerLost(worker, Failure("retired", "closed as asked")))
@@ -69,10 +69,10 @@ def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = froz
 
 
 def test_sweep_undisturbed_commits_everything_and_finishes() -> None:
-    hand = Hand(make_core(40, POLICY, Patched.OWED))
+    hand = Hand(make_core(40, POLICY, PatchState.OWED))
     serve(hand, lambda: hand.core.finished is not None)
     assert hand.core.finished == "done"
-    assert hand.core.state.tally.committed == 40
+    assert hand.core.state.counters.committed == 40
     assert hand.failures() == {}
     assert not len(hand.core.state.fleet)
 
@@ -81,7 +81,7 @@ def test_poison_draw_is_isolated_and_only_it_is_recorded_as_failed() -> None:
     hand = Hand(make_core(16, POLICY))
     serve(hand, lambda: hand.core.finished is not None, crash_on=frozenset({5}))
     assert hand.core.finished == "done"
-    assert hand.core.state.tally.committed == 15
+    assert hand.core.state.counters.committed == 15
     ((draw, given_up),) = hand.failures().items()
     assert (draw, given_up.failure) == (("c", 5), LOST)
     # 16, 8, 4, 2, 1: four halvings, and then it is alone, having been lost more often than the policy asks already.
@@ -92,17 +92,17 @@ def test_lone_draw_lost_is_tried_as_often_as_the_policy_says() -> None:
     hand = Hand(make_core(1, replace(POLICY, attempts=3)))
     serve(hand, lambda: hand.core.finished is not None, crash_on=frozenset({0}))
     assert [given_up.attempts for given_up in hand.failures().values()] == [3]
-    assert sum(isinstance(c, Assign) and isinstance(c.task, Slice) for c in hand.said) == 3
+    assert sum(isinstance(c, Assign) and isinstance(c.task, ShardNumbers) for c in hand.said) == 3
 
 
 def test_lost_engine_makes_only_what_the_store_lacks_again() -> None:
     hand, worker, shard = start_engine(make_core(8, POLICY))
     hand(Reported(worker, committed(shard, shard.numbers[:2])))
-    (recount,) = of_kind(hand(WorkerLost(worker, LOST)), Recount)
+    (recount,) = of_kind(hand(WorkerLost(worker, LOST)), FindMissing)
     assert len(recount.slice.numbers) == 6
     # Three more had been committed when it died, which nobody heard.
     (engine,) = started(hand(missing(shard, shard.numbers[5:])), Role.ENGINE)
-    assert hand.core.state.tally.committed == 5
+    assert hand.core.state.counters.committed == 5
     _, again = shard_of(hand(ready(engine)))
     assert set(again.numbers) < set(shard.numbers[5:])
 
@@ -116,15 +116,15 @@ def test_engine_with_draws_that_were_lost_before_is_fed_nothing_beside_them() ->
     (third,) = started(hand(missing(first, first.numbers)), Role.ENGINE)
     _, rest = shard_of(hand(ready(third)))
     hand(Reported(third, committed(rest, rest.numbers)))
-    _, again = shard_of(hand(Reported(third, Ended(rest.task_id))))
+    _, again = shard_of(hand(Reported(third, TaskEnded(rest.task_id))))
     assert set(again.numbers) < set(first.numbers)
-    hand(Leaving((other,), "spot notice"))
+    hand(NodeDraining((other,), "spot notice"))
     hand(WorkerLost(other, Failure("retired", "closed as asked")))
     hand(missing(second, second.numbers))
     assert hand.core.state.contexts["c"].fresh, "what the leaving engine hands back waits, and nobody is to blame"
-    assert not of_kind(hand(Reported(third, Hungry(again.task_id))), Assign)
+    assert not of_kind(hand(Reported(third, WantsMore(again.task_id))), Assign)
     hand(Reported(third, committed(again, again.numbers)))
-    _, fresh = shard_of(hand(Reported(third, Ended(again.task_id))))
+    _, fresh = shard_of(hand(Reported(third, TaskEnded(again.task_id))))
     assert set(fresh.numbers) == set(second.numbers)
 
 
@@ -133,7 +133,7 @@ def test_lost_draws_handed_back_by_a_leaving_engine_keep_their_losses_and_stay_t
     hand(WorkerLost(worker, LOST))
     (second,) = started(hand(missing(shard, shard.numbers)), Role.ENGINE)
     _, half = shard_of(hand(ready(second)))
-    hand(Leaving((second,), "spot notice"))
+    hand(NodeDraining((second,), "spot notice"))
     hand(WorkerLost(second, Failure("retired", "closed as asked")))
     hand(missing(half, half.numbers))
     work = hand.core.state.contexts["c"]
@@ -177,30 +177,30 @@ def test_patch_that_no_engine_can_prove_is_given_up_after_as_many_engines_as_the
 
 def test_shard_ended_without_a_report_is_recounted_before_anything_is_made_again() -> None:
     hand, worker, shard = start_engine(make_core(4, POLICY))
-    commands = hand(Reported(worker, Ended(shard.task_id)))
-    assert of_kind(commands, Recount)
+    commands = hand(Reported(worker, TaskEnded(shard.task_id)))
+    assert of_kind(commands, FindMissing)
     assert not of_kind(commands, Assign)
     hand(missing(shard, []))
-    assert hand.core.state.tally.committed == 4
+    assert hand.core.state.counters.committed == 4
 
 
 def test_task_end_that_comes_twice_does_not_give_a_busy_worker_a_second_task() -> None:
     hand, worker, shard = start_engine(make_core(40, POLICY))
     hand(Reported(worker, committed(shard, shard.numbers)))
-    _, second = shard_of(hand(Reported(worker, Ended(shard.task_id))))
-    assert not of_kind(hand(Reported(worker, Ended(shard.task_id))), Assign)
+    _, second = shard_of(hand(Reported(worker, TaskEnded(shard.task_id))))
+    assert not of_kind(hand(Reported(worker, TaskEnded(shard.task_id))), Assign)
     assert list(hand.core.state.fleet.get(worker).tasks.values()) == [second]
 
 
 def test_patch_without_its_report_is_made_again() -> None:
-    hand = Hand(make_core(4, POLICY, Patched.OWED))
+    hand = Hand(make_core(4, POLICY, PatchState.OWED))
     (pruner,) = started(hand(Tick()), Role.PRUNE)
     (first,) = of_kind(hand(ready(pruner)), Assign)
-    hand(Reported(pruner, Ended(first.task.task_id)))
+    hand(Reported(pruner, TaskEnded(first.task.task_id)))
     (second,) = of_kind(hand(Tick(), after=POLICY.backoff_seconds), Assign)
     assert isinstance(second.task, PruneTask)
-    hand(Reported(pruner, Failed(first.task.task_id, Failure("prune", "said late"))))
-    assert hand.core.state.patches["patch"].state is Patched.MAKING
+    hand(Reported(pruner, TaskFailed(first.task.task_id, Failure("prune", "said late"))))
+    assert hand.core.state.patches["patch"].state is PatchState.MAKING
 
 
 def test_patch_failure_backs_off_doubling_then_gives_up_its_draws_only() -> None:
@@ -209,32 +209,32 @@ def test_patch_failure_backs_off_doubling_then_gives_up_its_draws_only() -> None
         make_work(make_context("bad", "cursed"), 3, 0),
         make_work(make_context("good", "patch"), 3, 1),
     ]
-    hand = Hand(Core(policy, [make_patch("cursed", Patched.OWED), make_patch("patch")], works))
+    hand = Hand(Core(policy, [make_patch("cursed", PatchState.OWED), make_patch("patch")], works))
     (pruner,) = started(hand(Tick()), Role.PRUNE)
     commands = hand(ready(pruner))
     for attempt, pause in enumerate([5.0, 10.0]):
         (given,) = of_kind(commands, Assign)
-        hand(Reported(pruner, Failed(given.task.task_id, Failure("prune", f"no memory {attempt}"))))
+        hand(Reported(pruner, TaskFailed(given.task.task_id, Failure("prune", f"no memory {attempt}"))))
         assert not of_kind(hand(Tick(), after=pause - 0.1), Assign)
         commands = hand(Tick(), after=0.1)
     (given,) = of_kind(commands, Assign)
-    hand(Reported(pruner, Failed(given.task.task_id, Failure("prune", "no memory 2"))))
+    hand(Reported(pruner, TaskFailed(given.task.task_id, Failure("prune", "no memory 2"))))
     assert set(hand.failures()) == {("bad", number) for number in range(3)}
     assert {given_up.failure.cause for given_up in hand.failures().values()} == {"no memory 2"}
     assert hand.core.state.contexts["good"].draws == 3
 
 
 def test_patch_of_bad_input_is_not_tried_again() -> None:
-    hand = Hand(make_core(3, POLICY, Patched.OWED))
+    hand = Hand(make_core(3, POLICY, PatchState.OWED))
     (pruner,) = started(hand(Tick()), Role.PRUNE)
     (given,) = of_kind(hand(ready(pruner)), Assign)
-    hand(Reported(pruner, Failed(given.task.task_id, Failure("bad-input", "no such layer"))))
+    hand(Reported(pruner, TaskFailed(given.task.task_id, Failure("bad-input", "no such layer"))))
     assert [given_up.failure.kind for given_up in hand.failures().values()] == ["bad-input"] * 3
 
 
 def test_nan_variant_is_final_for_every_draw_of_it() -> None:
     hand, worker, shard = start_engine(make_core(40, POLICY))
-    hand(Reported(worker, Failed(shard.task_id, Failure("nan", "the canary is NaN"))))
+    hand(Reported(worker, TaskFailed(shard.task_id, Failure("nan", "the canary is NaN"))))
     commands = hand(missing(shard, shard.numbers))
     assert len(hand.failures()) == 40
     assert {given_up.attempts for given_up in hand.failures().values()} == {1}
@@ -248,16 +248,16 @@ def test_rejected_draw_is_recorded_once_and_the_shard_goes_on() -> None:
     hand(report)
     assert list(hand.failures()) == [("c", 0)]
     hand(Reported(worker, committed(shard, shard.numbers[1:])))
-    hand(Reported(worker, Ended(shard.task_id)))
-    assert hand.core.state.tally.committed == 3
-    assert not of_kind(hand.said, Recount)
+    hand(Reported(worker, TaskEnded(shard.task_id)))
+    assert hand.core.state.counters.committed == 3
+    assert not of_kind(hand.said, FindMissing)
 
 
 def test_committed_report_that_comes_twice_counts_once() -> None:
     hand, worker, shard = start_engine(make_core(4, POLICY))
     hand(Reported(worker, committed(shard, shard.numbers[:3])))
     hand(Reported(worker, committed(shard, shard.numbers[:3])))
-    assert hand.core.state.tally.committed == 3
+    assert hand.core.state.counters.committed == 3
 
 
 def test_grader_lost_again_and_again_is_given_up_without_a_draw_being_harmed() -> None:
@@ -269,7 +269,7 @@ def test_grader_lost_again_and_again_is_given_up_without_a_draw_being_harmed() -
     (grader,) = started(hand(WorkerLost(grader, LOST)), Role.GRADE)
     (again,) = of_kind(hand(ready(grader)), Assign)
     assert again.task.task_id != given.task.task_id
-    hand(Reported(grader, Failed(again.task.task_id, Failure("grade", "gone"))))
+    hand(Reported(grader, TaskFailed(again.task.task_id, Failure("grade", "gone"))))
     hand(WorkerLost(grader, Failure("retired", "")))
     assert hand.core.finished == "done"
     assert hand.failures() == {}
@@ -283,7 +283,7 @@ def test_engine_changes_weights_once_for_two_variants_and_no_oftener() -> None:
     policy = replace(POLICY, smallest_shard=4, largest_shard=4)
     hand = Hand(Core(policy, [make_patch("patch0"), make_patch("patch1")], works))
     serve(hand, lambda: hand.core.finished is not None)
-    held = [PATCH_OF[c.task.context_id] for c in of_kind(hand.said, Assign) if isinstance(c.task, Slice)]
+    held = [PATCH_OF[c.task.context_id] for c in of_kind(hand.said, Assign) if isinstance(c.task, ShardNumbers)]
     assert held == ["patch0"] * 10 + ["patch1"] * 10
 
 
@@ -296,14 +296,14 @@ def test_engine_of_a_shape_without_work_makes_room_for_one_that_has_some() -> No
     hand = Hand(Core(policy, [make_patch(), make_patch("cut")], works))
     serve(hand, lambda: hand.core.finished is not None)
     assert hand.core.finished == "done"
-    assert hand.core.state.tally.committed == 4
+    assert hand.core.state.counters.committed == 4
     starts = [c for c in hand.said if isinstance(c, StartWorker) and c.role is Role.ENGINE]
     assert [c.shape for c in starts] == [WHOLE, SHORTENED]
 
 
 def test_engine_starts_while_the_first_patch_of_its_shape_is_made() -> None:
     work = make_work(make_context("short", "cut", SHORTENED), 2)
-    hand = Hand(Core(POLICY, [make_patch("cut", Patched.OWED)], [work]))
+    hand = Hand(Core(POLICY, [make_patch("cut", PatchState.OWED)], [work]))
     assert [(c.role, c.shape) for c in of_kind(hand(Tick()), StartWorker) if c.role is not Role.GRADE] == [
         (Role.PRUNE, None),
         (Role.ENGINE, SHORTENED),
@@ -315,16 +315,16 @@ def test_variant_that_can_be_evaluated_goes_before_a_shape_of_more_work_without_
         make_work(make_context("dense"), 40),
         *(make_work(make_context(f"s{n}", f"s{n}", SHORTENED), 40, n + 1) for n in range(4)),
     ]
-    patches = [make_patch(), *(make_patch(f"s{n}", Patched.OWED, "shortgpt") for n in range(4))]
+    patches = [make_patch(), *(make_patch(f"s{n}", PatchState.OWED, "shortgpt") for n in range(4))]
     hand = Hand(Core(POLICY, patches, works))
     serve(hand, lambda: hand.core.finished is not None)
-    assert hand.core.state.tally.committed == 200
+    assert hand.core.state.counters.committed == 200
     assert [c.shape for c in of_kind(hand.said, StartWorker) if c.role is Role.ENGINE] == [WHOLE, SHORTENED]
 
 
 def test_engine_that_waits_for_a_patch_makes_room_in_the_end_for_what_could_be_evaluated() -> None:
     works = [make_work(make_context("large", "cut", SHORTENED), 90), make_work(make_context("small", "whole"), 30, 1)]
-    patches = [make_patch("cut", Patched.OWED, "shortgpt"), make_patch("whole", Patched.OWED, "wanda")]
+    patches = [make_patch("cut", PatchState.OWED, "shortgpt"), make_patch("whole", PatchState.OWED, "wanda")]
     hand = Hand(Core(replace(POLICY, slots=3, patch_patience=45.0), patches, works))
     begun = hand(Tick())
     (engine,) = started(begun, Role.ENGINE)
@@ -333,7 +333,7 @@ def test_engine_that_waits_for_a_patch_makes_room_in_the_end_for_what_could_be_e
     assert list(made) == ["cut", "whole"], "first the patch of the shape whose engine has started; it takes long"
     task = made["whole"].task
     hand(Reported(made["whole"].worker, PatchMade(task.task_id, "whole", 0.5, 1.0)))
-    hand(Reported(made["whole"].worker, Ended(task.task_id)))
+    hand(Reported(made["whole"].worker, TaskEnded(task.task_id)))
     assert Retire(engine) not in hand(Tick(), 44.0)
     assert Retire(engine) in hand(Tick(), 2.0)
     (start,) = of_kind(hand(WorkerLost(engine, LOST)), StartWorker)
@@ -348,7 +348,9 @@ def test_devices_prune_until_every_one_has_a_variant_and_shapes_are_served_in_tu
         for n in range(6)
     ]
     methods = ("dense", *["wanda"] * 5) * 2
-    patches = [make_patch(w.context.patch_id, Patched.OWED, method) for w, method in zip(works, methods, strict=True)]
+    patches = [
+        make_patch(w.context.patch_id, PatchState.OWED, method) for w, method in zip(works, methods, strict=True)
+    ]
     hand = Hand(Core(replace(POLICY, engines=8, slots=8), patches, works))
     begun = of_kind(hand(Tick()), StartWorker)
     assert sorted(start.shape.model for start in begun if start.shape) == ["model", "other"], (
@@ -359,7 +361,7 @@ def test_devices_prune_until_every_one_has_a_variant_and_shapes_are_served_in_tu
     tasks = {c.worker: c.task for worker in pruners for c in of_kind(hand(ready(worker)), Assign)}
     for worker, task in tasks.items():
         hand(Reported(worker, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
-        hand(Reported(worker, Ended(task.task_id)))
+        hand(Reported(worker, TaskEnded(task.task_id)))
     # Six variants are ready: two devices go on pruning, and the others have something to evaluate.
     retired = [c.worker for c in of_kind(hand.said, Retire)]
     assert len(retired) == 4
@@ -372,20 +374,20 @@ def test_devices_prune_until_every_one_has_a_variant_and_shapes_are_served_in_tu
 def test_engine_goes_over_to_a_variant_that_lags_when_what_it_has_is_done() -> None:
     works = [make_work(make_context(f"c{n}", f"patch{n}"), 160, n) for n in range(2)]
     hand = Hand(Core(replace(POLICY, engines=3, slots=3), [make_patch("patch0"), make_patch("patch1")], works))
-    has: dict[str, Slice] = {}
+    has: dict[str, ShardNumbers] = {}
 
     def tell(event: Event) -> list[str]:
         """The contexts of what is handed out."""
-        given = {c.worker: c.task for c in of_kind(hand(event), Assign) if isinstance(c.task, Slice)}
+        given = {c.worker: c.task for c in of_kind(hand(event), Assign) if isinstance(c.task, ShardNumbers)}
         has.update(given)
         return [shard.context_id for shard in given.values()]
 
     def finish(worker: str) -> list[str]:
         hand(Reported(worker, committed(has[worker], has[worker].numbers)))
-        return tell(Reported(worker, Ended(has[worker].task_id)))
+        return tell(Reported(worker, TaskEnded(has[worker].task_id)))
 
     def hungry(worker: str) -> list[str]:
-        return tell(Reported(worker, Hungry(has[worker].task_id)))
+        return tell(Reported(worker, WantsMore(has[worker].task_id)))
 
     for worker in started(hand(Tick()), Role.ENGINE):
         tell(ready(worker))

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from orchestrator.scheduler.core import Core
-from orchestrator.scheduler.events import Leaving, Reported, Role, StopAsked, Tick, WorkerLost
-from orchestrator.scheduler.fleet import Life
-from orchestrator.scheduler.work import Patched, Policy
+from orchestrator.scheduler.events import NodeDraining, Reported, Role, StopRequested, Tick, WorkerLost
+from orchestrator.scheduler.fleet import Phase
+from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.support.core_world import DrawKey, Process, World
 from workers.failure import Failure
@@ -35,7 +35,9 @@ POLICIES = st.builds(
     smallest_shard=st.integers(1, 3),
     largest_shard=st.integers(3, 6),
 )
-PATCHES = st.lists(st.tuples(st.sampled_from([Patched.HELD, Patched.OWED]), st.booleans()), min_size=1, max_size=3)
+PATCHES = st.lists(
+    st.tuples(st.sampled_from([PatchState.HELD, PatchState.OWED]), st.booleans()), min_size=1, max_size=3
+)
 CONTEXTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.booleans()), min_size=1, max_size=4)
 RARE = st.integers(0, 9).map(lambda number: number == 0)
 
@@ -49,7 +51,7 @@ class Sweep(RuleBasedStateMachine):
     def begin(
         self,
         policy: Policy,
-        patches: list[tuple[Patched, bool]],
+        patches: list[tuple[PatchState, bool]],
         contexts: list[tuple[int, int, bool]],
         data: st.DataObject,
     ) -> None:
@@ -73,7 +75,7 @@ class Sweep(RuleBasedStateMachine):
         self.world.tell(Tick())
 
     def processes(self) -> list[Process]:
-        return [p for p in self.world.processes.values() if p.life != "dead"]
+        return [p for p in self.world.processes.values() if p.phase != "dead"]
 
     def pick(self, data: st.DataObject, processes: list[Process]) -> Process:
         return processes[data.draw(st.integers(0, len(processes) - 1), "process")]
@@ -89,13 +91,13 @@ class Sweep(RuleBasedStateMachine):
     @rule(data=st.data(), draws=st.integers(1, 4))
     def a_worker_works(self, data: st.DataObject, draws: int) -> None:
         process = self.pick(data, self.processes())
-        if process.life != "hung":
+        if process.phase != "hung":
             self.world.advance(process, draws)
 
     @rule(draws=st.integers(1, 3))
     def everything_gets_on(self, draws: int) -> None:
         for process in self.processes():
-            if process.life != "hung":
+            if process.phase != "hung":
                 self.world.advance(process, draws)
         while self.world.recounts:
             self.world.tell(self.world.recounts.popleft())
@@ -118,7 +120,7 @@ class Sweep(RuleBasedStateMachine):
     @precondition(lambda self: self.world.heard)
     @rule(data=st.data())
     def a_message_comes_twice(self, data: st.DataObject) -> None:
-        said = [event for event in self.world.heard if not isinstance(event, Tick | StopAsked)]
+        said = [event for event in self.world.heard if not isinstance(event, Tick | StopRequested)]
         if said:
             self.world.tell(said[data.draw(st.integers(0, len(said) - 1), "again")])
 
@@ -132,7 +134,7 @@ class Sweep(RuleBasedStateMachine):
     def a_worker_crashes(self, data: st.DataObject, committing: bool) -> None:
         process = self.pick(data, self.processes())
         said = len(process.outbox)
-        if committing and process.life == "well":
+        if committing and process.phase == "well":
             self.world.advance(process, 2)
             while len(process.outbox) > said:
                 process.outbox.pop()  # it did, and died before it could say so
@@ -142,20 +144,20 @@ class Sweep(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_worker_hangs(self, data: st.DataObject) -> None:
         process = self.pick(data, self.processes())
-        process.life = "hung"
+        process.phase = "hung"
 
     @precondition(lambda self: self.processes())
     @rule(data=st.data())
     def a_worker_beats(self, data: st.DataObject) -> None:
         process = self.pick(data, self.processes())
-        if process.tasks and process.life == "well":
+        if process.tasks and process.phase == "well":
             process.say(Reported(process.name, Heartbeat(process.tasks[0].task_id, 1)))
 
     @precondition(lambda self: self.processes())
     @rule(data=st.data(), kind=st.sampled_from(["store", "memory", "memory", "memory"]))
     def a_task_fails(self, data: st.DataObject, kind: str) -> None:
         process = self.pick(data, self.processes())
-        if process.tasks and process.life == "well":
+        if process.tasks and process.phase == "well":
             process.end_task(Failure(kind, "not this time"))
 
     @precondition(lambda self: len(self.processes()) > 1)
@@ -168,13 +170,13 @@ class Sweep(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_machine_will_be_taken_away(self, data: st.DataObject) -> None:
         names = [known.worker for known in self.world.core.state.fleet]
-        self.world.tell(Leaving((data.draw(st.sampled_from(names), "leaving"),), "spot notice"))
+        self.world.tell(NodeDraining((data.draw(st.sampled_from(names), "leaving"),), "spot notice"))
 
-    @precondition(lambda self: self.world.core.state.tally.committed > 2)
+    @precondition(lambda self: self.world.core.state.counters.committed > 2)
     @rule(asked=RARE)
     def somebody_stops_it(self, asked: bool) -> None:
         if asked:
-            self.world.tell(StopAsked("stopped by SIGTERM"))
+            self.world.tell(StopRequested("stopped by SIGTERM"))
 
     @invariant()
     def every_draw_is_in_one_place(self) -> None:
@@ -184,11 +186,11 @@ class Sweep(RuleBasedStateMachine):
             numbers = [*work.fresh, *(n for piece in work.lost for n in piece.numbers)]
             numbers += [n for run in work.running.values() for n in run.left]
             places.update((work.context.context_id, number) for number in numbers)
-        for counted in state.recounting.values():
+        for counted in state.pending_checks.values():
             places.update((counted.context_id, number) for number in counted.numbers)
         assert max(places.values(), default=1) == 1
-        assert state.tally.failed == sum(self.world.failed.values())
-        assert state.tally.committed + places.total() == state.tally.owed
+        assert state.counters.failed == sum(self.world.failed.values())
+        assert state.counters.committed + places.total() == state.counters.owed
         assert self.world.owed - places.keys() <= self.world.store, "a draw is gone"
 
     @invariant()
@@ -204,9 +206,9 @@ class Sweep(RuleBasedStateMachine):
         assert state.unsettled == {name for name, work in state.contexts.items() if not work.settled()}
         assert state.ungraded == {n for n, w in state.contexts.items() if w.ungraded and w.grading is None}
         wanted = {work.context.patch_id for work in state.contexts.values() if work.draws}
-        held = {name for name in wanted if state.patches[name].state is Patched.HELD}
+        held = {name for name in wanted if state.patches[name].state is PatchState.HELD}
         assert {name for ready in state.ready.values() for name in ready} == held
-        coming = (Patched.OWED, Patched.MAKING)
+        coming = (PatchState.OWED, PatchState.MAKING)
         assert set(state.coming) == {name for name in wanted if state.patches[name].state in coming}
         holding = Counter(known.patch_id for known in state.fleet if known.patch_id is not None)
         assert holding == Counter({name: n for name, n in state.fleet.engines_of.items() if n})
@@ -216,12 +218,12 @@ class Sweep(RuleBasedStateMachine):
                 if run.left:
                     given[work.context.patch_id] = given.get(work.context.patch_id, 0.0) + run.tokens
         assert state.given == pytest.approx(given)
-        shapes = Counter(k.shape for k in state.fleet if k.shape is not None and k.life is not Life.CLOSING)
+        shapes = Counter(k.shape for k in state.fleet if k.shape is not None and k.phase is not Phase.CLOSING)
         assert shapes == Counter(state.fleet.shapes)
 
     @invariant()
     def the_fleet_keeps_to_the_policy(self) -> None:
-        alive = [p.start.role for p in self.world.processes.values() if p.life != "dead"]
+        alive = [p.start.role for p in self.world.processes.values() if p.phase != "dead"]
         policy = self.world.core.state.policy
         engines = alive.count(Role.ENGINE)
         assert engines <= policy.engines
@@ -244,7 +246,7 @@ class Sweep(RuleBasedStateMachine):
             assert "comes up" in world.finishes[0]
             assert any(state.dead(role) for role in Role)
             if not state.dead(Role.ENGINE):
-                held = [p.task.patch_id for p in state.patches.values() if p.state is Patched.HELD]
+                held = [p.task.patch_id for p in state.patches.values() if p.state is PatchState.HELD]
                 assert not any(work.draws for patch in held for work in state.by_patch.get(patch, ()))
 
 

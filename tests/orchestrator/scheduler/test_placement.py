@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.scheduler.placement import (
-    FAR_BEHIND,
-    LENIENT,
-    WORTH_A_SWAP,
+    LAGGARD_RATIO,
+    MIN_DRAWS_PER_SWAP,
+    ROUNDING_ALLOWANCE,
     Demand,
     Idle,
-    allot,
-    choose,
+    choose_variant,
+    help_laggard,
     pruners_wanted,
-    relieve,
     shard_length,
+    share_engines,
 )
 from tests.support.builders import SHORTENED, WHOLE
 from workers.messages import Shape
@@ -65,10 +65,10 @@ def test_shards_use_up_what_waits_and_never_grow(waiting: int, engines: int, sma
 def test_choice_fits_the_shape_and_has_work_and_is_made_whenever_there_is_one(
     engine: Idle, offered: list[Demand]
 ) -> None:
-    chosen = choose(engine, offered)
+    chosen = choose_variant(engine, offered)
     fitting = [demand for demand in offered if demand.shape == engine.shape and demand.waiting > 0]
     assert chosen is None or chosen in fitting
-    if any(not demand.engines or demand.draws > demand.engines * WORTH_A_SWAP for demand in fitting):
+    if any(not demand.engines or demand.draws > demand.engines * MIN_DRAWS_PER_SWAP for demand in fitting):
         assert chosen is not None
 
 
@@ -76,19 +76,19 @@ def test_choice_fits_the_shape_and_has_work_and_is_made_whenever_there_is_one(
 def test_engine_keeps_its_weights_while_there_is_work_for_them(offered: list[Demand], which: int) -> None:
     held = make_demand("held", 1, 1, 3, 9)
     offered.insert(which, held)
-    assert choose(Idle("engine-1", WHOLE, "held"), offered) == held
+    assert choose_variant(Idle("engine-1", WHOLE, "held"), offered) == held
 
 
 @given(idle_engines, demands())
 def test_engine_without_work_takes_the_most_remaining_work_per_engine(engine: Idle, offered: list[Demand]) -> None:
-    chosen = choose(engine, offered)
+    chosen = choose_variant(engine, offered)
     if chosen is None or chosen.patch_id == engine.patch_id:
         return
 
     def worth(demand: Demand) -> float:
         return demand.waiting / (demand.engines + 1)
 
-    worthy = [d for d in offered if not d.engines or d.draws > d.engines * WORTH_A_SWAP]
+    worthy = [d for d in offered if not d.engines or d.draws > d.engines * MIN_DRAWS_PER_SWAP]
     rivals = [d for d in worthy if d.shape == engine.shape and d.waiting > 0]
     assert all(worth(chosen) >= worth(rival) for rival in rivals)
     assert all(chosen.order <= rival.order for rival in rivals if worth(rival) == worth(chosen))
@@ -97,13 +97,13 @@ def test_engine_without_work_takes_the_most_remaining_work_per_engine(engine: Id
 def test_choice_depends_on_engines_at_work_not_on_work_alone() -> None:
     busy = make_demand("busy", 900, 900, 8, 0)
     free = make_demand("free", 200, 200, 0, 1)
-    chosen = choose(Idle("engine-1", WHOLE, None), [busy, free])
+    chosen = choose_variant(Idle("engine-1", WHOLE, None), [busy, free])
     assert chosen == free
 
 
 @given(st.dictionaries(SHAPES, st.integers(0, 10_000).map(float)), st.integers(0, 50))
 def test_engines_are_shared_out_among_the_shapes_that_have_work(work: dict[Shape, float], engines: int) -> None:
-    shares = allot(work, engines)
+    shares = share_engines(work, engines)
     assert sum(shares.values()) == (engines if any(work.values()) else 0)
     assert all(work[shape] > 0 for shape, share in shares.items() if share)
     if len(some := [shape for shape in work if work[shape]]) <= engines:
@@ -111,19 +111,19 @@ def test_engines_are_shared_out_among_the_shapes_that_have_work(work: dict[Shape
     # Nobody's last engine is lacked more elsewhere.
     for shape, share in shares.items():
         if share > 1:
-            held = work[shape] / (share - 1 + LENIENT)
-            assert all(held * 1.000001 >= work[other] / (shares[other] + LENIENT) for other in some)
+            held = work[shape] / (share - 1 + ROUNDING_ALLOWANCE)
+            assert all(held * 1.000001 >= work[other] / (shares[other] + ROUNDING_ALLOWANCE) for other in some)
 
 
 def test_small_shapes_have_an_engine_where_engines_suffice_and_wait_where_they_do_not() -> None:
     other = Shape("model", 2, "bfloat16")
-    assert allot({WHOLE: 300.0, SHORTENED: 20.0, other: 10.0}, 8) == {WHOLE: 6, SHORTENED: 1, other: 1}
-    assert allot({WHOLE: 300.0, SHORTENED: 20.0, other: 10.0}, 2) == {WHOLE: 1, SHORTENED: 1, other: 0}
+    assert share_engines({WHOLE: 300.0, SHORTENED: 20.0, other: 10.0}, 8) == {WHOLE: 6, SHORTENED: 1, other: 1}
+    assert share_engines({WHOLE: 300.0, SHORTENED: 20.0, other: 10.0}, 2) == {WHOLE: 1, SHORTENED: 1, other: 0}
 
 
 def test_shape_that_lacks_hardly_an_engine_gets_none_that_would_soon_start_anew() -> None:
-    assert allot({WHOLE: 280.0, SHORTENED: 21.0}, 30) == {WHOLE: 28, SHORTENED: 2}
-    assert allot({WHOLE: 275.0, SHORTENED: 25.0}, 30) == {WHOLE: 27, SHORTENED: 3}
+    assert share_engines({WHOLE: 280.0, SHORTENED: 21.0}, 30) == {WHOLE: 28, SHORTENED: 2}
+    assert share_engines({WHOLE: 275.0, SHORTENED: 25.0}, 30) == {WHOLE: 27, SHORTENED: 3}
 
 
 def test_devices_without_a_variant_prune_and_then_a_share_of_all() -> None:
@@ -141,30 +141,30 @@ def test_engine_is_lent_to_the_variant_that_would_end_last_and_only_if_those_tha
 ) -> None:
     held = make_demand("held", waiting, waiting, engines, 9)
     offered.insert(min(which, len(offered)), held)
-    other = relieve(held, offered)
+    other = help_laggard(held, offered)
     # Each variant of the ones it could go to: what is left there per engine, from the definition.
     ends = {d.order: (d.waiting + d.given) / max(1, d.engines) for d in offered if d is not held}
     worth = {d.order for d in offered if d is not held and d.draws > 32 * max(1, d.engines)}
     if other is None:
         alone = held.waiting / (held.engines - 1) if held.engines > 1 else float("inf")
-        assert all(alone > FAR_BEHIND * ends[order] for order in worth)
+        assert all(alone > LAGGARD_RATIO * ends[order] for order in worth)
         return
     assert other.order in worth
     assert ends[other.order] == max(ends[order] for order in worth)
     assert held.engines >= 2, "somebody stays"
-    assert held.waiting / (held.engines - 1) <= FAR_BEHIND * ends[other.order]
+    assert held.waiting / (held.engines - 1) <= LAGGARD_RATIO * ends[other.order]
 
 
 def test_what_engines_were_given_counts_for_who_ends_last() -> None:
     held = make_demand("held", 300, 300, 2, 0)
     deep, shallow = make_demand("deep", 300, 300, 1, 1, given=900), make_demand("shallow", 350, 300, 1, 2)
-    assert relieve(held, [held, shallow]) is None
-    assert relieve(held, [held, shallow, deep]) == deep
-    assert relieve(replace(held, given=900), [held, shallow, deep]) is None
+    assert help_laggard(held, [held, shallow]) is None
+    assert help_laggard(held, [held, shallow, deep]) == deep
+    assert help_laggard(replace(held, given=900), [held, shallow, deep]) is None
 
 
 def test_engine_does_not_crowd_a_variant_while_others_are_on_their_way() -> None:
     crowded = make_demand("crowded", 900, 900, 2, 0)
-    assert choose(Idle("engine-1", WHOLE, None, crowd=2), [crowded]) is None
-    assert choose(Idle("engine-1", WHOLE, None), [crowded]) == crowded
-    assert choose(Idle("engine-1", WHOLE, "crowded", crowd=2), [crowded]) == crowded
+    assert choose_variant(Idle("engine-1", WHOLE, None, crowd=2), [crowded]) is None
+    assert choose_variant(Idle("engine-1", WHOLE, None), [crowded]) == crowded
+    assert choose_variant(Idle("engine-1", WHOLE, "crowded", crowd=2), [crowded]) == crowded

@@ -18,13 +18,13 @@ from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules, natural_end, trace_stops
 from orchestrator.grid.parse import parse_grid
 from orchestrator.grid.source import Source
-from orchestrator.plan.plan import Holdings, Plan, make_plan
-from orchestrator.plan.resolve import survey
+from orchestrator.plan.plan import Plan, StoredState, make_plan
+from orchestrator.plan.resolve import resolve_grid
 from orchestrator.store.store import Store
 from tests.workers.engines.conftest import MakePatch, OneEngine
 from workers.draw_rows import COLUMNS, Joined, join_rows
 from workers.eval_worker import EvalWorker
-from workers.evaluation import Pace
+from workers.evaluation import FeedSettings
 from workers.inbox import Inbox
 from workers.messages import Shard
 
@@ -79,13 +79,13 @@ class Decoder:
         self._tokenizer = ChatTokenizer.load(tiny)
 
     def rules(self, mode: str) -> Rules:
-        return make_rules(self._plan(mode, False).survey.grid.budget, self._tokenizer, self._tokenizer.eos_ids, 512)
+        return make_rules(self._plan(mode, False).resolved.grid.budget, self._tokenizer, self._tokenizer.eos_ids, 512)
 
     def decode(self, mode: str, independent: bool) -> Decoded:
         plan = self._plan(mode, independent)
         store = Store.open(str(self._folder / f"{mode}-{independent}"))
-        store.publish_patch(self._patch, plan.survey.variants[0].patch_id)
-        worker = EvalWorker("engine", self._engine(self._tiny), store, self._tiny, self._folder, Pace())
+        store.publish_patch(self._patch, plan.resolved.variants[0].patch_id)
+        worker = EvalWorker("engine", self._engine(self._tiny), store, self._tiny, self._folder, FeedSettings())
         draws: dict[Tokens, dict[int, Joined]] = {}
         tokens = 0
         for owed in plan.contexts:
@@ -106,7 +106,7 @@ class Decoder:
             token_limits=list(LIMITS), benchmarks=[str(self._benchmark)], sampling={"temperature": 0.0},
             budget=MODES[mode] | {"independent_limits": independent},
         )  # fmt: skip
-        return make_plan(survey(parse_grid(Source("shared decoding", value, {}))), Holdings())
+        return make_plan(resolve_grid(parse_grid(Source("shared decoding", value, {}))), StoredState())
 
 
 class Reference:

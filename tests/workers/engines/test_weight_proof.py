@@ -17,9 +17,9 @@ from tests.workers.engines.conftest import SETTINGS, MakePatch, OneEngine, rando
 from workers.engines.engine import EngineFault, VariantFault
 from workers.engines.vllm_engine import VllmEngine
 from workers.eval_worker import EvalWorker
-from workers.evaluation import Pace
+from workers.evaluation import FeedSettings
 from workers.inbox import Inbox
-from workers.messages import Committed, Ended, Heartbeat, Hungry, Shard, Swapped, Troubled
+from workers.messages import Committed, Heartbeat, Shard, StoreBlocked, TaskEnded, WantsMore, WeightsLoaded
 
 UNREADABLE = "/proc/self/mem"
 """Reading it from its beginning gives EIO, as a mount does whose server is gone."""
@@ -105,16 +105,16 @@ def test_patch_on_a_disk_that_fails_is_nobody_s_fault_and_is_read_again(
     good = file.rename(tmp_path / "good")
     file.symlink_to(UNREADABLE)
     one = engine(tiny)
-    worker = EvalWorker("engine", one, store, tiny, tmp_path, Pace(store_seconds=60.0))
+    worker = EvalWorker("engine", one, store, tiny, tmp_path, FeedSettings(store_seconds=60.0))
     said = []
     for report in worker.run(Shard("task", make_context("c"), (item,)), Inbox()):
         said.append(report)
-        if isinstance(report, Troubled):
+        if isinstance(report, StoreBlocked):
             assert report.failure.kind == "store"
             assert "patch patch cannot be read (unreachable)" in report.failure.cause
             good.replace(file)
     assert [type(report) for report in said if not isinstance(report, Heartbeat)] == [
-        Troubled, Swapped, Hungry, Committed, Ended,
+        StoreBlocked, WeightsLoaded, WantsMore, Committed, TaskEnded,
     ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from orchestrator.cli import COMPLETE, INCOMPLETE, run_command
 from orchestrator.console import say
 from orchestrator.driver.progress import show_progress
 from orchestrator.grid.parse import parse_grid
-from orchestrator.grid.source import Source
+from orchestrator.grid.source import GridSource
 from orchestrator.plan.prepare import prepare
 from orchestrator.results.cells import Cell, Results, read_results
 from orchestrator.results.table import final_table
@@ -37,7 +37,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from orchestrator.driver.driver import Driver
     from orchestrator.driver.make_core import make_core
 
-    grid = parse_grid(Source("command line", grid_value(options), {}))
+    grid = parse_grid(GridSource("command line", grid_value(options), {}))
     store = Store.open(options.output)
     resolved, plan = prepare(grid, store)
     if plan.nothing_owed:

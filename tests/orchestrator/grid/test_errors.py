@@ -1,4 +1,4 @@
-"""Bad input, before anything starts: one message that names the place, the rule and the remedy, and exit status 2."""
+"""Bad input, before anything starts: one message with the location, the rule and the remedy, and exit status 2."""
 
 import json
 import re
@@ -54,12 +54,12 @@ BAD = {
     ),
     "same variant twice": (
         edited(("  - {method: dense}\n", "  - {method: dense}\n  - {method: dense}\n")),
-        r":8: variants\[1\]: the same variant stands on line 7",
+        r":8: variants\[1\]: the same variant is already on line 7",
     ),
     "same limit twice": (edited(("[8, 16,", "[8, 8, 16,")), r":\d+: token_limits.*twice"),
     "no limits": (edited(("[8, 16, 32, 64, 128]", "[]")), r":\d+: token_limits: .*at least 1"),
     "no values": (edited(("sparsity: [0.2, 0.5]", "sparsity: []")), r":\d+: variants\[1\]\.sparsity: an empty list"),
-    "key twice": (TINY + "name: again\n", r":\d+: the key name stands there twice, first on line \d+"),
+    "key twice": (TINY + "name: again\n", r":\d+: the key name appears twice, first on line \d+"),
     "missing model": (
         edited(("[examples/tiny/model]", "[examples/tiny/modle]")),
         r":\d+: models\[0\]: model 'examples/tiny/modle': no such folder; give a local checkpoint folder or a hub id",

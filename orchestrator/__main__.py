@@ -12,7 +12,8 @@ from orchestrator.cli import COMPLETE, INCOMPLETE, grid_argument, open_store, ru
 from orchestrator.console import say
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
-from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
+from orchestrator.plan.resolve import resolve_grid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.plan.stored import read_stored
 from orchestrator.store.store import Store
 

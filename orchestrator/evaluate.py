@@ -41,7 +41,7 @@ def evaluate(options: argparse.Namespace) -> int:
     store = Store.open(options.output)
     resolved, plan = prepare(grid, store)
     if plan.nothing_owed:
-        say(f"nothing is owed; all {plan.draws_held} draws are in {store.uri}")
+        say(f"nothing is owed; all {plan.draws_stored} draws are in {store.uri}")
     else:
         backend = LocalBackend()
         core = make_core(plan, store, grid.runtime, backend.devices())

@@ -19,7 +19,7 @@ from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules
 from eval.spec import nearest
 from orchestrator.grid.errors import InputError
-from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store, StoreError
 from workers.draw_rows import COLUMNS, Joined, join_rows
 

@@ -16,7 +16,7 @@ from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import Runtime
 from orchestrator.grid.parse import Grid
 from orchestrator.grid.validation import located
-from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.store.store import Store, StoreError
 from workers.grade_rows import GradeKey, ungraded, verdicts
 from workers.grade_worker import GradeWorker

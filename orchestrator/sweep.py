@@ -17,7 +17,7 @@ from orchestrator.driver.tracking_thread import TrackingThread
 from orchestrator.grid.parse import Grid, read_grid
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.plan.prepare import prepare
-from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.plan.stored import read_stored
 from orchestrator.results.cells import Results, read_results
 from orchestrator.results.table import final_table
@@ -47,7 +47,7 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
     """
     resolved, plan = prepare(grid, store)
     if plan.nothing_owed:
-        say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
+        say(f"{grid.name}: nothing is owed; all {plan.draws_stored} draws of {plan.cells} cells are in {store.uri}")
         return conclude(grid, store, read_results(store, resolved), "done")
     displaced: SimpleQueue[str] = SimpleQueue()
     with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as place:
@@ -105,7 +105,7 @@ def drive(
     grid = plan.resolved.grid
     say(
         f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, "
-        f"{plan.draws_held} draws are held; starting Ray"
+        f"{plan.draws_stored} draws are held; starting Ray"
     )
     backend = RayBackend.connect(place)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.draws import answer_for
 from eval.grading import Grade
-from orchestrator.plan.resolve import Question
+from orchestrator.plan.resolved_grid import Question
 from orchestrator.plan.stored import DrawName
 from orchestrator.store.store import Store
 from orchestrator.store.tables import TABLES

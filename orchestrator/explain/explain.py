@@ -15,7 +15,7 @@ from orchestrator.explain.reasons import GivenUp, Reason, given_up, reasons, sta
 from orchestrator.explain.selection import SelectedContext, Selection, find_chosen
 from orchestrator.explain.similar import Payloads, SimilarEntry, contexts_outside_grid, nearest_to, similar_entries
 from orchestrator.grid.errors import InputError
-from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.store.store import Store
 
 

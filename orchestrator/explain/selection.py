@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from eval.spec import nearest
 from orchestrator.explain.payload_diff import differences
 from orchestrator.grid.errors import InputError
-from orchestrator.plan.resolve import Decoding, Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Decoding, Question, ResolvedGrid, ResolvedVariant
 
 ID = re.compile(r"[0-9a-f]{6,20}")
 DRAW = re.compile(r"([0-9a-f]{6,20})/([0-9a-f]{6,20})/(\d+)")

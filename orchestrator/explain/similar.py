@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from orchestrator.explain.draw_status import StoreIndex
 from orchestrator.explain.payload_diff import Difference, Payload, differences
-from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.store.store import Store
 from pruning.spec import describe, from_json
 from workers.messages import Context

@@ -26,7 +26,8 @@ def fault_message(source: GridSource, fault: dict[str, Any]) -> str:
     location = tuple(step for step in fault["loc"] if isinstance(step, int) or _is_key(step))
     if fault["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
-        return f"{source.where(location)}: unknown key.{nearest(str(location[-1]), known)} The keys here are {', '.join(known)}"
+        close = nearest(str(location[-1]), known)
+        return f"{source.where(location)}: unknown key.{close} The keys here are {', '.join(known)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{source.where(location)}: this key is required; add it"

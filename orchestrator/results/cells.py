@@ -11,7 +11,7 @@ from eval.draws import answer_for
 from eval.grading import Grade, grader_id
 from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
-from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
 from workers.draw_rows import COLUMNS, Joined, join_rows
 from workers.grade_rows import GradeKey, verdicts

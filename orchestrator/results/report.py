@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from eval.comparison import adjust, compare_curves
 from eval.metrics import Outcome
-from orchestrator.plan.resolve import ResolvedVariant
+from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.results.cells import Cell, Results
 
 STYLES = ("-", "--", ":", "-.")

@@ -25,7 +25,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from orchestrator.identity import VERSION, canonical, name_of
-from orchestrator.plan.resolve import ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import ResolvedGrid, ResolvedVariant
 from orchestrator.results.cells import Cell, read_cells
 from orchestrator.store.store import Store
 from pruning.spec import to_json

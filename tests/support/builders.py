@@ -17,7 +17,8 @@ from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core as make_driven_core
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import Plan, make_plan
-from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
+from orchestrator.plan.resolve import resolve_grid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.plan.stored import read_stored
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (

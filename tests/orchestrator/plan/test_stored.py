@@ -129,7 +129,7 @@ def test_measuring_rows_is_joining_and_then_measuring(rows: list[DrawRow]) -> No
 # --- what an edited grid owes ---------------------------------------------------------------------------
 
 
-def hold(sweep: TinySweep, trace_length: int, *, ended: bool) -> None:
+def store_rows(sweep: TinySweep, trace_length: int, *, ended: bool) -> None:
     """Commit a row for every draw of the sweep as it stands, answered at all of its limits."""
     (variant,) = sweep.resolve_grid().variants
     (decoding,) = variant.decodings
@@ -150,80 +150,80 @@ def hold(sweep: TinySweep, trace_length: int, *, ended: bool) -> None:
 def owed(sweep: TinySweep) -> dict[tuple[str, int], tuple[tuple[int, ...], int | None]]:
     """(problem, seed) -> the limits owed, and of how many stored tokens the draw goes on."""
     (context,) = sweep.plan().contexts
-    held = context.held_tokens()
+    stored = context.stored_tokens()
     items = context.items(context.numbers)
-    assert all((item.number in held) == item.continues for item in items)
-    return {(i.job.problem_id, i.job.seed): (i.job.limits, held.get(i.number)) for i in items}
+    assert all((item.number in stored) == item.continues for item in items)
+    return {(i.job.problem_id, i.job.seed): (i.job.limits, stored.get(i.number)) for i in items}
 
 
 @pytest.fixture
-def held(sweep: TinySweep) -> TinySweep:
+def stored(sweep: TinySweep) -> TinySweep:
     """Every draw is stored, cut at limit 32."""
-    hold(sweep, 32, ended=False)
+    store_rows(sweep, 32, ended=False)
     assert owed(sweep) == {}
-    assert sweep.plan().draws_held == 8
+    assert sweep.plan().draws_stored == 8
     return sweep
 
 
-def test_smaller_limit_added_owes_only_its_answers_on_the_stored_trace(held: TinySweep) -> None:
-    held.limits = (4, 8, 32)
-    found = owed(held)
+def test_smaller_limit_added_owes_only_its_answers_on_the_stored_trace(stored: TinySweep) -> None:
+    stored.limits = (4, 8, 32)
+    found = owed(stored)
     assert len(found) == 8
     assert {limits for limits, _ in found.values()} == {(4,)}
     assert {tokens for _, tokens in found.values()} == {32}
-    assert held.plan().contexts[0].new_tokens == 0
+    assert stored.plan().contexts[0].new_tokens == 0
 
 
-def test_larger_limit_added_owes_only_the_extension(held: TinySweep) -> None:
-    held.limits = (8, 32, 48)
-    assert {limits for limits, _ in owed(held).values()} == {(48,)}
-    assert held.plan().contexts[0].new_tokens == 8 * (48 - 32)
+def test_larger_limit_added_owes_only_the_extension(stored: TinySweep) -> None:
+    stored.limits = (8, 32, 48)
+    assert {limits for limits, _ in owed(stored).values()} == {(48,)}
+    assert stored.plan().contexts[0].new_tokens == 8 * (48 - 32)
 
 
 def test_trace_that_ended_owes_nothing_for_a_larger_limit(sweep: TinySweep) -> None:
-    hold(sweep, 20, ended=True)
+    store_rows(sweep, 20, ended=True)
     sweep.limits = (8, 32, 48)
     assert owed(sweep) == {}
 
 
 def test_trace_that_ended_owes_the_answer_at_a_cut_below_its_end(sweep: TinySweep) -> None:
-    hold(sweep, 20, ended=True)
+    store_rows(sweep, 20, ended=True)
     sweep.limits = (8, 16, 24, 48)
     assert {limits for limits, _ in owed(sweep).values()} == {(16,)}
 
 
-def test_seed_added_owes_only_that_seed(held: TinySweep) -> None:
-    held.seeds = (0, 1, 5)
-    assert {seed for _, seed in owed(held)} == {5}
-    assert len(owed(held)) == 4
+def test_seed_added_owes_only_that_seed(stored: TinySweep) -> None:
+    stored.seeds = (0, 1, 5)
+    assert {seed for _, seed in owed(stored)} == {5}
+    assert len(owed(stored)) == 4
 
 
-def test_problems_added_are_owed_and_those_in_two_benchmarks_once(held: TinySweep) -> None:
-    held.benchmarks["second"] = range(2, 6)
-    assert {problem for problem, _ in owed(held)} == {"mixed-004", "mixed-005"}
-    held.benchmarks["third"] = range(4, 6)
-    assert held.plan().draws_owed == 4
+def test_problems_added_are_owed_and_those_in_two_benchmarks_once(stored: TinySweep) -> None:
+    stored.benchmarks["second"] = range(2, 6)
+    assert {problem for problem, _ in owed(stored)} == {"mixed-004", "mixed-005"}
+    stored.benchmarks["third"] = range(4, 6)
+    assert stored.plan().draws_owed == 4
 
 
-def test_limit_and_seed_removed_owe_nothing_and_count_what_is_asked(held: TinySweep) -> None:
-    held.limits, held.seeds = (8,), (1,)
-    assert owed(held) == {}
-    assert held.plan().draws_held == 4
+def test_limit_and_seed_removed_owe_nothing_and_count_what_is_asked(stored: TinySweep) -> None:
+    stored.limits, stored.seeds = (8,), (1,)
+    assert owed(stored) == {}
+    assert stored.plan().draws_stored == 4
 
 
 def test_patch_is_owed_only_when_draws_are(sweep: TinySweep) -> None:
     assert len(sweep.plan().patches) == 1
-    hold(sweep, 32, ended=False)
+    store_rows(sweep, 32, ended=False)
     assert sweep.plan().patches == ()
     sweep.seeds = (0, 1, 2)
     assert len(sweep.plan().patches) == 1
 
 
-def test_longer_answers_owe_answers_only_and_other_sampling_owes_everything(held: TinySweep) -> None:
-    held.budget["answer_tokens"] = 24
-    found = owed(held)
+def test_longer_answers_owe_answers_only_and_other_sampling_owes_everything(stored: TinySweep) -> None:
+    stored.budget["answer_tokens"] = 24
+    found = owed(stored)
     assert {limits for limits, _ in found.values()} == {(8, 32)}
     assert {tokens for _, tokens in found.values()} == {32}
-    held.budget["answer_tokens"] = 16
-    held.temperature = 0.6
-    assert {tokens for _, tokens in owed(held).values()} == {None}
+    stored.budget["answer_tokens"] = 16
+    stored.temperature = 0.6
+    assert {tokens for _, tokens in owed(stored).values()} == {None}

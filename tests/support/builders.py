@@ -186,7 +186,7 @@ class TinySweep:
         self.store = Store.open(str(self.folder / "store"))
 
     def resolve_grid(self) -> ResolvedGrid:
-        return resolve_grid(read_grid(self._grid_file()))
+        return resolve_grid(read_grid(self.write_grid()))
 
     def plan(self) -> Plan:
         resolved = self.resolve_grid()
@@ -219,7 +219,8 @@ class TinySweep:
         questions = self.resolve_grid().variants[0].questions
         return next(q.prompt_ids for q in questions if q.problem_id == problem)
 
-    def _grid_file(self) -> Path:
+    def write_grid(self) -> Path:
+        """Write the grid and its benchmarks as they stand now; returns grid.yaml."""
         for name, numbers in self.benchmarks.items():
             lines = [json.dumps(PROBLEMS[number]) + "\n" for number in numbers]
             (self.folder / f"{name}.jsonl").write_text("".join(lines))

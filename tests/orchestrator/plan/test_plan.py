@@ -18,9 +18,8 @@ from tests.support.builders import TINY, TinySweep, make_grade, make_row
 
 def told(sweep: TinySweep, capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """What `plan` prints of the sweep as it stands."""
-    sweep.resolve_grid()  # writes the grid
     capsys.readouterr()
-    assert main(["plan", str(sweep.folder / "grid.yaml"), *options]) == 0
+    assert main(["plan", str(sweep.write_grid()), *options]) == 0
     return capsys.readouterr().out
 
 

@@ -124,9 +124,8 @@ def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runti
                 match report:
                     case Graded(answers=answers):
                         graded += answers
-                        say(
-                            f"{grader}: {plural(answers, 'answer')} of context {number} of {len(tasks)} graded and committed"
-                        )
+                        progress = f"context {number} of {len(tasks)}"
+                        say(f"{grader}: {plural(answers, 'answer')} of {progress} graded and committed")
                     case TaskFailed(failure=failure):
                         raise StoreError(f"{failure.cause}; the grades of the contexts before it are committed")
     finally:

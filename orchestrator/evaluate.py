@@ -1,7 +1,7 @@
 """`python -m eval MODEL_DIR ...`: evaluate one checkpoint, without a cluster and without MLflow.
 
-It is a sweep of one dense variant, in this process: the same plan, engine, proof, store and metrics, so it resumes, and
-a sweep that meets the same model later finds its draws.
+It is a sweep of one dense variant in this process, with the same plan, engine, weight proof, store and metrics. So it
+resumes, and a sweep of the same model into the same store finds its draws.
 """
 
 import argparse
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Evaluate, or go on evaluating, `options.model`."""
-    # Read when torch is imported: threads that wait by spinning take the core from the pruner and the grader.
+    """Evaluate `options.model`, or resume its evaluation."""
+    # torch reads this when imported. Its threads would spin while they wait, and take cores from pruner and grader.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from orchestrator.cluster.local_backend import LocalBackend
     from orchestrator.driver.driver import Driver

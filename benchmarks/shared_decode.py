@@ -23,7 +23,8 @@ from eval.draws import Ask, Completion, answer_for
 from eval.spec import SamplingSpec
 from orchestrator.grid.parse import Grid, read_grid
 from orchestrator.plan.plan import Plan, StoredState, make_plan
-from orchestrator.plan.resolve import ResolvedVariant, resolve_grid
+from orchestrator.plan.resolve import resolve_grid
+from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.store.store import Store
 from pruning.prune import prune
 from workers.draw_rows import COLUMNS, join_rows

@@ -1,1 +1,1 @@
-"""What decides and records: grid, identity, plan, core, driver, store, and the views derived from the store."""
+"""Decides and records: the grid, the plan, the scheduler, the driver, the store, and the views of the store."""

@@ -1,7 +1,4 @@
-"""`python -m orchestrator VERB GRID.yaml`: everything beside running a sweep. Each verb reads the store anew.
-
-Verbs: plan, status, explain, report, regrade, export, sync, drill. `sweep` runs (orchestrator/sweep.py).
-"""
+"""`python -m orchestrator VERB GRID.yaml`: plan, run and inspect sweeps. Every verb reads the grid and the store."""
 
 import argparse
 import sys
@@ -12,43 +9,47 @@ from orchestrator.cli import COMPLETE, INCOMPLETE, grid_argument, open_store, ru
 from orchestrator.console import say
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
-from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
+from orchestrator.plan.resolve import resolve_grid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.plan.stored import read_stored
 from orchestrator.store.store import Store
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m orchestrator", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    parser = argparse.ArgumentParser(
+        prog="python -m orchestrator",
+        description="Plan, run and inspect sweeps.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
     for name, (action, about) in VERBS.items():
         one = grid_argument(verbs.add_parser(name, help=about, description=about))
         one.set_defaults(verb=action)
         if name in ("plan", "explain"):
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
         if name == "explain":
-            one.add_argument("what", nargs="?", metavar="WHAT", help=EXPLAINED)
+            one.add_argument("what", nargs="?", metavar="WHAT", help=WHAT)
             one.add_argument("--benchmark", help="only the draws of this benchmark")
             one.add_argument("--problem", metavar="ID", help="only the draws of this problem")
             one.add_argument("--seed", type=int, help="only the draws with this seed")
         if name == "report":
-            one.add_argument("--output", default=None, help="folder for the report; <store>/reports/<name> if left out")
+            one.add_argument("--output", default=None, help="folder for the report; STORE/reports/NAME if left out")
         if name == "regrade":
-            one.add_argument("--grader", help="grade with this one; the grid's runtime.grader if left out")
+            one.add_argument("--grader", help="the grader to use; the grid's runtime.grader if left out")
         if name == "drill":
-            one.add_argument("--kills", type=int, default=8, help="processes to kill; 8 if left out")
-            one.add_argument("--seed", type=int, default=0, help="chooses whom and when; 0 if left out")
-            one.add_argument("--problems", type=int, default=8, help="of each benchmark; 8 if left out")
+            one.add_argument("--kills", type=int, default=8, help="number of processes to kill; 8 if left out")
+            one.add_argument("--seed", type=int, default=0, help="chooses what is killed, and when; 0 if left out")
+            one.add_argument("--problems", type=int, default=8, help="problems of each benchmark; 8 if left out")
         if name == "export":
             one.add_argument("--output", required=True, type=Path, metavar="FILE.jsonl", help="the file to write")
-            one.add_argument("--variant", default="dense", help="whose traces: a label of the table; dense if left out")
+            one.add_argument("--variant", default="dense", help="the variant, by its label; dense if left out")
             one.add_argument("--limit", type=int, metavar="TOKENS", help="cut traces to so many thinking tokens")
     options = parser.parse_args(arguments)
     verb: Callable[[argparse.Namespace], int] = options.verb
     return run_command(lambda: verb(options))
 
 
-def _look(options: argparse.Namespace) -> tuple[Store, ResolvedGrid]:
+def _read_inputs(options: argparse.Namespace) -> tuple[Store, ResolvedGrid]:
     grid = read_grid(Path(options.grid))
     return open_store(grid, options.store), resolve_grid(grid)
 
@@ -61,13 +62,13 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    """Print what is held, what is owed and what it will cost. Starts nothing."""
+    """Print what is stored, what is owed and what it will cost. Starts nothing."""
     from orchestrator.plan.as_json import plan_json
     from orchestrator.plan.as_text import plan_text
     from orchestrator.plan.cost import cost
     from orchestrator.plan.throughput import read_rates
 
-    store, resolved = _look(options)
+    store, resolved = _read_inputs(options)
     plan = make_plan(resolved, read_stored(store, resolved))
     costs = cost(plan, read_rates(store, resolved))
     print((plan_json if options.json else plan_text)(plan, costs, store.uri))
@@ -75,28 +76,28 @@ def show_plan(options: argparse.Namespace) -> int:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    """Print the table of what the store holds now."""
+    """Print the table of results so far."""
     from orchestrator.results.cells import read_results
     from orchestrator.results.table import final_table
 
-    results = read_results(*_look(options))
+    results = read_results(*_read_inputs(options))
     print(final_table(results))
     if not results.complete:
-        elsewhere = f" --store {options.store}" if options.store else ""
-        say(f"why something is missing: python -m orchestrator explain {options.grid}{elsewhere}")
+        store = f" --store {options.store}" if options.store else ""
+        say(f"to see why draws are missing: python -m orchestrator explain {options.grid}{store}")
     return COMPLETE if results.complete else INCOMPLETE
 
 
-def tell_why(options: argparse.Namespace) -> int:
-    """Say why a cell or a draw is cached, owed, or different from a look-alike."""
+def show_explanation(options: argparse.Namespace) -> int:
+    """Print why a cell or draw is complete or owed, and what resembles it in the store."""
     from orchestrator.explain.as_json import explanation_json
     from orchestrator.explain.as_text import explanation_text
     from orchestrator.explain.explain import explain
     from orchestrator.explain.selection import Selection
 
     selection = Selection(options.benchmark, options.problem, options.seed)
-    told = explain(*_look(options), options.what, selection)
-    print(explanation_json(told) if options.json else explanation_text(told))
+    explanation = explain(*_read_inputs(options), options.what, selection)
+    print(explanation_json(explanation) if options.json else explanation_text(explanation))
     return COMPLETE
 
 
@@ -105,7 +106,7 @@ def write_report(options: argparse.Namespace) -> int:
     from orchestrator.results import report
     from orchestrator.results.cells import read_results
 
-    store, resolved = _look(options)
+    store, resolved = _read_inputs(options)
     results = read_results(store, resolved)
     default = Path(store.root if store.local else ".", "reports", resolved.grid.name)
     for file in report.write_report(results, Path(options.output or default)):
@@ -113,55 +114,58 @@ def write_report(options: argparse.Namespace) -> int:
     return COMPLETE if results.complete else INCOMPLETE
 
 
-def write_tracking(options: argparse.Namespace) -> int:
-    """Write everything the store holds into MLflow."""
+def write_mlflow(options: argparse.Namespace) -> int:
+    """Write all results into MLflow."""
     from orchestrator.results.tracking import sync
 
-    say(f"MLflow: mlflow ui --backend-store-uri {sync(*_look(options))}")
+    say(f"MLflow: mlflow ui --backend-store-uri {sync(*_read_inputs(options))}")
     return COMPLETE
 
 
-def grade_again(options: argparse.Namespace) -> int:
-    """Grade what the store holds and the grader has not judged."""
+def run_regrade(options: argparse.Namespace) -> int:
+    """Grade the stored answers that the grader has not judged."""
     from orchestrator.regrade import choose_grader, regrade
 
     grid = read_grid(Path(options.grid))
     grader = choose_grader(grid, options.grader)
-    done = regrade(open_store(grid, options.store), resolve_grid(grid), grader)
-    print("\n".join(done.lines()))
+    regraded = regrade(open_store(grid, options.store), resolve_grid(grid), grader)
+    print("\n".join(regraded.lines()))
     return COMPLETE
 
 
 def export_traces(options: argparse.Namespace) -> int:
-    """Write a variant's own traces as calibration data."""
+    """Write a variant's traces as calibration data."""
     from orchestrator.export import write_traces
 
-    count = write_traces(*_look(options), options.variant, options.limit, options.output)
+    count = write_traces(*_read_inputs(options), options.variant, options.limit, options.output)
     say(f"wrote {count} traces to {options.output}")
     return COMPLETE
 
 
 def run_drill(options: argparse.Namespace) -> int:
-    """Kill things, and see whether anything is lost."""
+    """Sweep a small version of the grid while killing its processes; check that nothing is lost."""
     from orchestrator.drill.drill import drill
 
     return drill(Path(options.grid), options.store, options.kills, options.seed, options.problems)
 
 
-EXPLAINED = (
-    "a cell as the table names it ('wanda + uniform at 0.5'), at one limit ('wanda + uniform at 0.5 @ 1024'), the "
-    "beginning of a patch's or context's id, or a draw as CONTEXT/PROMPT/SEED; every cell in one line if left out"
+WHAT = (
+    "a variant ('wanda + uniform at 0.5'), a variant at one limit ('wanda + uniform at 0.5 @ 1024'), the first digits "
+    "of a patch's or context's id, or a draw as CONTEXT/PROMPT/SEED; if left out, every cell in one line"
 )
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "plan": (show_plan, "print what is stored, what is owed and what it will cost; starts nothing"),
     "sweep": (run_sweep, "run a sweep, or resume it"),
-    "plan": (show_plan, "print what is held, what is owed and what it will cost, without starting anything"),
-    "status": (show_status, "print the table of what the store holds now"),
-    "explain": (tell_why, "say why a cell or a draw is cached, owed, or different from a look-alike"),
-    "report": (write_report, "draw the curves and write every cell as a row"),
-    "regrade": (grade_again, "grade the stored answers that a grader has not judged, without an engine"),
-    "export": (export_traces, "write a variant's own traces as calibration data"),
-    "drill": (run_drill, "sweep a small version of the grid while killing its processes, and compare with peace"),
-    "sync": (write_tracking, "write everything the store holds into MLflow"),
+    "status": (show_status, "print the table of results so far"),
+    "explain": (show_explanation, "say why a cell or draw is complete or owed, and what resembles it in the store"),
+    "report": (write_report, "draw the curves, and write every cell as a row of a CSV file"),
+    "sync": (write_mlflow, "write all results into MLflow, as a sweep does while it runs"),
+    "regrade": (run_regrade, "grade the stored answers that a grader has not judged, without an engine"),
+    "export": (export_traces, "write a variant's traces as calibration data"),
+    "drill": (
+        run_drill,
+        "sweep a small version of the grid while killing its processes; is anything lost?",
+    ),
 }
 
 if __name__ == "__main__":

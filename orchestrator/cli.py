@@ -1,4 +1,4 @@
-"""What the command lines share: exit status, errors as messages, where the store is."""
+"""Shared by all command lines: exit status, errors as messages, where the store is."""
 
 import argparse
 import os
@@ -15,9 +15,9 @@ COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3
 
 
 def grid_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the arguments that every verb on a grid takes."""
-    parser.add_argument("grid", metavar="GRID.yaml", help="the sweep to work on")
-    parser.add_argument("--store", help="use this store instead of the grid's")
+    """Add the arguments of every verb."""
+    parser.add_argument("grid", metavar="GRID.yaml", help="the sweep's grid")
+    parser.add_argument("--store", metavar="URI", help="use this store instead of the grid's")
     return parser
 
 
@@ -28,7 +28,7 @@ def sweep_parser() -> argparse.ArgumentParser:
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a verb; bad input is one message on standard error and status 2."""
+    """Run a verb. Bad input becomes messages on standard error and status 2."""
     try:
         return command()
     except (InputError, StoreError) as error:
@@ -38,7 +38,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 
 def open_store(grid: Grid, override: str | None) -> Store:
-    """The sweep's store. In a submitted Ray job, whose folder is a temporary copy, a relative path moves home."""
+    """Open the sweep's store. A relative path moves to the home folder in a Ray job, whose own folder is temporary."""
     uri = override or grid.store
     if "://" not in uri and not Path(uri).is_absolute() and in_ray_job():
         moved = Path.home() / "prunesweep" / Path(uri).name

@@ -1,4 +1,4 @@
-"""What the commands say to a person: lines on standard error, and how numbers and times are spelled."""
+"""What the commands say to a person: lines on standard error, and numbers and times as text."""
 
 import os
 import time
@@ -9,11 +9,11 @@ from rich.text import Text
 
 
 class Quiet(Console):
-    """A console that falls silent when nobody reads it any more (`2>&1 | head`); rich's own ends the process."""
+    """A console that goes silent when its reader is gone (`2>&1 | head`), where rich's own ends the process."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        with suppress(OSError, ValueError):  # what is in its buffer must not fail the end of the process either
+        with suppress(OSError, ValueError):  # nor may flushing its buffer fail when the process exits
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
@@ -21,20 +21,21 @@ CONSOLE = Quiet(stderr=True, highlight=False)
 
 
 def say(message: str | Text) -> None:
-    """One line on standard error, with the time. Brackets in it are brackets, not rich's markup.
+    """Print one line with the time on standard error. Brackets are printed as they are, not read as rich's markup.
 
-    A line that cannot be written (the log's disk is full, its reader is gone) is left out.
+    A line that cannot be written (the log's disk is full, its reader is gone) is dropped.
     """
     with suppress(OSError, ValueError):  # ValueError: standard error is closed
         CONSOLE.print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), " ", message), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
-    """A time that people read: seconds, minutes or hours."""
+    """`90 s`, `12 min` or `3.4 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def plural(number: int, what: str) -> str:
+    """`1 draw`, `2,000 draws`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

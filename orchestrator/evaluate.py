@@ -1,7 +1,7 @@
 """`python -m eval MODEL_DIR ...`: evaluate one checkpoint, without a cluster and without MLflow.
 
-It is a sweep of one dense variant, in this process: the same plan, engine, proof, store and metrics, so it resumes, and
-a sweep that meets the same model later finds its draws.
+It is a sweep of one dense variant in this process, with the same plan, engine, weight proof, store and metrics. So it
+resumes, and a sweep of the same model into the same store finds its draws.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from orchestrator.cli import COMPLETE, INCOMPLETE, run_command
 from orchestrator.console import say
 from orchestrator.driver.progress import show_progress
 from orchestrator.grid.parse import parse_grid
-from orchestrator.grid.source import Source
+from orchestrator.grid.source import GridSource
 from orchestrator.plan.prepare import prepare
 from orchestrator.results.cells import Cell, Results, read_results
 from orchestrator.results.table import final_table
@@ -30,18 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Evaluate, or go on evaluating, `options.model`."""
-    # Read when torch is imported: threads that wait by spinning take the core from the pruner and the grader.
+    """Evaluate `options.model`, or resume its evaluation."""
+    # torch reads this when imported. Its threads would spin while they wait, and take cores from pruner and grader.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from orchestrator.cluster.local_backend import LocalBackend
     from orchestrator.driver.driver import Driver
     from orchestrator.driver.make_core import make_core
 
-    grid = parse_grid(Source("command line", grid_value(options), {}))
+    grid = parse_grid(GridSource("command line", grid_value(options), {}))
     store = Store.open(options.output)
     resolved, plan = prepare(grid, store)
     if plan.nothing_owed:
-        say(f"nothing is owed; all {plan.draws_held} draws are in {store.uri}")
+        say(f"nothing is owed; all {plan.draws_stored} draws are in {store.uri}")
     else:
         backend = LocalBackend()
         core = make_core(plan, store, grid.runtime, backend.devices())
@@ -93,7 +93,9 @@ def cell_summary(cell: Cell) -> dict[str, Any]:
         "token_limit": cell.limit,
         "accuracy": metrics.accuracy,
         "interval": [metrics.interval.low, metrics.interval.high] if metrics.interval else None,
+        "analytic_interval": [metrics.analytic.low, metrics.analytic.high] if metrics.analytic else None,
         "seed_std": metrics.seed_std,
+        "pass_at": dict(metrics.pass_at),
         "draws": metrics.draws,
         "missing": metrics.missing,
         "ungraded": metrics.ungraded,

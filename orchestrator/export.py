@@ -1,9 +1,9 @@
 """`python -m orchestrator export GRID.yaml --output traces.jsonl`: a variant's own traces as calibration data.
 
 One JSON object per line: `token_ids` (the prompt, the trace, and the answer where the thinking ended by itself),
-`benchmark`, `problem_id`, `seed`; `pruning/model/calibration.py` reads them. Only what the model wrote of its own
-accord is exported: an answer that a limit forced follows text of ours, and is left out. A prompt that two benchmarks
-share is written once.
+`benchmark`, `problem_id`, `seed`; `pruning/model/calibration.py` reads them. Only what the model wrote by itself is
+exported; a forced answer is left out, since it continues text that the model did not write. A prompt that two
+benchmarks share is written once.
 """
 
 import json
@@ -17,26 +17,25 @@ from eval.budget import start
 from eval.draws import DrawJob, PriorTrace
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules
-from eval.spec import nearest
 from orchestrator.grid.errors import InputError
-from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant, find_variant
 from orchestrator.store.store import Store, StoreError
 from workers.draw_rows import COLUMNS, Joined, join_rows
 
 
 def write_traces(store: Store, resolved: ResolvedGrid, variant: str, limit: int | None, output: Path) -> int:
-    """Write the traces of the variant called `variant`, cut to `limit` thinking tokens, and say how many they were.
+    """Write the traces of the variant called `variant`, cut to `limit` thinking tokens. Returns their number.
 
-    The file appears whole or not at all. Raises InputError for a variant that the grid does not name, or names twice,
-    and for a limit or an output that cannot be; StoreError if the store holds no trace of it.
+    The file appears whole or not at all. Raises InputError for an unknown or ambiguous variant, a limit below 1, or an
+    output that cannot be written; StoreError if the store has no trace of the variant.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit}: a limit counts thinking tokens; give at least 1, or leave it out")
-    chosen = choose_variant(resolved, variant)
-    lines = [json.dumps(row) + "\n" for row in traces(store, resolved, chosen, limit)]
+    exported = find_variant(resolved, variant, "--variant")
+    lines = [json.dumps(row) + "\n" for row in traces(store, resolved, exported, limit)]
     if not lines:
         raise StoreError(
-            f"store {store.uri} holds no traces of {_full_name(chosen)!r} of {resolved.grid.source.name}; run "
+            f"store {store.uri} has no traces of {exported.full_label!r} of {resolved.grid.source.name}; run "
             f"`python -m orchestrator.sweep {resolved.grid.source.name}` first, or name another --store"
         )
     try:
@@ -46,32 +45,15 @@ def write_traces(store: Store, resolved: ResolvedGrid, variant: str, limit: int 
             whole.write_text("".join(lines), encoding="utf-8")
             os.replace(whole, output)
     except OSError as error:
-        raise InputError(f"--output {output}: cannot be written ({error}); give a file in a folder that can") from error
+        raise InputError(f"--output {output}: cannot be written: {error}; give a file in a folder that can") from error
     return len(lines)
-
-
-def choose_variant(resolved: ResolvedGrid, name: str) -> ResolvedVariant:
-    """The variant whose label, or `model: label`, is `name`. Raises InputError if that is none or several."""
-    found = [v for v in resolved.variants if name in (v.label, _full_name(v))]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(repr(_full_name(variant)) for variant in found)
-        raise InputError(
-            f"--variant {name!r}: several models have it, and their token ids do not mix; name one of {names}"
-        )
-    labels = [variant.label for variant in resolved.variants]
-    raise InputError(
-        f"--variant {name!r}: {resolved.grid.source.name} has no such variant.{nearest(name, labels)} "
-        f"Its variants are {', '.join(dict.fromkeys(labels))}"
-    )
 
 
 def traces(
     store: Store, resolved: ResolvedGrid, variant: ResolvedVariant, limit: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of the export, in the grid's order of problems and seeds."""
-    # With limits decoded apart, the traces of the largest limit reach furthest.
+    """The exported rows, in the grid's order of problems and seeds."""
+    # With independent limits, the largest limit has the longest traces.
     decoding = max(variant.decodings, key=lambda one: max(one.limits))
     context = decoding.context
     tokenizer = ChatTokenizer.load(Path(variant.model_path))
@@ -94,17 +76,14 @@ def traces(
 
 
 def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit: int) -> tuple[int, ...]:
+    """Prompt, trace and, where the thinking ended by itself within `limit`, answer."""
     trace = draw.trace.token_ids
     answer: Mapping[str, Any] | None = draw.answers.get(len(trace))
     if answer is not None and not answer["forced"] and len(trace) <= limit:
         prior = PriorTrace(trace, draw.trace.ended, draw.trace.limit, draw.trace.waits)
         job = DrawJob(question.problem_id, question.prompt_ids, seed, (len(trace),), prior)
-        # The ask tells what the model read before its answer: s1's budget puts text of its own in the end tag's place.
+        # The ask has what the model read before its answer: s1's budget replaces the end tag by a text of its own.
         if asks := start(rules, job).asks:
             return asks[0].prompt_ids + tuple(answer["token_ids"])
     opening = rules.tags.opening if rules.tags is not None and rules.budget.mode != "none" else ()
     return question.prompt_ids + opening + trace[:limit]
-
-
-def _full_name(variant: ResolvedVariant) -> str:
-    return variant.full_label

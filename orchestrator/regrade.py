@@ -1,9 +1,9 @@
-"""`python -m orchestrator regrade GRID.yaml [--grader NAME]`: grade the texts that the store holds, without an engine.
+"""`python -m orchestrator regrade GRID.yaml [--grader NAME]`: grade the stored answers, without an engine.
 
-The same worker that grades during a sweep, in this process. The work is what the store lacks, so a second run grades
-nothing and a killed one goes on: grades are committed context by context. Nothing is overwritten: a grade is a row of
-its own, keyed by the grader and its version. Which grader the results use is the grid's `runtime.grader`; another one
-is graded beside it. An answer on which a grader failed stays missing data (promise failure-is-not-zero).
+Runs the worker that grades during a sweep, in this process. It grades only answers that the grader has not judged, and
+commits context by context, so a killed run resumes and a second run grades nothing. Nothing is overwritten: a grade is
+a row of its own, keyed by grader and version, and the results use the grid's `runtime.grader`. An answer on which a
+grader fails stays missing data and is never counted as wrong.
 """
 
 from collections import Counter
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.grading import Grade, check_grader, grader_id
-from orchestrator.console import say
+from orchestrator.console import plural, say
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import Runtime
 from orchestrator.grid.parse import Grid
 from orchestrator.grid.validation import located
-from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.store.store import Store, StoreError
 from workers.grade_rows import GradeKey, ungraded, verdicts
 from workers.grade_worker import GradeWorker
@@ -24,29 +24,29 @@ from workers.inbox import Inbox
 from workers.messages import Gold, Graded, GradeTask, TaskFailed
 
 Judged = Mapping[tuple[str, GradeKey], Grade]
-"""(context id, answer and gold within it) -> what a grader says of it."""
+"""(context id, answer and gold within it) -> a grader's verdict."""
 
 
 @dataclass(frozen=True)
 class Regraded:
-    """What one run of `regrade` did, and how its grader stands to the one that the results use."""
+    """What one run of `regrade` did, and how its grader compares with the one that the results use."""
 
     grader: str
     reference: str
     """The grid's own grader."""
     graded: int
-    """Answers that were graded by this run."""
-    held: int
-    """Answers that have this grader's grade now."""
+    """Answers that this run graded."""
+    stored: int
+    """Answers that now have a grade by this grader."""
     failed: Mapping[str, int]
-    """Why the grader failed -> how many of the `held` answers it failed on; they are missing data."""
+    """Cause -> how many of the `stored` answers the grader failed on; those are missing data."""
     compared: int
-    """Answers on which both graders have a verdict; 0 when they are one and the same."""
+    """Answers on which both graders have a verdict; 0 if they are the same grader."""
     disagree: int
 
     def lines(self) -> list[str]:
         """The summary for a person."""
-        lines = [f"{self.grader}: {self.graded} answers graded, {self.held} held"]
+        lines = [f"{self.grader}: {plural(self.graded, 'answer')} graded, {self.stored:,} stored"]
         if self.failed:
             causes = ", ".join(f"{cause} {count}" for cause, count in sorted(self.failed.items()))
             lines.append(
@@ -58,7 +58,7 @@ class Regraded:
 
 
 def choose_grader(grid: Grid, name: str | None) -> str:
-    """The grader called `name`, or the grid's own. Raises InputError with the nearest name if there is none such."""
+    """The grader called `name`, or the grid's own. Raises InputError, with the nearest name, for an unknown one."""
     with located(grid.source, ("runtime", "grader")):
         check_grader(grid.runtime.grader)
     if name is None:
@@ -71,15 +71,15 @@ def choose_grader(grid: Grid, name: str | None) -> str:
 
 
 def regrade(store: Store, resolved: ResolvedGrid, grader: str) -> Regraded:
-    """Grade what `store` holds of `resolved`'s answers and `grader` has not judged.
+    """Grade those of `resolved`'s stored answers that `grader` has not judged.
 
-    Raises StoreError if the store holds no answer of the grid at all, or cannot be written.
+    Raises StoreError if the store has no answer of the grid, or cannot be written.
     """
     reference = resolved.grid.runtime.grader
     tasks = _tasks(store, resolved)
     if not tasks:
         raise StoreError(
-            f"store {store.uri} holds no answers of {resolved.grid.source.name}, so there is nothing to grade; "
+            f"store {store.uri} has no answers of {resolved.grid.source.name}, so there is nothing to grade; "
             f"run `python -m orchestrator.sweep {resolved.grid.source.name}` first, or name another --store"
         )
     owed = [task for task in tasks if ungraded(store, task, grader_id(grader))]
@@ -103,15 +103,15 @@ def regrade(store: Store, resolved: ResolvedGrid, grader: str) -> Regraded:
 
 
 def _tasks(store: Store, resolved: ResolvedGrid) -> list[GradeTask]:
-    """One per context that the store has draws of. Variants of two entries that share a context share its task."""
+    """One task per stored context; variants with the same context share it."""
     present = store.contexts("draws")
     golds: dict[tuple[str, str], dict[Gold, None]] = {}
     for variant in resolved.variants:
         for decoding in variant.decodings:
             context = decoding.context
             if context.context_id in present:
-                wanted = golds.setdefault((context.context_id, context.answer_context_id), {})
-                wanted |= dict.fromkeys(question.gold for question in variant.questions)
+                of_context = golds.setdefault((context.context_id, context.answer_context_id), {})
+                of_context |= dict.fromkeys(question.gold for question in variant.questions)
     return [GradeTask(f"regrade-{context}", context, answers, tuple(g)) for (context, answers), g in golds.items()]
 
 
@@ -124,7 +124,8 @@ def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runti
                 match report:
                     case Graded(answers=answers):
                         graded += answers
-                        say(f"{grader}: {answers} answers of context {number} of {len(tasks)} graded and committed")
+                        progress = f"context {number} of {len(tasks)}"
+                        say(f"{grader}: {plural(answers, 'answer')} of {progress} graded and committed")
                     case TaskFailed(failure=failure):
                         raise StoreError(f"{failure.cause}; the grades of the contexts before it are committed")
     finally:
@@ -133,7 +134,7 @@ def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runti
 
 
 def _judged(store: Store, tasks: Sequence[GradeTask], grader: str) -> Judged:
-    """What one grader says of the answers of `tasks`, against the golds that the benchmarks hold today."""
+    """One grader's verdicts on the answers of `tasks`, against the benchmarks' current gold answers."""
     judged = {}
     for task in tasks:
         golds = {(gold.prompt_id, gold.gold_id) for gold in task.golds}

@@ -1,7 +1,7 @@
 """`python -m orchestrator.sweep GRID.yaml`: run a sweep, or resume it.
 
-Exit status: 0 all complete, 2 bad input (nothing was started), 3 some cells incomplete. Running it again is always
-safe: what is owed is the plan minus the store, and nothing that is in the store is made again.
+Exit status: 0 complete, 2 bad input (nothing was started), 3 some cells incomplete. Running it again is always safe:
+only what the store lacks is computed.
 """
 
 import sys
@@ -17,7 +17,7 @@ from orchestrator.driver.tracking_thread import TrackingThread
 from orchestrator.grid.parse import Grid, read_grid
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.plan.prepare import prepare
-from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.plan.stored import read_stored
 from orchestrator.results.cells import Results, read_results
 from orchestrator.results.table import final_table
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def sweep(grid_path: Path, store_uri: str | None = None) -> int:
-    """Run or resume the sweep of `grid_path`. Raises InputError or StoreError before anything is started."""
+    """Run or resume the sweep of `grid_path`. Returns the exit status; raises as `run` does."""
     grid = read_grid(grid_path)
     return run(grid, open_store(grid, store_uri))
 
@@ -42,22 +42,22 @@ def sweep(grid_path: Path, store_uri: str | None = None) -> int:
 def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_seconds: float = BEAT_SECONDS) -> int:
     """Run or resume `grid` into `store` on engines that `start_engine` starts. Returns the exit status.
 
-    Raises InputError or StoreError, SweepHeld among them, before anything is started; afterwards a store that fails
-    leaves the sweep incomplete.
+    Raises InputError or StoreError (SweepHeld, say) only before anything is started. A store that fails later leaves
+    the sweep incomplete.
     """
     resolved, plan = prepare(grid, store)
     if plan.nothing_owed:
-        say(f"{grid.name}: nothing is owed; all {plan.draws_held} draws of {plan.cells} cells are in {store.uri}")
+        say(f"{grid.name}: nothing is owed; all {plan.draws_stored} draws of {plan.cells} cells are in {store.uri}")
         return conclude(grid, store, read_results(store, resolved), "done")
     displaced: SimpleQueue[str] = SimpleQueue()
-    with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as place:
+    with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as lease:
         try:
             with TrackingThread(store, resolved, say) as tracking:
-                reason = drive(plan, store, start_engine, place, displaced, tracking)
+                reason = drive(plan, store, start_engine, lease, displaced, tracking)
                 if reason != "done":
                     tracking.stop()
                 elif tracking.finish():
-                    track_to_the_end(store, resolved)
+                    sync_at_end(store, resolved)
             results = read_results(store, resolved)
             if results.complete:
                 tidy(store, [owed.decoding.context.context_id for owed in plan.contexts])
@@ -71,17 +71,17 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
 
 
 def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
-    """Print the table and what is missing from it. Returns the exit status."""
+    """Print the table of results, and why it is incomplete if it is. Returns the exit status."""
     print(final_table(results))
     if reason != "done":
-        say(f"{grid.name}: not finished: {reason}. Run the same command again to go on")
+        say(f"{grid.name}: not finished: {reason}. Run the same command again to resume")
     elif not results.complete:
         missing = sum(cell.metrics.missing for cell in results.cells)
         ungraded = sum(cell.metrics.ungraded for cell in results.cells)
         say(
             f"{grid.name}: incomplete: {missing} answers are missing, and the grader failed on {ungraded}; "
-            f"`python -m orchestrator explain {grid.source.name}` tells why. The same command tries them again, with "
-            "a larger runtime.grader_seconds if the grader was too slow"
+            f"`python -m orchestrator explain {grid.source.name}` says why. The same command tries them again; set a "
+            "larger runtime.grader_seconds if the grader was too slow"
         )
     for line in sorted(store.reported):
         say(line)
@@ -92,11 +92,11 @@ def drive(
     plan: Plan,
     store: Store,
     start_engine: StartEngine,
-    place: Lease,
+    lease: Lease,
     displaced: "SimpleQueue[str]",
     tracking: TrackingThread,
 ) -> str:
-    """Start a fleet, run what the plan owes, and let the fleet go. Returns why it ended. Raises Displaced."""
+    """Start a fleet, compute what the plan owes, and stop the fleet. Returns why it ended. Raises Displaced."""
     from orchestrator.cluster.ray_backend import RayBackend
     from orchestrator.driver.driver import Driver
     from orchestrator.driver.make_core import make_core
@@ -105,11 +105,11 @@ def drive(
     grid = plan.resolved.grid
     say(
         f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, "
-        f"{plan.draws_held} draws are held; starting Ray"
+        f"{plan.draws_stored} draws are stored; starting Ray"
     )
-    backend = RayBackend.connect(place)
+    backend = RayBackend.connect(lease)
     try:
-        # Once more: an engine that outlived a killed driver may have committed while Ray started.
+        # Plan again: an engine that outlived a killed driver may have committed while Ray started.
         plan = make_plan(plan.resolved, read_stored(store, plan.resolved))
         devices = backend.devices()
         if devices.nodes > 1 and store.local:
@@ -131,24 +131,23 @@ def drive(
 
 
 def tidy(store: Store, context_ids: Iterable[str]) -> None:
-    """Compact contexts that are complete. Whatever stands in its way is only said: their draws and grades are there."""
+    """Compact complete contexts. A failure is only reported, since their draws and grades are stored either way."""
     try:
         compact_finished(store, context_ids)
-    except Exception as error:  # a part that cannot be read again, say: all of it was read for the results
+    except Exception as error:  # such as a part that has become unreadable since the results were read
         cause = f"({type(error).__name__}: {str(error)[:300]})"
-        say(
-            f"the store is not compacted {cause}; nothing is missing from it, only many small files take longer to read"
-        )
+        say(f"the store is not compacted {cause}; nothing is missing, but its many small files take longer to read")
 
 
-def track_to_the_end(store: Store, resolved: ResolvedGrid) -> None:
-    """Bring MLflow up to date once more. The sweep is done either way: an unreachable server is only said."""
+def sync_at_end(store: Store, resolved: ResolvedGrid) -> None:
+    """Bring MLflow up to date. A failure is only reported, since the sweep is done either way."""
     from orchestrator.results.tracking import sync
 
     try:
         uri = sync(store, resolved)
-    except Exception as error:  # a view: whatever its database throws (sqlalchemy's own, too), the sweep is done
-        say(f"MLflow is not up to date ({type(error).__name__}: {str(error)[:200]}); `sync` writes it later")
+    except Exception as error:  # whatever MLflow or its database raises: it is only a view
+        cause = f"({type(error).__name__}: {str(error)[:200]})"
+        say(f"MLflow is not up to date {cause}; `python -m orchestrator sync {resolved.grid.source.name}` writes it")
     else:
         say(f"MLflow: mlflow ui --backend-store-uri {uri}")
 

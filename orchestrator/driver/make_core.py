@@ -57,8 +57,8 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
             benchmarks = [question.benchmark for question in variant.distinct]
             models[variant.model_path] = (LengthEstimator(benchmarks), tuple(q.gold for q in variant.questions))
         lengths, golds = models[variant.model_path]
-        if owed.held is not None:
-            for number, tokens in enumerate(owed.held.lengths):
+        if owed.stored is not None:
+            for number, tokens in enumerate(owed.stored.lengths):
                 if tokens >= 0:
                     lengths.observe(number // len(owed.seeds), tokens)
         contexts.append(
@@ -69,7 +69,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
                 lengths,
                 len(owed.seeds),
                 owed.limit,
-                owed.held_tokens(),
+                owed.stored_tokens(),
                 ungraded=owed.ungraded > 0,
                 fresh=owed.numbers,
             )

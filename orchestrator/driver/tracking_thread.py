@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.plan.resolve import ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import ResolvedGrid, ResolvedVariant
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Command, Event, Reported
 from orchestrator.store.store import Store

@@ -1,1 +1,1 @@
-""""""
+"""Why a cell or draw is complete or owed."""

@@ -1,4 +1,4 @@
-"""What `explain` found, for a program: one JSON object."""
+"""What `explain` found, for a program: one JSON object with the same keys every time."""
 
 import json
 from collections.abc import Mapping
@@ -9,32 +9,36 @@ from orchestrator.explain.reasons import Reason
 from orchestrator.explain.similar import SimilarEntry
 
 
-def explanation_json(told: Explanation) -> str:
-    """One JSON object on one line."""
+def explanation_json(explanation: Explanation) -> str:
+    """One JSON object on one line.
+
+    The keys `held`, `look_alikes` and `foreign` are older than the names in the code; scripts read them, so they stay.
+    """
+    unknown_id = explanation.unknown_id
     value = {
-        "name": told.grid,
-        "store": told.store,
-        "what": told.what,
-        "grader": told.grader,
-        "cells": [_cell_json(cell) for cell in told.cells],
-        "contexts": [_context_json(story) for story in told.contexts],
-        "given_up": [vars(group) for group in told.failures],
-        "contexts_of_other_grids": told.contexts_outside_grid,
-        "foreign": None if told.foreign is None else _foreign_json(told.foreign),
+        "name": explanation.grid,
+        "store": explanation.store,
+        "what": explanation.what,
+        "grader": explanation.grader,
+        "cells": [_cell_json(cell) for cell in explanation.cells],
+        "contexts": [_context_json(report) for report in explanation.contexts],
+        "given_up": [vars(group) for group in explanation.failures],
+        "contexts_of_other_grids": explanation.contexts_outside_grid,
+        "foreign": None if unknown_id is None else _unknown_id_json(unknown_id),
     }
     return json.dumps(value)
 
 
 def _cell_json(cell: CellStatus) -> dict[str, Any]:
     return {
-        "model": cell.chosen.variant.model_label,
-        "variant": cell.chosen.variant.label,
+        "model": cell.selected.variant.model_label,
+        "variant": cell.selected.variant.label,
         "limit": cell.limit,
-        "patch": cell.chosen.variant.patch_id,
-        "context": cell.chosen.decoding.context.context_id,
+        "patch": cell.selected.variant.patch_id,
+        "context": cell.selected.decoding.context.context_id,
         "state": cell.state,
         "draws": cell.draws,
-        "cached": cell.cached,
+        "complete": cell.complete,
         "reasons": [_reason_json(reason) for reason in cell.reasons],
     }
 
@@ -51,16 +55,16 @@ def _reason_json(reason: Reason) -> dict[str, Any]:
     }
 
 
-def _context_json(story: ContextReport) -> dict[str, Any]:
-    context = story.chosen.decoding.context
+def _context_json(report: ContextReport) -> dict[str, Any]:
+    context = report.selected.decoding.context
     return {
         "context": context.context_id,
         "answers": context.answer_context_id,
         "patch": context.patch_id,
-        "patch_held": story.patch_held,
-        "held": None if story.held is None else vars(story.held),
-        "look_alikes": [_look_alike_json(one) for one in story.similar_entries],
-        "draw": None if story.draw is None else _draw_json(story.draw),
+        "patch_held": report.patch_stored,
+        "held": None if report.provenance is None else vars(report.provenance),
+        "look_alikes": [_similar_json(one) for one in report.similar],
+        "draw": None if report.draw is None else _draw_json(report.draw),
     }
 
 
@@ -70,11 +74,11 @@ def _draw_json(draw: DrawReport) -> dict[str, Any]:
         "limits": [
             {
                 "limit": one.limit,
-                "why": "given-up" if one.failure is not None else one.why.value,
+                "why": "given-up" if one.failure is not None else one.state.value,
                 "cut": one.cut,
                 "verdict": one.grade.verdict if one.grade is not None else None,
             }
-            for one in draw.standings
+            for one in draw.statuses
         ],
         "rows": [_row_json(row) for row in draw.rows],
         "given_up": [
@@ -93,7 +97,7 @@ def _row_json(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _look_alike_json(one: SimilarEntry) -> dict[str, Any]:
+def _similar_json(one: SimilarEntry) -> dict[str, Any]:
     return {
         "kind": one.kind,
         "id": one.name,
@@ -102,11 +106,11 @@ def _look_alike_json(one: SimilarEntry) -> dict[str, Any]:
     }
 
 
-def _foreign_json(foreign: UnknownId) -> dict[str, Any]:
+def _unknown_id_json(unknown: UnknownId) -> dict[str, Any]:
     return {
-        "kind": foreign.kind,
-        "id": foreign.name,
-        "variant": foreign.label,
-        "draws": foreign.draws,
-        "nearest": [_look_alike_json(one) for one in foreign.nearest],
+        "kind": unknown.kind,
+        "id": unknown.name,
+        "variant": unknown.label,
+        "draws": unknown.draws,
+        "nearest": [_similar_json(one) for one in unknown.nearest],
     }

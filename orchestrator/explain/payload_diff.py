@@ -1,7 +1,6 @@
-"""Two identity payloads, field by field, in words: "temperature 0.6 instead of 1.0". Pure.
+"""Compares two identity payloads field by field, in words: "temperature 0.6 instead of 1.0". Pure.
 
-A context names its patch by id; where the patch's own payload is known, it is compared in the id's place. Nothing is
-said beyond what the payloads show.
+A context's payload holds its patch's id; where the patch's own payload is known, that is compared in place of the id.
 """
 
 import json
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Payload = Mapping[str, Any]
-Find = Callable[[str], Payload | None]
-"""A payload by its id, or None where it is not known."""
+FindPayload = Callable[[str], Payload | None]
+"""Returns the payload of an id, or None if it is unknown."""
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NAMES = {
@@ -26,12 +25,13 @@ NAMES = {
     "bridge": "tokens between thinking and answer",
     "version": "version of the identity",
 }
-DIGESTS = {"patch.base": "base weights", "patch.tokenizer": "tokenizer"}
+DIGESTS = {"patch.base": "base weights differ", "patch.tokenizer": "tokenizer differs"}
+"""Fields that hold a sha256, and how a difference in them is reported."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One field in which two payloads differ. A field that one of them lacks is None there."""
+    """One field in which two payloads differ; None for a payload without the field."""
 
     field: str
     """A path: `sampling.temperature`, `patch.spec.sparsity`."""
@@ -40,10 +40,10 @@ class Difference:
 
     @property
     def words(self) -> str:
-        """The difference as a person would say it, ours first."""
+        """The difference in words, ours first."""
         leaf = self.field.removeprefix("patch.spec.").removeprefix("sampling.")
         if self.field in DIGESTS:
-            return f"{DIGESTS[self.field]} differ ({_shown(self.ours)} instead of {_shown(self.theirs)})"
+            return f"{DIGESTS[self.field]} ({_shown(self.ours)} instead of {_shown(self.theirs)})"
         if self.field == "patch":
             return f"patch {self.ours} instead of {self.theirs} (not both of their payloads are in the store)"
         if self.field == "limit":
@@ -57,16 +57,16 @@ class Difference:
         return f"{name} {_shown(self.ours)} instead of {_shown(self.theirs)}"
 
 
-def differences(ours: Payload, theirs: Payload, find: Find) -> tuple[Difference, ...]:
-    """Every field in which `ours` and `theirs` differ, without those that only follow from another one."""
+def differences(ours: Payload, theirs: Payload, find: FindPayload) -> tuple[Difference, ...]:
+    """Every field in which `ours` and `theirs` differ, except those that only follow from another difference."""
     one, other = _unfold(ours, find), _unfold(theirs, find)
     if not (isinstance(one.get("patch"), Mapping) and isinstance(other.get("patch"), Mapping)):
         one, other = ({**whole, "patch": given.get("patch")} for whole, given in ((one, ours), (other, theirs)))
     return tuple(found for found in _compare(one, other, "") if not _follows(found, one, other))
 
 
-def _unfold(payload: Payload, find: Find) -> dict[str, Any]:
-    """A payload as JSON has it, with the patch's own payload in its place."""
+def _unfold(payload: Payload, find: FindPayload) -> dict[str, Any]:
+    """A payload as JSON, with the patch's own payload in place of its id."""
     if payload["what"] == "patch":
         return {"patch": _plain(payload)}
     whole = _plain(payload)
@@ -76,7 +76,7 @@ def _unfold(payload: Payload, find: Find) -> dict[str, Any]:
 
 
 def _plain(payload: Payload) -> dict[str, Any]:
-    # Tuples and lists are one in JSON. Floats stay as they were written: "temperature 1.0" reads better than "1".
+    # JSON turns tuples into lists, and keeps floats as written: "temperature 1.0" reads better than "1".
     value: dict[str, Any] = json.loads(json.dumps(payload))
     return value
 
@@ -93,11 +93,11 @@ def _compare(ours: Payload, theirs: Payload, path: str) -> Iterator[Difference]:
 
 
 def _follows(found: Difference, ours: Payload, theirs: Payload) -> bool:
-    """Whether a difference only follows from another one, and would read as a second cause."""
+    """Whether a difference only follows from another one; reporting it would suggest a second cause."""
     if found.field.startswith("sampling.") and found.field != "sampling.temperature":
         return any(side["sampling"].get("temperature") == 0 for side in (ours, theirs))  # greedy has no filters
     if found.field in ("patch.tokenizer", "wait_text"):
-        return found.ours is None or found.theirs is None  # it counts only where calibration data, or waits, are set
+        return found.ours is None or found.theirs is None  # it matters only with calibration data, or with waits
     return False
 
 

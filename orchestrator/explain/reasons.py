@@ -1,4 +1,4 @@
-"""Standings, grouped and put into sentences: why draws are owed, and which were given up. Pure."""
+"""Groups draws by their status and says in a sentence why each group is owed, or was given up. Pure."""
 
 import re
 import time
@@ -12,20 +12,20 @@ from orchestrator.explain.draw_status import DrawState, DrawStatus
 
 @dataclass(frozen=True)
 class Reason:
-    """Draws of a cell that are owed for one reason."""
+    """The draws of a cell that are owed for one reason."""
 
     why: str
-    """A `DrawState`, or given-up."""
+    """The value of a `DrawState`, or `given-up`."""
     sentence: str
     draws: int
     benchmarks: Mapping[str, int]
-    """Benchmark -> how many of the draws are its."""
+    """Benchmark -> how many of the draws belong to it."""
     example: DrawStatus
 
 
 @dataclass(frozen=True)
 class GivenUp:
-    """Draws of one variant that were given up alike. `cause`, `attempts` and `log` are those of the newest."""
+    """Draws of one variant that were given up for the same cause. `cause`, `attempts` and `log` are the latest's."""
 
     variant: str
     kind: str
@@ -33,39 +33,39 @@ class GivenUp:
     draws: int
     attempts: int
     newest: float
-    """Seconds since the epoch."""
+    """When the latest was given up, in seconds since the epoch."""
     log: str
 
     @property
     def sentence(self) -> str:
         where = f"; log {self.log}" if self.log else ""
         tries = f"{self.attempts} attempt{'s' * (self.attempts != 1)}"
-        return f"{self.kind}: {self.cause} ({tries}, last {moment(self.newest)}{where})"
+        return f"{self.kind}: {self.cause} ({tries}, last {local_time(self.newest)}{where})"
 
 
-def state_of(standings: Iterable[DrawStatus]) -> str:
-    """cached, owed or failed: the worst of the draws of a cell."""
-    states = {"failed" if one.failed else "cached" if one.why is DrawState.CACHED else "owed" for one in standings}
-    return next((state for state in ("failed", "owed") if state in states), "cached")
+def cell_state(statuses: Iterable[DrawStatus]) -> str:
+    """complete, owed or failed: the worst among the draws of a cell."""
+    states = {"failed" if one.failed else "complete" if one.state is DrawState.COMPLETE else "owed" for one in statuses}
+    return next((state for state in ("failed", "owed") if state in states), "complete")
 
 
-def reasons(standings: Iterable[DrawStatus], grader: str) -> tuple[Reason, ...]:
-    """Why draws are owed, what failed first, then by number."""
+def reasons(statuses: Iterable[DrawStatus], grader: str) -> tuple[Reason, ...]:
+    """Why draws are owed: failures first, then the largest group first."""
     groups: dict[tuple[str, ...], list[DrawStatus]] = {}
-    standings = list(standings)
-    several = len({one.seed for one in standings}) > 1
-    for one in standings:
-        if one.why is not DrawState.CACHED:
+    statuses = list(statuses)
+    several = len({one.seed for one in statuses}) > 1
+    for one in statuses:
+        if one.state is not DrawState.COMPLETE:
             groups.setdefault(_group(one), []).append(one)
     ordered = sorted(groups.values(), key=lambda group: (not group[0].failed, -len(group)))
     return tuple(_reason(group, grader, several) for group in ordered)
 
 
 def given_up(failures: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[GivenUp, ...]:
-    """(variant, failure row) of draws that were given up, grouped by variant, kind and cause; newest group first."""
+    """Group (variant, failure row) pairs by variant, kind and cause; the group with the latest failure comes first."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for variant, row in failures:
-        groups.setdefault((variant, row["kind"], alike(row["cause"])), []).append(row)
+        groups.setdefault((variant, row["kind"], without_numbers(row["cause"])), []).append(row)
     found = []
     for (variant, kind, _), rows in groups.items():
         newest = max(rows, key=lambda row: float(row["created_at"]))
@@ -75,27 +75,27 @@ def given_up(failures: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[GivenUp
     return tuple(sorted(found, key=lambda one: -one.newest))
 
 
-def alike(cause: str) -> str:
-    """A cause without its numbers: "died at ask 7" and "died at ask 9" are told together."""
+def without_numbers(cause: str) -> str:
+    """A cause without its numbers, so that "died at ask 7" and "died at ask 9" fall into one group."""
     return re.sub(r"\d+", "#", cause)
 
 
-def moment(seconds: float) -> str:
-    """A time for a person, in local time."""
+def local_time(seconds: float) -> str:
+    """`2026-01-31 12:00:00`, in the local time zone."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _group(one: DrawStatus) -> tuple[str, ...]:
     if one.failure is not None:
-        return ("given-up", one.failure["kind"], alike(one.failure["cause"]))
+        return ("given-up", one.failure["kind"], without_numbers(one.failure["cause"]))
     if one.grade is not None:
-        return (one.why, alike(one.grade.cause or ""))
-    return (one.why, one.note, str(one.cut) if one.why is DrawState.EXTENSION else "")
+        return (one.state, without_numbers(one.grade.cause or ""))
+    return (one.state, one.note, str(one.cut) if one.state is DrawState.EXTENSION else "")
 
 
 def _reason(group: list[DrawStatus], grader: str, several: bool) -> Reason:
     first = group[0]
-    why = "given-up" if first.failure is not None else first.why.value
+    why = "given-up" if first.failure is not None else first.state.value
     return Reason(
         why, _sentence(group, grader, several), len(group), Counter(one.question.benchmark for one in group), first
     )
@@ -105,19 +105,19 @@ def _sentence(group: list[DrawStatus], grader: str, several: bool) -> str:
     first = group[0]
     if first.failure is not None:
         newest = given_up(("", one.failure) for one in group if one.failure is not None)[0]
-        return f"given up earlier, and the next sweep tries again: {newest.sentence}"
+        return f"given up; the next sweep tries again: {newest.sentence}"
     note = f" ({first.note})" if first.note else ""
-    match first.why:
+    match first.state:
         case DrawState.PATCH:
-            return f"no patch yet: the weights have to be pruned first{note}"
+            return f"no patch yet: it is made before any trace{note}"
         case DrawState.TRACE:
             return f"no trace yet{_seeds(group) if several else ''}{note}"
         case DrawState.EXTENSION:
-            return f"the trace is held to {first.cut} of {first.limit} tokens: only the extension is owed"
+            return f"the trace is stored up to {first.cut} of {first.limit} tokens: only its extension is owed"
         case DrawState.ANSWER:
             cuts = {one.cut for one in group}
             where = f"cut {first.cut}" if len(cuts) == 1 else f"cuts {min(cuts)} to {max(cuts)}"
-            return f"the trace is held: only the answer at {where} is owed"
+            return f"the trace is stored: only the answer at {where} is owed"
         case DrawState.GRADER_FAILED:
             assert first.grade is not None
             return f"answered, but {grader} failed: {first.grade.cause}; `regrade` or the next sweep tries again"

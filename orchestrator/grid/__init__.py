@@ -1,1 +1,1 @@
-""""""
+"""What the user wrote: grid.yaml, parsed, expanded and checked."""

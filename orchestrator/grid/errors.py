@@ -2,4 +2,4 @@
 
 
 class InputError(Exception):
-    """Something that cannot be run as written. The message names the location, the rule and the remedy."""
+    """Input that cannot be run as written. The message gives the location, the rule and the remedy."""

@@ -1,10 +1,11 @@
 """The format of grid.yaml: strict pydantic models, from which the JSON Schema for editors is generated.
 
-Only shapes and types are checked here; what the values must be is said once, by the specs of `pruning` and `eval`.
+Only shapes and types are checked here; the specs of `pruning` and `eval` check the values.
 """
 
 from dataclasses import fields
-from types import UnionType
+from operator import getitem
+from types import GenericAlias, UnionType
 from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -13,21 +14,21 @@ from pruning.spec import PruneSpec
 
 
 class Strict(BaseModel):
-    """No unknown keys, no conversions: what stands in the file is what is meant."""
+    """Refuses unknown keys and converts nothing."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Axis = BeforeValidator(_listed, json_schema_input_type=Any)
-"""A single value is a list of one."""
+Axis = BeforeValidator(_as_list, json_schema_input_type=Any)
+"""A single value stands for a list of one."""
 
 
 class FormatEntry(Strict):
-    """A thinking format of the user's own."""
+    """A thinking format of your own."""
 
     name: str = "custom"
     start: str
@@ -41,7 +42,7 @@ class FormatEntry(Strict):
 
 
 class ModelEntry(Strict):
-    """A model: a local folder, or a hub id that is in the local cache, optionally `@revision`."""
+    """A model: a local folder, or a hub id (optionally `@revision`) that is in the local Hugging Face cache."""
 
     path: str = Field(min_length=1)
     format: str | FormatEntry | None = Field(
@@ -100,26 +101,36 @@ class BudgetEntry(Strict):
 class Runtime(Strict):
     """Everything that does not change an answer: engines, batching, time-outs, tracking."""
 
-    engines: int | None = Field(None, ge=1, description="Engines at most; one per GPU, or one in all without GPUs.")
-    slots: int | None = Field(None, ge=1, description="Devices that engines and pruning share; all of the cluster's.")
+    engines: int | None = Field(
+        None, ge=1, description="The most engines; one per GPU if left out, or one in all without GPUs."
+    )
+    slots: int | None = Field(
+        None, ge=1, description="Devices shared by engines and pruning; all of the cluster's if left out."
+    )
     tensor_parallel: int = Field(1, ge=1, description="GPUs per engine.")
     max_sequences: int = Field(64, ge=1, description="Sequences that an engine decodes at once.")
-    in_flight: int = Field(128, ge=1, description="Draws that a worker keeps going at once.")
+    in_flight: int = Field(128, ge=1, description="Draws that a worker keeps in flight.")
     cpu_cache_mib: int = Field(256, ge=16, description="Key-value cache of an engine without a GPU.")
     gpu_memory_utilization: float = Field(0.9, gt=0, lt=1)
-    commit_seconds: float = Field(5.0, gt=0, description="Finished draws are committed this often.")
-    attempts: int = Field(3, ge=1, description="Losses of a lone draw, or of a patch, before it is given up.")
-    start_seconds: float = Field(900.0, gt=0, description="Patience with a worker that starts.")
-    silence_seconds: float = Field(300.0, gt=0, description="Patience with a worker that says nothing.")
-    stall_seconds: float = Field(900.0, gt=0, description="Patience with an engine that talks and generates nothing.")
-    store_seconds: float = Field(600.0, gt=0, description="Patience with a store that refuses, such as a full disk.")
-    prune_seconds: float = Field(7200.0, gt=0, description="Patience with the making of one patch.")
-    grader: str = Field("standard", description="Which grader's verdicts the results use.")
+    commit_seconds: float = Field(5.0, gt=0, description="How often a worker commits its finished draws.")
+    attempts: int = Field(
+        3, ge=1, description="How often a patch, or a draw that runs alone, may fail before it is given up."
+    )
+    start_seconds: float = Field(900.0, gt=0, description="A worker that takes longer to start is replaced.")
+    silence_seconds: float = Field(300.0, gt=0, description="A worker that reports nothing for this long is replaced.")
+    stall_seconds: float = Field(
+        900.0, gt=0, description="An engine that reports but generates nothing for this long is replaced."
+    )
+    store_seconds: float = Field(
+        600.0, gt=0, description="How long to wait for a store that refuses, such as a full disk."
+    )
+    prune_seconds: float = Field(7200.0, gt=0, description="Time limit for pruning one patch.")
+    grader: str = Field("standard", description="The grader whose verdicts the results use.")
     grader_processes: int = Field(1, ge=1)
     grader_seconds: float = Field(10.0, gt=0, description="Time limit per answer.")
     tracking_uri: str | None = Field(
         None,
-        description="MLflow's: sqlite:///file.db or http://...; mlflow.db in the store if left out.",
+        description="Where MLflow records: sqlite:///file.db or http://...; mlflow.db in the store if left out.",
     )
     experiment: str = Field("prunesweep", min_length=1)
 
@@ -127,8 +138,9 @@ class Runtime(Strict):
 def _axis_type(kind: Any) -> Any:
     """`float | None` in a PruneSpec is a list of floats here, or one."""
     kinds = [k for k in get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else [kind]
-    # A type made at run time, for pydantic: no checker can follow it.
-    return Annotated[list[kinds[0]] | None, Axis]  # type: ignore[valid-type]
+    # Put together at run time, for pydantic; written as a type, no checker could follow it.
+    listed: Any = GenericAlias(list, (kinds[0],))
+    return getitem(Annotated, (listed | None, Axis))
 
 
 _NESTED = ("calibration", "influence_train", "influence_validation")

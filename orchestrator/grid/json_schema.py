@@ -1,4 +1,4 @@
-"""`python -m orchestrator.grid.json_schema [--check]`: the JSON Schema of grid.yaml, by which editors complete it."""
+"""`python -m orchestrator.grid.json_schema [--check]`: the JSON Schema of grid.yaml, for editors."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ FILE = Path(__file__).with_name("grid.schema.json")
 
 
 def grid_schema() -> dict[str, Any]:
-    """The schema, with the names that the specs allow."""
+    """The schema of `GridFile`, with the methods, allocators, patterns and presets as enumerations."""
     schema = GridFile.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "prunesweep grid"
@@ -31,12 +31,12 @@ def grid_schema() -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the schema, or with --check say whether the committed one is current."""
+    """Write the schema, or with --check only compare the committed one with it. Returns the exit status."""
     text = json.dumps(grid_schema(), indent=2) + "\n"
     if arguments == ["--check"]:
         if FILE.read_text(encoding="utf-8") == text:
             return 0
-        print(f"{FILE.name} is not current; run `make schema` and commit it", file=sys.stderr)
+        print(f"{FILE.name} is out of date; run `make schema` and commit it", file=sys.stderr)
         return 1
     FILE.write_text(text, encoding="utf-8")
     return 0

@@ -1,6 +1,6 @@
 """grid.yaml -> Grid: parsed, expanded and checked, with errors that name the line, the rule and the remedy.
 
-Nothing outside the file is looked at here; what it names (models, data) is looked at in survey.py.
+Looks at nothing outside the file; the models and data that it names are read by orchestrator/plan/resolve.py.
 """
 
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ from eval.spec import (
 )
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
-from orchestrator.grid.source import Location, Source, read_yaml
-from orchestrator.grid.validation import explain, located
+from orchestrator.grid.source import GridSource, Location, read_yaml
+from orchestrator.grid.validation import fault_message, located
 from pruning.spec import METHODS, CalibrationSpec, PruneSpec, needs_calibration, resolve
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -34,7 +34,7 @@ DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 @dataclass(frozen=True)
 class Model:
-    """A model as the grid names it."""
+    """A model as the grid gives it."""
 
     path: str
     format: ThinkingFormat | None
@@ -47,15 +47,16 @@ class Variant:
 
     model: Model
     spec: PruneSpec
-    """Resolved: every knob that matters is explicit."""
+    """Resolved: every knob that applies has a value."""
     line: int
+    """Its entry's line in the file."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A whole sweep, as values. `variants` are in the order of the file, each model's together."""
+    """A whole sweep, as values. `variants` keep the order of the file, model by model."""
 
-    source: Source
+    source: GridSource
     name: str
     store: str
     variants: tuple[Variant, ...]
@@ -72,14 +73,14 @@ def read_grid(path: Path) -> Grid:
     return parse_grid(read_yaml(path))
 
 
-def parse_grid(source: Source) -> Grid:
-    """Check a grid that has been read already. Raises InputError with one line per fault."""
+def parse_grid(source: GridSource) -> Grid:
+    """Check a grid that is already parsed as YAML. Raises InputError with one line per fault."""
     if not isinstance(source.value, dict):
         raise InputError(f"{source.where(())}: a grid is a mapping of keys such as name, models, variants")
     try:
         file = GridFile.model_validate(source.value)
     except ValidationError as error:
-        raise InputError("\n".join(explain(source, dict(fault)) for fault in error.errors())) from None
+        raise InputError("\n".join(fault_message(source, dict(fault)) for fault in error.errors())) from None
     limits = tuple(sorted(file.token_limits))
     sampling = SamplingSpec(**(file.sampling.model_dump() | {"seeds": tuple(file.sampling.seeds)}))
     budget = BudgetSpec(**file.budget.model_dump())
@@ -110,18 +111,18 @@ def parse_grid(source: Source) -> Grid:
     )
 
 
-def _variants(source: Source, file: GridFile) -> Iterator[Variant]:
+def _variants(source: GridSource, file: GridFile) -> Iterator[Variant]:
     seen: dict[tuple[str, PruneSpec], int] = {}
     for number, entry in enumerate(file.models):
         with located(source, ("models", number)):
             model = _model(entry)
-        for place, spec in _specs(source, file):
-            line = source.lines.get(place, 1)
+        for location, spec in _specs(source, file):
+            line = source.lines.get(location, 1)
             if (model.path, spec) in seen:
                 first = seen[(model.path, spec)]
                 raise InputError(
-                    f"{source.where(place)}: the same variant stands on line {first} already, and a cell is "
-                    "evaluated once; drop one of the two"
+                    f"{source.where(location)}: the same variant is already on line {first}, and a cell is evaluated "
+                    "once; drop one of the two"
                 )
             seen[(model.path, spec)] = line
             yield Variant(model, spec, line)
@@ -135,9 +136,9 @@ def _model(entry: ModelEntry) -> Model:
     return Model(entry.path, named_format(entry.format) if entry.format else None, entry.dtype)
 
 
-def _specs(source: Source, file: GridFile) -> Iterator[tuple[Location, PruneSpec]]:
+def _specs(source: GridSource, file: GridFile) -> Iterator[tuple[Location, PruneSpec]]:
     for index, entry in enumerate(file.variants):
-        place: Location = ("variants", index)
+        location: Location = ("variants", index)
         given = {
             field.name: getattr(entry, field.name)
             for field in fields(PruneSpec)
@@ -145,17 +146,17 @@ def _specs(source: Source, file: GridFile) -> Iterator[tuple[Location, PruneSpec
         }
         nested = {key: _calibration(given.pop(key)) for key in list(given) if isinstance(given[key], BaseModel)}
         for name, values in given.items():
-            _refuse_empty(source, (*place, name), values)
+            _refuse_empty(source, (*location, name), values)
         for combination in product(*given.values()):
-            chosen = dict(zip(given, combination, strict=True)) | nested
-            with located(source, place):
-                yield place, _resolved(chosen, file.calibration)
+            knobs = dict(zip(given, combination, strict=True)) | nested
+            with located(source, location):
+                yield location, _resolved(knobs, file.calibration)
 
 
-def _resolved(chosen: dict[str, Any], default: CalibrationEntry | None) -> PruneSpec:
-    spec = PruneSpec(**chosen)
+def _resolved(knobs: dict[str, Any], default: CalibrationEntry | None) -> PruneSpec:
+    spec = PruneSpec(**knobs)
     if spec.calibration is None and default is not None and spec.method in METHODS and needs_calibration(spec):
-        spec = PruneSpec(**(chosen | {"calibration": _calibration(default)}))
+        spec = PruneSpec(**(knobs | {"calibration": _calibration(default)}))
     return resolve(spec)
 
 
@@ -163,14 +164,14 @@ def _calibration(entry: BaseModel) -> CalibrationSpec:
     return CalibrationSpec(**entry.model_dump())
 
 
-def _refuse_empty(source: Source, place: Location, values: list[Any]) -> None:
+def _refuse_empty(source: GridSource, location: Location, values: list[Any]) -> None:
     if not values:
         raise InputError(
-            f"{source.where(place)}: an empty list makes no variant; give at least one value or drop the key"
+            f"{source.where(location)}: an empty list makes no variants; give at least one value or drop the key"
         )
 
 
-def _refuse_repeats(source: Source, key: str, values: list[str]) -> None:
+def _refuse_repeats(source: GridSource, key: str, values: list[str]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise InputError(f"{source.where((key, index))}: {value!r} stands there twice; list it once")
+            raise InputError(f"{source.where((key, index))}: {value!r} appears twice; list it once")

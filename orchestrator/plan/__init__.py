@@ -1,1 +1,1 @@
-""""""
+"""What a grid owes, and what it will cost."""

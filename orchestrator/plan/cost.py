@@ -1,7 +1,7 @@
-"""What a plan will cost: thinking tokens, disk, engine time. Pure; estimates, and each says what it stands on.
+"""What a plan will cost: thinking tokens, disk, engine time. Pure. Every estimate carries its basis.
 
-Lengths come from the store's traces where there are any (orchestrator/scheduler/lengths.py). A rate is never assumed:
-where the store does not tell one, the time is not known.
+Trace lengths come from stored traces where there are any (orchestrator/scheduler/lengths.py). A rate is never assumed:
+without a measured one, the time is unknown.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 from math import comb, log2
 
 from orchestrator.plan.plan import OwedContext, Plan
-from orchestrator.plan.resolve import ResolvedVariant
-from orchestrator.plan.throughput import StoreRates
+from orchestrator.plan.resolved_grid import ResolvedVariant
+from orchestrator.plan.throughput import StoreRates, Throughput
 from orchestrator.scheduler.lengths import LengthEstimator
 
 BYTES_PER_TOKEN = 4.0
-"""Of a part, with token ids and text: 3.0 were measured for traces of 4,000 tokens of English prose, 4.0 for 500."""
+"""Of a stored part, token ids and text. Measured on English prose: 3.0 for traces of 4,000 tokens, 4.0 for 500."""
 
 VALUE_BYTES = {"float32": 4}
-"""Of one stored weight; 2 for every other dtype."""
+"""Bytes of one weight by dtype; 2 for every other dtype."""
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What is owed of one model."""
+    """The cost of what one model owes."""
 
     tokens: int
-    """Thinking tokens that are expected."""
+    """Expected thinking tokens."""
     seen: int
-    """How many stored traces the expectation stands on; the benchmarks' defaults fill in for questions without."""
+    """How many stored traces the expectation rests on; questions without any use their benchmark's default."""
     rate: float | None
-    """Thinking tokens per second and engine, or None: no engine has made enough of this model's traces yet."""
+    """Thinking tokens per engine-second, or None: no engine has generated enough of this model's traces yet."""
     rate_draws: int
-    """How many draws tell the rate."""
+    """How many draws the rate was measured on."""
 
     @property
     def engine_seconds(self) -> float | None:
@@ -43,11 +43,11 @@ class Cost:
     """What a plan will cost."""
 
     models: Mapping[str, ModelCost]
-    """Model path -> its share; only models that owe draws."""
+    """Model path -> its cost, for models that owe draws."""
     draw_bytes: int
     patch_bytes: int
     bytes_measured: bool
-    """Whether the store's own files tell how much room a token takes."""
+    """Whether bytes per token were measured on the store's own files."""
 
     @property
     def tokens(self) -> int:
@@ -55,12 +55,12 @@ class Cost:
 
     @property
     def engine_seconds(self) -> float | None:
-        """None if any model's rate is not known."""
+        """None if any model's rate is unknown."""
         known = [model.engine_seconds for model in self.models.values()]
         return None if None in known else sum(seconds for seconds in known if seconds is not None)
 
 
-def cost(plan: Plan, experience: StoreRates) -> Cost:
+def cost(plan: Plan, rates: StoreRates) -> Cost:
     """Estimate what `plan` costs."""
     by_model: dict[str, list[OwedContext]] = {}
     for owed in plan.contexts:
@@ -69,57 +69,62 @@ def cost(plan: Plan, experience: StoreRates) -> Cost:
     for path, contexts in by_model.items():
         if any(owed.numbers for owed in contexts):
             tokens, seen = expected_tokens(contexts)
-            measure = experience.paces.get(path)
-            models[path] = ModelCost(tokens, seen, measure.rate if measure else None, measure.draws if measure else 0)
-    measured = experience.tokens > 0
-    per_token = experience.file_bytes / experience.tokens if measured else BYTES_PER_TOKEN
+            throughput = rates.throughputs.get(path, Throughput())
+            models[path] = ModelCost(tokens, seen, throughput.rate, throughput.draws)
+    measured = rates.tokens > 0
+    per_token = rates.file_bytes / rates.tokens if measured else BYTES_PER_TOKEN
     draw_bytes = round(per_token * sum(model.tokens for model in models.values()))
     return Cost(models, draw_bytes, sum(map(patch_bytes, plan.patches)), measured)
 
 
 def expected_tokens(contexts: Iterable[OwedContext]) -> tuple[int, int]:
-    """Thinking tokens that one model's contexts are expected to take, and how many stored traces tell."""
+    """Thinking tokens that one model's contexts are expected to take, and the number of stored traces behind it."""
     contexts = list(contexts)
     benchmarks = [question.benchmark for question in contexts[0].variant.distinct]
     lengths = LengthEstimator(benchmarks)
     unseen = lengths.expect()
     longest = max(owed.limit for owed in contexts)
     for owed in contexts:
-        if owed.held is not None:
-            for number, tokens in enumerate(owed.held.lengths):
+        if owed.stored is not None:
+            for number, tokens in enumerate(owed.stored.lengths):
                 question, length = number // len(owed.seeds), tokens
-                if number in owed.held.unfinished or tokens >= owed.limit:  # it was cut: how long it is, is not known
+                if number in owed.stored.unfinished or tokens >= owed.limit:  # cut: its full length is unknown
                     length = min(longest, max(tokens, round(unseen[question])))
                 if tokens >= 0:
                     lengths.observe(question, length)
-    whole: list[float] = lengths.expect().tolist()
+    expected: list[float] = lengths.expect().tolist()
     untouched: dict[int, float] = {}
     total = 0.0
     for owed in contexts:
-        if owed.held is not None:
-            total += sum(_remaining(owed, number, whole[number // len(owed.seeds)]) for number in owed.numbers)
+        if owed.stored is not None:
+            total += sum(_remaining(owed, number, expected[number // len(owed.seeds)]) for number in owed.numbers)
             continue
         if owed.limit not in untouched:
-            untouched[owed.limit] = sum(min(length, owed.limit) for length in whole)
+            untouched[owed.limit] = sum(min(length, owed.limit) for length in expected)
         total += len(owed.seeds) * untouched[owed.limit]
     return round(total), lengths.observed
 
 
 def _remaining(owed: OwedContext, number: int, length: float) -> float:
-    """Expected new tokens of one draw of a context that holds something. A trace that outlasted what was expected of it
-    is expected to reach its limit."""
-    assert owed.held is not None
-    if number not in owed.held.owed_limits:
+    """Expected new tokens of one draw of a context that is stored in part.
+
+    A trace that is already longer than expected is expected to reach its limit.
+    """
+    assert owed.stored is not None
+    if number not in owed.stored.owed_limits:
         return min(length, owed.limit)
-    if number not in owed.held.unfinished:
+    if number not in owed.stored.unfinished:
         return 0.0
-    begun, limit = max(0, owed.held.lengths[number]), max(owed.held.owed_limits[number])
-    return min(length, limit) - begun if length > begun else limit - begun
+    stored, limit = max(0, owed.stored.lengths[number]), max(owed.stored.owed_limits[number])
+    return min(length, limit) - stored if length > stored else limit - stored
 
 
 def patch_bytes(variant: ResolvedVariant) -> int:
-    """How large a variant's patch will be: the information in its keep bits, which pruning/patch/codec.py comes close
-    to, and the kept weights where the method changes them."""
+    """Expected size of a variant's patch in bytes.
+
+    The entropy of its keep bits, which pruning/patch/codec.py comes close to, and the kept weights where the method
+    changes them.
+    """
     spec = variant.spec
     if spec.sparsity is None:
         return 0  # dense, or whole blocks: only a manifest

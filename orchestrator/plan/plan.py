@@ -1,7 +1,7 @@
-"""What a sweep owes: its survey minus what the store holds. Pure; promise plan-is-honest: `sweep` runs this very value.
+"""What a sweep owes: the resolved grid minus what the store has. Pure. `sweep` runs the very plan that `plan` prints.
 
-Owed is decided answer by answer. A draw whose trace is stored owes only the answers at cuts that nobody asked for yet,
-or the extension of its trace; a limit above a trace's natural end owes nothing.
+Owed is decided answer by answer. A draw whose trace is stored owes only the answers at new cuts, or the extension of
+its trace; a limit above a trace's natural end owes nothing.
 
 Draws are numbered within their context: draw n is seed n % seeds of distinct question n // seeds, in grid order. What
 is owed is a range or an array of numbers, so a plan of ten million draws is as small as one of ten thousand.
@@ -12,45 +12,45 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 
 from eval.draws import DrawJob
-from orchestrator.plan.resolve import Decoding, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Decoding, ResolvedGrid, ResolvedVariant
 from workers.messages import Item
 
 
 @dataclass(frozen=True)
 class StoredContext:
-    """What the store holds of one context, by draw number."""
+    """What the store has of one context, by draw number."""
 
     lengths: Sequence[int]
-    """Tokens of each draw's trace; -1 where nothing is held."""
+    """Tokens of each draw's trace; -1 where nothing is stored."""
     owed_limits: Mapping[int, tuple[int, ...]]
-    """Draw -> limits that it owes still, for draws of which something is held. The others are complete."""
+    """Draw -> the limits it still owes, for draws that are stored in part. Every other stored draw is complete."""
     unfinished: Set[int] = frozenset()
-    """Those of `owed_limits` whose trace has to go on. The others lack only answers to the trace that is held."""
+    """The draws of `owed_limits` whose trace must be continued. The rest owe only answers to the stored trace."""
 
 
 @dataclass(frozen=True)
 class StoredState:
-    """What the store holds, as far as the plan asks."""
+    """What the store has, as far as a plan needs to know."""
 
     patches: frozenset[str] = frozenset()
     contexts: Mapping[str, StoredContext] = field(default_factory=dict)
-    """Context id -> its draws. A context that is not here holds nothing."""
+    """Context id -> its draws. Nothing is stored of a context that is absent here."""
     ungraded: Mapping[str, int] = field(default_factory=dict)
-    """Context id -> how many answers of it lack a grade."""
+    """Context id -> how many of its answers the grader has not judged."""
 
 
 @dataclass(frozen=True)
 class OwedCounts:
-    """What is owed, by what it takes."""
+    """What is owed, by the work it takes."""
 
     new: int = 0
     """Draws of which nothing is stored."""
     continued: int = 0
-    """Draws whose stored trace has to go on."""
+    """Draws whose stored trace must be continued."""
     answered: int = 0
-    """Draws whose stored trace lacks answers only."""
+    """Draws whose stored trace needs only further answers."""
     answers: int = 0
-    """How many answers those lack."""
+    """How many answers the `answered` draws owe."""
     grades: int = 0
     """Stored answers that the grader has not judged."""
 
@@ -66,121 +66,154 @@ class OwedContext:
     decoding: Decoding
     seeds: tuple[int, ...]
     numbers: Sequence[int]
-    """The draws that are owed, rising."""
-    held: StoredContext | None
+    """The owed draws, ascending."""
+    stored: StoredContext | None
     ungraded: int
+    """Stored answers that the grader has not judged."""
     order: int
+    """Its position in the grid."""
 
     @property
     def limit(self) -> int:
         return max(self.decoding.limits)
 
     @property
-    def new_tokens(self) -> int:
-        """At most this many thinking tokens will be generated."""
-        if self.held is None:
-            return len(self.numbers) * self.limit
-        grown = sum(max(self._limits(number)) - self._held_tokens(number) for number in self.held.unfinished)
-        return (len(self.numbers) - len(self.held.owed_limits)) * self.limit + grown
+    def draws(self) -> int:
+        """All draws of the context, owed or stored."""
+        return len(self.variant.distinct) * len(self.seeds)
 
     @property
-    def kinds(self) -> OwedCounts:
-        if self.held is None:
+    def new_tokens(self) -> int:
+        """Upper bound on the thinking tokens that will be generated."""
+        if self.stored is None:
+            return len(self.numbers) * self.limit
+        grown = sum(max(self._limits(number)) - self._stored_length(number) for number in self.stored.unfinished)
+        return (len(self.numbers) - len(self.stored.owed_limits)) * self.limit + grown
+
+    @property
+    def counts(self) -> OwedCounts:
+        if self.stored is None:
             return OwedCounts(new=len(self.numbers), grades=self.ungraded)
-        owed_limits, unfinished = self.held.owed_limits, self.held.unfinished
-        lacking = {number: limits for number, limits in owed_limits.items() if number not in unfinished}
-        cuts = sum(len({min(limit, self._held_tokens(n)) for limit in limits}) for n, limits in lacking.items())
-        return OwedCounts(len(self.numbers) - len(owed_limits), len(unfinished), len(lacking), cuts, self.ungraded)
+        owed_limits, unfinished = self.stored.owed_limits, self.stored.unfinished
+        answered = {number: limits for number, limits in owed_limits.items() if number not in unfinished}
+        cuts = sum(len({min(limit, self._stored_length(n)) for limit in limits}) for n, limits in answered.items())
+        return OwedCounts(len(self.numbers) - len(owed_limits), len(unfinished), len(answered), cuts, self.ungraded)
 
     def items(self, numbers: Sequence[int]) -> tuple[Item, ...]:
-        """The draws of these numbers, as a worker needs them."""
+        """The draws with these numbers, as a worker receives them."""
         return tuple(map(self._item, numbers))
 
     def _item(self, number: int) -> Item:
         index, seed = divmod(number, len(self.seeds))
         question = self.variant.distinct[index]
         job = DrawJob(question.problem_id, question.prompt_ids, self.seeds[seed], self._limits(number))
-        continues = self.held is not None and number in self.held.owed_limits
+        continues = self.stored is not None and number in self.stored.owed_limits
         return Item(number, question.gold.prompt_id, question.benchmark, job, continues)
 
     def _limits(self, number: int) -> tuple[int, ...]:
-        owed_limits = self.held.owed_limits if self.held is not None else {}
+        owed_limits = self.stored.owed_limits if self.stored is not None else {}
         return owed_limits.get(number, self.decoding.limits)
 
-    def _held_tokens(self, number: int) -> int:
-        return max(0, self.held.lengths[number]) if self.held is not None else 0
+    def _stored_length(self, number: int) -> int:
+        return max(0, self.stored.lengths[number]) if self.stored is not None else 0
 
-    def held_tokens(self) -> dict[int, int]:
-        """Of the draws that go on from something stored: draw -> tokens of its stored trace."""
-        return {number: self._held_tokens(number) for number in self.held.owed_limits} if self.held is not None else {}
+    def stored_tokens(self) -> dict[int, int]:
+        """Draw -> tokens of its stored trace, for the owed draws that have one."""
+        owed_limits = self.stored.owed_limits if self.stored is not None else {}
+        return {number: self._stored_length(number) for number in owed_limits}
+
+
+@dataclass(frozen=True)
+class RepeatedVariant:
+    """A variant with the same content as an earlier one: its calibration file is a copy, say."""
+
+    variant: ResolvedVariant
+    first: ResolvedVariant
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"line {self.variant.line}: {self.variant.label} has the same content as {self.first.label} on line "
+            f"{self.first.line}, and is counted once"
+        )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is owed, and what is there already."""
+    """Everything that is owed, and the counts of what is stored."""
 
     resolved: ResolvedGrid
     patches: tuple[ResolvedVariant, ...]
-    """One variant per patch to be made."""
+    """One variant per owed patch."""
     contexts: tuple[OwedContext, ...]
-    """Every context of the sweep, in grid order, also those that owe nothing."""
-    repeats: tuple[tuple[ResolvedVariant, ResolvedVariant], ...]
-    """Variants with the very content of one before them (a calibration file and its copy, say), and that one."""
+    """Every context of the sweep, in grid order, including those that owe nothing."""
+    repeats: tuple[RepeatedVariant, ...]
     cells: int
-    """Without those of repeats."""
-    patches_held: int
-    draws_held: int
+    """Without those of `repeats`."""
+    patches_stored: int
+    draws_stored: int
     draws_owed: int
 
     @property
     def variants(self) -> int:
-        """How many there are, without repeats."""
+        """How many there are, without `repeats`."""
         return len(self.resolved.variants) - len(self.repeats)
 
     @property
-    def kinds(self) -> OwedCounts:
-        return sum((context.kinds for context in self.contexts), OwedCounts())
+    def counts(self) -> OwedCounts:
+        return sum((context.counts for context in self.contexts), OwedCounts())
 
     @property
     def nothing_owed(self) -> bool:
         return not self.patches and not self.draws_owed and not any(c.ungraded for c in self.contexts)
 
+    @property
+    def shared_draws(self) -> int:
+        """How many draws are saved because two benchmarks ask the same question."""
+        variants = {context.variant.patch_id: context.variant for context in self.contexts}.values()
+        seeds = len(self.resolved.grid.sampling.seeds)
+        return seeds * sum(len(variant.questions) - len(variant.distinct) for variant in variants)
 
-def make_plan(resolved: ResolvedGrid, holdings: StoredState) -> Plan:
-    """Subtract `holdings` from `resolved`."""
+    @property
+    def comparisons(self) -> int:
+        """How many tests against dense the sweep's design makes; at least 1."""
+        pruned = {variant.patch_id for variant in self.resolved.variants if not variant.dense}
+        return max(1, len(pruned) * len(self.resolved.grid.token_limits) * len(self.resolved.benchmarks))
+
+
+def make_plan(resolved: ResolvedGrid, stored: StoredState) -> Plan:
+    """Subtract `stored` from `resolved`."""
     contexts: list[OwedContext] = []
     first: dict[str, ResolvedVariant] = {}
-    repeats: list[tuple[ResolvedVariant, ResolvedVariant]] = []
+    repeats: list[RepeatedVariant] = []
     seeds = resolved.grid.sampling.seeds
-    held = 0
     for variant in resolved.variants:
         if first.setdefault(variant.patch_id, variant) is not variant:
-            repeats.append((variant, first[variant.patch_id]))
+            repeats.append(RepeatedVariant(variant, first[variant.patch_id]))
             continue  # the same weights, the same draws
         for decoding in variant.decodings:
-            name = decoding.context.context_id
-            stored = holdings.contexts.get(name)
-            draws = len(variant.distinct) * len(seeds)
-            numbers = owed_numbers(draws, stored)
-            held += draws - len(numbers)
-            ungraded = holdings.ungraded.get(name, 0)
-            contexts.append(OwedContext(variant, decoding, seeds, numbers, stored, ungraded, len(contexts)))
-    wanted = {owed.variant.patch_id for owed in contexts if owed.numbers} - holdings.patches
-    patches = {owed.variant.patch_id: owed.variant for owed in contexts if owed.variant.patch_id in wanted}
+            context_id = decoding.context.context_id
+            draws = stored.contexts.get(context_id)
+            numbers = owed_numbers(len(variant.distinct) * len(seeds), draws)
+            ungraded = stored.ungraded.get(context_id, 0)
+            contexts.append(OwedContext(variant, decoding, seeds, numbers, draws, ungraded, len(contexts)))
+    needed = {owed.variant.patch_id for owed in contexts if owed.numbers} - stored.patches
+    patches = {owed.variant.patch_id: owed.variant for owed in contexts if owed.variant.patch_id in needed}
+    draws_owed = sum(len(owed.numbers) for owed in contexts)
     return Plan(
         resolved,
         tuple(patches.values()),
         tuple(contexts),
         tuple(repeats),
         cells=len(first) * len(resolved.grid.token_limits),
-        patches_held=len(first.keys() & holdings.patches),
-        draws_held=held,
-        draws_owed=sum(len(owed.numbers) for owed in contexts),
+        patches_stored=len(first.keys() & stored.patches),
+        draws_stored=sum(owed.draws for owed in contexts) - draws_owed,
+        draws_owed=draws_owed,
     )
 
 
-def owed_numbers(draws: int, held: StoredContext | None) -> Sequence[int]:
-    """The draws, of so many, of which something is owed."""
-    if held is None:
+def owed_numbers(draws: int, stored: StoredContext | None) -> Sequence[int]:
+    """Which draws of a context owe anything, out of 0 to `draws` - 1."""
+    if stored is None:
         return range(draws)
-    return array("I", (n for n in range(draws) if held.lengths[n] < 0 or n in held.owed_limits))
+    return array("I", (n for n in range(draws) if stored.lengths[n] < 0 or n in stored.owed_limits))

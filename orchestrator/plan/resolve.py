@@ -1,7 +1,8 @@
-"""Looks at what a grid names (models, data, tokenizers) and gives every variant, context and question its name.
+"""Reads the models, tokenizers and data that a grid names, and gives every patch, context and question its id.
 
-The effects are reads; nothing is downloaded, computed or written. A hub model or data set that is not in the local
-cache is an error with the command that fetches it. Imports no torch: safetensors headers, `tokenizers` and jinja2 do.
+Downloads, computes and writes nothing. A hub model or data set that is not in the local Hugging Face cache is an error
+with the command that fetches it. Needs no torch: it reads safetensors headers, and renders prompts with `tokenizers`
+and jinja2.
 """
 
 from collections.abc import Mapping
@@ -16,125 +17,56 @@ from orchestrator.grid.errors import InputError
 from orchestrator.grid.parse import Grid, Model, Variant
 from orchestrator.grid.source import Location
 from orchestrator.identity import answer_payload, context_payload, gold_id, name_of, patch_payload, prompt_id
+from orchestrator.plan.resolved_grid import Decoding, Question, ResolvedGrid, ResolvedVariant
 from orchestrator.plan.sources import data_digest, local_folder
 from pruning.model.architecture import LINEARS, config_of_length
 from pruning.model.checkpoint import Checkpoint
-from pruning.spec import CalibrationSpec, PruneSpec, describe
+from pruning.spec import CalibrationSpec, describe
 from workers.messages import Context, Gold, Shape
 
 DATA_FIELDS = ("calibration", "influence_train", "influence_validation")
 PRUNABLE = tuple(f".{linear}.weight" for linear in LINEARS)
-"""How the names of tensors end that a method may prune."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One problem of one benchmark, rendered for one model."""
-
-    benchmark: str
-    problem_id: str
-    prompt_ids: tuple[int, ...]
-    gold: Gold
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """A context and the token limits that its draws serve: all of them, or one when limits are decoded apart."""
-
-    context: Context
-    limits: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ResolvedVariant:
-    """A variant with everything that names it."""
-
-    label: str
-    model_label: str
-    model_path: str
-    spec: PruneSpec
-    patch_id: str
-    patch_payload: dict[str, Any]
-    decodings: tuple[Decoding, ...]
-    """One, or one per limit with `independent_limits`."""
-    questions: tuple[Question, ...]
-    distinct: tuple[Question, ...]
-    """The questions by prompt: the same prompt in two benchmarks is one draw."""
-    prunable: int
-    """How many weights of the model can be pruned: those of its blocks' linear layers."""
-    line: int
-    """Where it stands in the grid."""
-
-    @property
-    def full_label(self) -> str:
-        """What tells it from the variants of every model of the grid."""
-        return f"{self.model_label}: {self.label}"
-
-    @property
-    def dense(self) -> bool:
-        return self.spec.method == "dense"
-
-
-@dataclass(frozen=True)
-class ResolvedGrid:
-    """A grid with every name filled in."""
-
-    grid: Grid
-    variants: tuple[ResolvedVariant, ...]
-    benchmarks: tuple[Benchmark, ...]
-    payloads: dict[str, dict[str, Any]]
-    """Name -> what it was computed from."""
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """What people call each patch, by its id."""
-        several = len({variant.model_label for variant in self.variants}) > 1
-        return {v.patch_id: v.full_label if several else v.label for v in self.variants}
-
-    def dense_of(self, variant: ResolvedVariant) -> ResolvedVariant | None:
-        """The dense variant of the same model, which the others are compared with."""
-        return next((v for v in self.variants if v.dense and v.model_path == variant.model_path), None)
+"""Tensors whose names end so are the ones that methods prune."""
 
 
 def resolve_grid(grid: Grid) -> ResolvedGrid:
-    """Name everything in `grid`. Raises InputError that names the line of the model or benchmark at fault."""
+    """Fill in every id of `grid`. Raises InputError with the line of the model, variant or benchmark at fault."""
     benchmarks = tuple(_benchmark(grid, index, name) for index, name in enumerate(grid.benchmarks))
     _refuse_same_names(grid, benchmarks)
     payloads: dict[str, dict[str, Any]] = {}
     models: dict[str, _ResolvedModel] = {}
     data: dict[str, str] = {}
-    planned: list[ResolvedVariant] = []
+    variants: list[ResolvedVariant] = []
     for variant in grid.variants:
         model = variant.model
         if model.path not in models:
-            models[model.path] = _look_at(grid, model, benchmarks, payloads)
+            models[model.path] = _resolve_model(grid, model, benchmarks, payloads)
             _refuse_same_weights(grid, model, models)
         digests = _digests(grid, variant, data)
-        planned.append(_plan_variant(grid, variant, models[model.path], digests, payloads))
-    return ResolvedGrid(grid, tuple(planned), benchmarks, payloads)
+        variants.append(_resolve_variant(grid, variant, models[model.path], digests, payloads))
+    return ResolvedGrid(grid, tuple(variants), benchmarks, payloads)
 
 
 @dataclass(frozen=True)
 class _ResolvedModel:
-    """What the variants of one model have in common."""
+    """What all variants of one model share."""
 
     label: str
     checkpoint: Checkpoint
     digest: str
     tokenizer_digest: str
     rules: Rules
-    answers: str
-    """The name of the answers' context."""
+    answer_context_id: str
     questions: tuple[Question, ...]
     distinct: tuple[Question, ...]
     dtype: str
     prunable: int
 
 
-def _look_at(
+def _resolve_model(
     grid: Grid, model: Model, benchmarks: tuple[Benchmark, ...], payloads: dict[str, dict[str, Any]]
 ) -> _ResolvedModel:
-    place = _place_of(grid, "models", model.path)
+    location = _location_of(grid, "models", model.path)
     try:
         folder = local_folder(model.path)
         checkpoint = Checkpoint.open(folder)
@@ -142,23 +74,23 @@ def _look_at(
         rules = make_rules(grid.budget, tokenizer, tokenizer.eos_ids, checkpoint.context_length, model.format)
         digest, tokenizer_digest = checkpoint.digest(), checkpoint.tokenizer_digest()
     except ValueError as error:
-        raise InputError(f"{grid.source.where(place)}: {error}") from error
+        raise InputError(f"{grid.source.where(location)}: {error}") from error
     questions = tuple(_questions(grid, benchmarks, tokenizer))
     _check_limits(grid, rules, questions, model)
     distinct: dict[str, Question] = {}
     for question in questions:
         distinct.setdefault(question.gold.prompt_id, question)
-    stored = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
+    own_dtype = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype") or "bfloat16")
     return _ResolvedModel(
         model.path,
         checkpoint,
         digest,
         tokenizer_digest,
         rules,
-        _name(answer_payload(grid.budget, rules.style, rules.tags), payloads),
+        _record_payload(answer_payload(grid.budget, rules.style, rules.tags), payloads),
         questions,
         tuple(distinct.values()),
-        stored if model.dtype == "auto" else model.dtype,
+        own_dtype if model.dtype == "auto" else model.dtype,
         sum(header.numel for name, header in checkpoint.tensors.items() if name.endswith(PRUNABLE)),
     )
 
@@ -170,8 +102,8 @@ def _questions(grid: Grid, benchmarks: tuple[Benchmark, ...], tokenizer: ChatTok
             try:
                 ids = prompt_ids(tokenizer, problem, grid.prompt)
             except ValueError as error:
-                place = grid.source.where(("benchmarks", index))
-                raise InputError(f"{place}: problem {problem.id!r}: {error}") from error
+                where = grid.source.where(("benchmarks", index))
+                raise InputError(f"{where}: problem {problem.id!r}: {error}") from error
             gold = Gold(prompt_id(ids), gold_id(problem), problem.answer, problem.kind, problem.choices or ())
             questions.append(Question(benchmark.name, problem.id, ids, gold))
     return questions
@@ -195,8 +127,8 @@ def _check_limits(grid: Grid, rules: Rules, questions: tuple[Question, ...], mod
 
 
 def _digests(grid: Grid, variant: Variant, known: dict[str, str]) -> dict[str, str]:
-    """Data field of the variant's spec -> what names its data. `known`: the data that was named before."""
-    named = {}
+    """Data field of the variant's spec -> digest of its data. `known`: digests computed before, by data; extended."""
+    digests = {}
     for field in DATA_FIELDS:
         calibration: CalibrationSpec | None = getattr(variant.spec, field)
         if calibration is None:
@@ -206,11 +138,11 @@ def _digests(grid: Grid, variant: Variant, known: dict[str, str]) -> dict[str, s
                 known[calibration.data] = data_digest(calibration)
             except ValueError as error:
                 raise InputError(f"{grid.source.name}:{variant.line}: {error}") from error
-        named[field] = known[calibration.data]
-    return named
+        digests[field] = known[calibration.data]
+    return digests
 
 
-def _plan_variant(
+def _resolve_variant(
     grid: Grid,
     variant: Variant,
     model: _ResolvedModel,
@@ -219,7 +151,7 @@ def _plan_variant(
 ) -> ResolvedVariant:
     spec = variant.spec
     patch = patch_payload(model.digest, spec, digests, model.tokenizer_digest if digests else None)
-    patch_id = _name(patch, payloads)
+    patch_id = _record_payload(patch, payloads)
     layers = model.checkpoint.num_layers - (spec.blocks or 0)
     if layers < 1:
         raise InputError(
@@ -233,7 +165,7 @@ def _plan_variant(
     label = describe(spec)
     base = Context(
         context_id="",
-        answer_context_id=model.answers,
+        answer_context_id=model.answer_context_id,
         shape=Shape(str(model.checkpoint.path.absolute()), layers, model.dtype),
         patch_id=patch_id,
         sampling=replace(grid.sampling, seeds=()),
@@ -242,8 +174,8 @@ def _plan_variant(
         context_length=model.checkpoint.context_length,
         variant=f"{model.label}: {label}",
     )
-    apart = grid.budget.independent_limits
-    groups = [(limit, (limit,)) for limit in grid.token_limits] if apart else [(None, grid.token_limits)]
+    independent = grid.budget.independent_limits
+    groups = [(limit, (limit,)) for limit in grid.token_limits] if independent else [(None, grid.token_limits)]
     decodings = []
     for limit, limits in groups:
         payload = context_payload(
@@ -256,7 +188,7 @@ def _plan_variant(
             sorted(model.rules.eos_ids),
             limit,
         )
-        decodings.append(Decoding(replace(base, context_id=_name(payload, payloads)), limits))
+        decodings.append(Decoding(replace(base, context_id=_record_payload(payload, payloads)), limits))
     return ResolvedVariant(
         label,
         model.label,
@@ -272,10 +204,11 @@ def _plan_variant(
     )
 
 
-def _name(payload: dict[str, Any], payloads: dict[str, dict[str, Any]]) -> str:
-    name = name_of(payload)
-    payloads[name] = payload
-    return name
+def _record_payload(payload: dict[str, Any], payloads: dict[str, dict[str, Any]]) -> str:
+    """The payload's id, under which it is added to `payloads`."""
+    payload_id = name_of(payload)
+    payloads[payload_id] = payload
+    return payload_id
 
 
 def _benchmark(grid: Grid, index: int, name: str) -> Benchmark:
@@ -299,11 +232,11 @@ def _refuse_same_names(grid: Grid, benchmarks: tuple[Benchmark, ...]) -> None:
 def _refuse_same_weights(grid: Grid, model: Model, models: dict[str, _ResolvedModel]) -> None:
     for path, other in models.items():
         if path != model.path and other.digest == models[model.path].digest:
-            place = grid.source.where(_place_of(grid, "models", model.path))
-            raise InputError(f"{place}: {model.path} has the same weights as {path}; list a model once in a grid")
+            where = grid.source.where(_location_of(grid, "models", model.path))
+            raise InputError(f"{where}: {model.path} has the same weights as {path}; list a model once in a grid")
 
 
-def _place_of(grid: Grid, key: str, path: str) -> Location:
+def _location_of(grid: Grid, key: str, path: str) -> Location:
     for index, entry in enumerate(grid.source.value[key]):
         if path in (entry, entry.get("path") if isinstance(entry, dict) else None):
             return (key, index)

@@ -1,4 +1,4 @@
-"""Where a model or a data set that a grid names lies on this machine. Downloads nothing."""
+"""Finds the models and calibration data that a grid names on this machine. Downloads nothing."""
 
 import hashlib
 from pathlib import Path
@@ -33,7 +33,10 @@ def local_folder(model: str) -> Path:
 
 
 def data_digest(calibration: CalibrationSpec) -> str:
-    """What names calibration data: the content of a file, or a hub data set's own name."""
+    """What stands for calibration data in a patch's id: the sha256 of a file's content, or the id of a hub data set.
+
+    Raises ValueError for a file that does not exist.
+    """
     file = Path(calibration.data)
     if file.is_file():
         return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,36 +1,36 @@
-"""What a store's own draws tell about the cost of further ones: how fast engines were, and how much room rows take.
+"""Measures a store's own draws: how fast engines generated them, and how many bytes a token takes on disk.
 
-Only what `plan` prints comes from here; nothing is decided by it. Rates are known by the rows' own times, so they
-include swaps, answers and waiting, and they are those of the machines that made the rows.
+Only `plan` uses this, to print estimates; nothing is decided by it. Rates come from the rows' own times, so they
+include swaps, answers and waiting, and they hold for the machines that generated the rows.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from orchestrator.plan.resolve import ResolvedGrid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.store.store import Store
 
 BREAK_SECONDS = 900.0
-"""An engine that committed nothing for so long was not at work: the sweep was stopped, or the engine replaced."""
+"""A pause this long between two commits is not work: the sweep was stopped, or the engine replaced."""
 
-Made = tuple[float, int]
-"""When one row was made, in seconds since the epoch, and how many thinking tokens it added."""
+TimedRow = tuple[float, int]
+"""When one row was committed, in seconds since the epoch, and how many thinking tokens it added."""
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast one model's traces were made."""
+    """How fast engines generated one model's traces."""
 
     draws: int = 0
     tokens: int = 0
     """Thinking tokens of those draws."""
     seconds: float = 0.0
-    """Engine-seconds that they took: two engines side by side take two in a second."""
+    """Engine-seconds they took: two engines spend two in one second."""
 
     @property
     def rate(self) -> float | None:
-        """Thinking tokens per second and engine, forced answers and swaps included; None if it is not known."""
+        """Thinking tokens per engine-second, which includes forced answers and swaps; None if nothing was measured."""
         return self.tokens / self.seconds if self.seconds and self.tokens else None
 
     def __add__(self, other: "Throughput") -> "Throughput":
@@ -39,55 +39,55 @@ class Throughput:
 
 @dataclass(frozen=True)
 class StoreRates:
-    """What the store tells about the models of one grid."""
+    """What the store says about the models of one grid."""
 
-    paces: Mapping[str, Throughput] = field(default_factory=dict)
-    """Model path -> how fast its traces were made."""
+    throughputs: Mapping[str, Throughput] = field(default_factory=dict)
+    """Model path -> how fast its traces were generated."""
     tokens: int = 0
-    """Thinking tokens that the store holds of the grid's contexts."""
+    """Stored thinking tokens of the grid's contexts."""
     file_bytes: int = 0
-    """The files that these stand in, with their answers and grades."""
+    """Bytes of the files with these tokens, answers and grades included."""
 
 
 def read_rates(store: Store, resolved: ResolvedGrid) -> StoreRates:
-    """What `store` tells about `resolved`. Contexts without a folder cost nothing."""
+    """Measure what `store` has of `resolved`. A context without a folder costs no read."""
     sizes: dict[str, int] = {}
     for table in ("draws", "grades"):
         for file in store.files.listing(table):
             sizes[file.folder] = sizes.get(file.folder, 0) + file.size
-    made: dict[str, dict[str, list[Made]]] = {}
+    rows_of: dict[str, dict[str, list[TimedRow]]] = {}
     contexts = {d.context.context_id: v.model_path for v in resolved.variants for d in v.decodings}
-    held = {context_id: model for context_id, model in contexts.items() if context_id in sizes}
+    stored = {context_id: model for context_id, model in contexts.items() if context_id in sizes}
     tokens = 0
-    for context_id, model in held.items():
+    for context_id, model in stored.items():
         for row in store.read("draws", context_id, ["worker", "created_at", "trace_tokens"]).to_pylist():
-            made.setdefault(model, {}).setdefault(row["worker"], []).append((row["created_at"], row["trace_tokens"]))
+            rows_of.setdefault(model, {}).setdefault(row["worker"], []).append((row["created_at"], row["trace_tokens"]))
             tokens += row["trace_tokens"]
     warm_up = resolved.grid.runtime.in_flight
-    paces = {
+    throughputs = {
         model: sum((measure(rows, warm_up) for rows in workers.values()), Throughput())
-        for model, workers in made.items()
+        for model, workers in rows_of.items()
     }
-    return StoreRates(paces, tokens, sum(sizes[context_id] for context_id in held))
+    return StoreRates(throughputs, tokens, sum(sizes[context_id] for context_id in stored))
 
 
-def measure(rows: Iterable[Made], warm_up: int) -> Throughput:
-    """How fast one engine made `rows`, breaks left out.
+def measure(rows: Iterable[TimedRow], warm_up: int) -> Throughput:
+    """How fast one engine generated `rows`, without its breaks.
 
-    The first `warm_up` rows after each break only start the clock: so many draws may have been in flight before it, and
-    to count them would make an engine look faster than it is. For the same reason fewer than `warm_up` rows after
-    those tell nothing.
+    The first `warm_up` rows after each break only start the clock: that many draws may have been in flight before it,
+    and counting them would make the engine look faster than it is. For the same reason, a run with fewer than `warm_up`
+    rows after those is not counted.
     """
-    told = Throughput()
-    for stretch in _stretches(sorted(rows)):
-        counted = stretch[warm_up:]
+    total = Throughput()
+    for run in _between_breaks(sorted(rows)):
+        counted = run[warm_up:]
         if len(counted) >= warm_up > 0:
             tokens = sum(length for _, length in counted)
-            told += Throughput(len(counted), tokens, counted[-1][0] - stretch[warm_up - 1][0])
-    return told
+            total += Throughput(len(counted), tokens, counted[-1][0] - run[warm_up - 1][0])
+    return total
 
 
-def _stretches(rows: list[Made]) -> list[list[Made]]:
-    """Rows in the order of time, cut at breaks."""
+def _between_breaks(rows: list[TimedRow]) -> list[list[TimedRow]]:
+    """Split rows, which are in order of time, at breaks."""
     breaks = [0, *(n for n, (one, other) in enumerate(pairwise(rows), 1) if other[0] - one[0] > BREAK_SECONDS)]
     return [rows[start:end] for start, end in pairwise([*breaks, len(rows)])]

@@ -1,1 +1,1 @@
-""""""
+"""Views of the store: the table, the report, MLflow."""

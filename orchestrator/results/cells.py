@@ -1,6 +1,6 @@
 """Results, computed from the store alone: cells with their metrics, and each variant compared with dense.
 
-Nothing here is kept: the table, the report and MLflow are views of what this module reads (promise one-truth).
+Nothing is kept: the table, the report and MLflow are views of what this module reads.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from eval.draws import answer_for
 from eval.grading import Grade, grader_id
 from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
-from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
 from workers.draw_rows import COLUMNS, Joined, join_rows
 from workers.grade_rows import GradeKey, verdicts
@@ -27,12 +27,12 @@ class Cell:
     metrics: CellMetrics
     outcomes: tuple[Outcome, ...]
     finished_at: float
-    """When its last draw was committed, in seconds since the epoch; 0 without any."""
+    """When its last draw was committed, in seconds since the epoch; 0 without draws."""
 
 
 @dataclass(frozen=True)
-class Against:
-    """A cell compared with the dense model's, and corrected for all comparisons of the grid."""
+class AgainstDense:
+    """A cell compared with dense, and its p-value corrected for all comparisons of the grid."""
 
     comparison: Comparison
     adjusted: Adjusted
@@ -40,12 +40,12 @@ class Against:
 
 @dataclass(frozen=True)
 class Results:
-    """Every cell of a survey, in grid order, with what the store holds of it."""
+    """Every cell of a grid, in grid order, as far as it is stored."""
 
     resolved: ResolvedGrid
     cells: tuple[Cell, ...]
-    against_dense: Mapping[tuple[str, str, int], Against]
-    """(patch id, benchmark, limit) -> comparison, where both sides have something."""
+    against_dense: Mapping[tuple[str, str, int], AgainstDense]
+    """(patch id, benchmark, limit) -> comparison, where both variants have graded draws in common."""
 
     @property
     def complete(self) -> bool:
@@ -53,13 +53,13 @@ class Results:
 
 
 def read_results(store: Store, resolved: ResolvedGrid) -> Results:
-    """Everything that `store` knows about `resolved`."""
+    """Read all cells of `resolved` from `store`, and compare them with dense."""
     cells = tuple(cell for variant in resolved.variants for cell in read_cells(store, resolved, variant))
     return Results(resolved, cells, _against_dense(resolved, cells))
 
 
 def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[Cell]:
-    """The cells of one variant: benchmarks × token limits."""
+    """Read the cells of one variant: benchmarks × token limits."""
     grader = grader_id(resolved.grid.runtime.grader)
     decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], Joined], dict[GradeKey, Grade]]] = []
     for decoding in variant.decodings:
@@ -76,7 +76,7 @@ def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -
             for limit in limits:
                 found = list(_outcomes(questions, resolved.grid.sampling.seeds, limit, draws, grades))
                 outcomes = tuple(outcome for outcome, _ in found)
-                finished = max((moment for _, moment in found), default=0.0)
+                finished = max((committed_at for _, committed_at in found), default=0.0)
                 metrics = cell_metrics(outcomes, owed)
                 cells.append(Cell(variant, benchmark.name, limit, metrics, outcomes, finished))
     return cells
@@ -89,7 +89,7 @@ def _outcomes(
     draws: Mapping[tuple[str, int], Joined],
     grades: Mapping[GradeKey, Grade],
 ) -> Iterator[tuple[Outcome, float]]:
-    """What is known at one limit: an outcome per draw that is stored, answered and graded."""
+    """(outcome, commit time) of each draw that is stored, answered at `limit` and graded."""
     seeds = tuple(seeds)
     for question in questions:
         for seed in seeds:
@@ -124,7 +124,7 @@ def _judged(cell: Cell) -> set[tuple[str, int]]:
     return {(outcome.problem_id, outcome.seed) for outcome in cell.outcomes if outcome.correct is not None}
 
 
-def _against_dense(resolved: ResolvedGrid, cells: tuple[Cell, ...]) -> dict[tuple[str, str, int], Against]:
+def _against_dense(resolved: ResolvedGrid, cells: tuple[Cell, ...]) -> dict[tuple[str, str, int], AgainstDense]:
     by_name = {(cell.variant.patch_id, cell.benchmark, cell.limit): cell for cell in cells}
     found: dict[tuple[str, str, int], Comparison] = {}
     for name, cell in by_name.items():
@@ -135,4 +135,4 @@ def _against_dense(resolved: ResolvedGrid, cells: tuple[Cell, ...]) -> dict[tupl
         if _judged(cell) & _judged(base):
             found[name] = compare(cell.outcomes, base.outcomes)
     adjusted = adjust([comparison.p_permutation for comparison in found.values()])
-    return {name: Against(*pair) for name, pair in zip(found, zip(found.values(), adjusted, strict=True), strict=True)}
+    return {name: AgainstDense(found[name], one) for name, one in zip(found, adjusted, strict=True)}

@@ -1,4 +1,4 @@
-"""The report of a sweep: curves as a picture, every cell as a row. A view of the store, made as often as you like."""
+"""The report of a sweep: curves as a picture, every cell as a row. A view of the store, which can be made again."""
 
 import csv
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # a report is drawn on machines without a display
+mpl.use("Agg")  # works on machines without a display
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from eval.comparison import adjust, compare_curves
 from eval.metrics import Outcome
-from orchestrator.plan.resolve import ResolvedVariant
+from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.results.cells import Cell, Results
 
 STYLES = ("-", "--", ":", "-.")
@@ -68,9 +68,9 @@ def _panel(axis: Axes, cells: list[Cell], title: str, limits: tuple[int, ...]) -
             continue
         style = STYLES[seen.setdefault(variant.spec.method, 0) % len(STYLES)]
         seen[variant.spec.method] += 1
-        # A little apart, so that the intervals of curves that agree can be told from one another.
-        apart = 1 + 0.018 * (number - (len(variants) - 1) / 2)
-        x = [max(cell.limit, 0.5) * apart for cell in curve]
+        # Shifted a little, so that the intervals of curves that agree do not overlap.
+        shift = 1 + 0.018 * (number - (len(variants) - 1) / 2)
+        x = [max(cell.limit, 0.5) * shift for cell in curve]
         y = [cell.metrics.accuracy or 0.0 for cell in curve]
         below = [a - (c.metrics.interval.low if c.metrics.interval else a) for a, c in zip(y, curve, strict=True)]
         above = [(c.metrics.interval.high if c.metrics.interval else a) - a for a, c in zip(y, curve, strict=True)]
@@ -89,8 +89,8 @@ def _panel(axis: Axes, cells: list[Cell], title: str, limits: tuple[int, ...]) -
 
 
 def _write_rows(rows: list[dict[str, object]], file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as sink:
-        writer = csv.DictWriter(sink, fieldnames=list(rows[0]) if rows else [])
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
 
@@ -105,8 +105,8 @@ def _corrected(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
     """Whole curves against dense, a row per variant, benchmark and limit.
 
-    The points of a curve share traces, so they are no independent tests: the band covers the whole curve of differences
-    at once, and `mean_*` is one test for all of it.
+    The points of a curve share traces, so they are not independent tests: the band covers the whole curve of
+    differences at once, and `mean_*` is a single test of the whole curve.
     """
     for variant in results.resolved.variants:
         dense = results.resolved.dense_of(variant)
@@ -117,7 +117,7 @@ def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
                 curve = compare_curves(
                     _outcomes(results, variant, benchmark.name), _outcomes(results, dense, benchmark.name)
                 )
-            except ValueError:  # no question is complete at every limit yet: there is no curve to compare
+            except ValueError:  # no question has draws of both variants at every limit yet
                 continue
             for limit, difference, band in zip(curve.limits, curve.differences, curve.band, strict=True):
                 yield {
@@ -132,6 +132,8 @@ def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
                     "mean_minus_dense": curve.mean.difference,
                     "mean_low": curve.mean.interval.low,
                     "mean_high": curve.mean.interval.high,
+                    "mean_analytic_low": curve.mean.analytic.low,
+                    "mean_analytic_high": curve.mean.analytic.high,
                     "mean_p_permutation": curve.mean.p_permutation,
                 }
 
@@ -160,8 +162,11 @@ def _row(results: Results, cell: Cell) -> dict[str, object]:
         "accuracy": metrics.accuracy,
         "low": metrics.interval.low if metrics.interval else None,
         "high": metrics.interval.high if metrics.interval else None,
+        "analytic_low": metrics.analytic.low if metrics.analytic else None,
+        "analytic_high": metrics.analytic.high if metrics.analytic else None,
         "seed_std": metrics.seed_std,
         "majority": metrics.majority,
+        **{f"pass_at_{k}": metrics.pass_at.get(k) for k in _pass_at_columns(results)},
         "questions": metrics.questions,
         "draws": metrics.draws,
         "missing": metrics.missing,
@@ -178,6 +183,10 @@ def _row(results: Results, cell: Cell) -> dict[str, object]:
         "minus_dense": comparison.difference if comparison else None,
         "minus_dense_low": comparison.interval.low if comparison else None,
         "minus_dense_high": comparison.interval.high if comparison else None,
+        "minus_dense_analytic_low": comparison.analytic.low if comparison else None,
+        "minus_dense_analytic_high": comparison.analytic.high if comparison else None,
+        "pairs": comparison.pairs if comparison else None,
+        "unpaired": comparison.unpaired if comparison else None,
         "improved": comparison.improved if comparison else None,
         "worsened": comparison.worsened if comparison else None,
         "p_mcnemar": comparison.p_mcnemar if comparison else None,
@@ -186,3 +195,8 @@ def _row(results: Results, cell: Cell) -> dict[str, object]:
         "p_benjamini_hochberg": adjusted.benjamini_hochberg if adjusted else None,
         "patch": cell.variant.patch_id,
     }
+
+
+def _pass_at_columns(results: Results) -> list[int]:
+    """Every k for which some cell has pass@k: rows of one file need the same columns."""
+    return sorted({k for cell in results.cells for k in cell.metrics.pass_at})

@@ -1,22 +1,22 @@
-"""The final table, as text: one block per benchmark, a row per variant, a column per token limit."""
+"""The results as a text table: one block per benchmark, a row per variant, a column per token limit."""
 
 from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.results.cells import Against, Cell, Results
+from orchestrator.results.cells import AgainstDense, Cell, Results
 
 SIGNIFICANT = 0.05
 FOOTNOTE = (
-    "accuracy over questions; ± is half the 95 % interval, clustered by question. ▼ ▲ worse or better than dense, "
-    "paired permutation test, Holm-corrected over the grid, p < 0.05. (n missing) marks draws without a grade: they "
-    "are left out, never counted as wrong."
+    "Accuracy over questions; ± is half the 95 % interval, clustered by question. ▼ ▲: worse or better than dense, "
+    "paired permutation test, Holm-corrected over the grid, p < 0.05. (n missing): draws without a grade, which are "
+    "left out and never counted as wrong."
 )
 
 
 def final_table(results: Results) -> str:
-    """The sweep's accuracies for a terminal or a log."""
+    """The accuracies of a sweep for a terminal or a log."""
     grid = results.resolved.grid
     table = Table(title=f"{grid.name}: accuracy by thinking-token limit", title_justify="left", pad_edge=False)
     table.add_column("benchmark", no_wrap=True)
@@ -33,23 +33,23 @@ def final_table(results: Results) -> str:
             table.add_row(benchmark.name if variant is results.resolved.variants[0] else "", label, *row)
         table.add_section()
     text = StringIO()
-    # As wide as it needs to be: a log has no width, and a cut name could be either of two.
+    # As wide as it needs to be: a log has no width, and two labels could be cut to the same text.
     console = Console(file=text, width=1000, force_terminal=False)
     console.print(table)
     console.print(FOOTNOTE, width=100)
     return text.getvalue().rstrip()
 
 
-def cell_text(cell: Cell, against: Against | None) -> str:
-    """`0.93 ±.05 ▼`, or what is missing."""
+def cell_text(cell: Cell, against: AgainstDense | None) -> str:
+    """`0.93 ±.05 ▼`, or how many draws are missing."""
     metrics = cell.metrics
-    lacking = metrics.missing + metrics.ungraded
+    missing = metrics.missing + metrics.ungraded
     if metrics.accuracy is None or metrics.interval is None:
-        return f"– ({lacking} missing)"
+        return f"– ({missing} missing)"
     half = (metrics.interval.high - metrics.interval.low) / 2
     text = f"{metrics.accuracy:.2f} ±{half:.2f}".replace("±0.", "±.")
-    if lacking:
-        text += f" ({lacking} missing)"
+    if missing:
+        text += f" ({missing} missing)"
     if against is not None and against.adjusted.holm < SIGNIFICANT:
         return f"{text} {'▼' if against.comparison.difference < 0 else '▲'}"
     return f"{text}  "

@@ -1,9 +1,9 @@
 """Store -> MLflow: the only import of mlflow. A view: delete the database and `sync` rebuilds it.
 
 One run for the sweep, under it one per variant (accuracy of each benchmark at step = token limit, so that MLflow draws
-the curve), under that one per cell. Runs are found again by a tag made of content names, and a metric's timestamp is
-the moment its last draw was committed, so that writing twice changes nothing. Only complete cells get metrics; an
-incomplete one says what is missing. One writer, through the client API with explicit run ids.
+the curve), under that one per token limit. Runs are found again by a tag that holds a content id, and a metric's
+timestamp is the time its last draw was committed, so writing twice changes nothing. Only complete cells get metrics; an
+incomplete one says how many draws are missing. There is one writer, which uses the client API with explicit run ids.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from orchestrator.identity import VERSION, canonical, name_of
-from orchestrator.plan.resolve import ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import ResolvedGrid, ResolvedVariant
 from orchestrator.results.cells import Cell, read_cells
 from orchestrator.store.store import Store
 from pruning.spec import to_json
@@ -33,15 +33,15 @@ from pruning.spec import to_json
 ID_TAG = "prunesweep.id"
 SQLITE = "sqlite:///"
 
-for chatty in ("mlflow", "alembic"):  # they tell of every table of a new database, amid a sweep's own lines
-    logging.getLogger(chatty).setLevel(logging.WARNING)
+for noisy in ("mlflow", "alembic"):  # they log every table of a new database, amid a sweep's own lines
+    logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def tracking_uri(resolved: ResolvedGrid, store: Store) -> str:
-    """Where MLflow's runs go: the grid's choice, else a database beside the store's data."""
-    chosen = resolved.grid.runtime.tracking_uri
-    if chosen:
-        return chosen
+    """Where MLflow's runs go: the grid's `tracking_uri`, else a database beside the store's data."""
+    configured = resolved.grid.runtime.tracking_uri
+    if configured:
+        return configured
     return f"sqlite:///{Path(store.root, 'mlflow.db')}" if store.local else f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
@@ -54,7 +54,7 @@ class Tracker:
     client: MlflowClient
     experiment: str
     runs: dict[str, str]
-    """Content name -> run id, of the runs known to exist."""
+    """Content id -> run id, of the runs known to exist."""
 
     @classmethod
     def open(cls, store: Store, resolved: ResolvedGrid) -> "Tracker":
@@ -102,15 +102,15 @@ class Tracker:
         return all(cell.metrics.complete for cell in cells)
 
     def end(self, complete: bool) -> None:
-        """Leave the sweep's run in a truthful state."""
+        """Mark the sweep's run as finished or, if it is incomplete, as killed."""
         self.client.set_terminated(self._run(self._sweep_name(), self.resolved.grid.name, None, {}),
                                    "FINISHED" if complete else "KILLED")  # fmt: skip
 
     def _finish(self, run: str, cells: list[Cell], metrics: list[Metric]) -> None:
-        lacking = sum(cell.metrics.missing + cell.metrics.ungraded for cell in cells)
-        state = "complete" if not lacking else f"{lacking} draws missing"
+        missing = sum(cell.metrics.missing + cell.metrics.ungraded for cell in cells)
+        state = "complete" if not missing else f"{missing} draws missing"
         self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.state", state)])
-        if lacking:
+        if missing:
             self.client.update_run(run, status="RUNNING" if any(c.outcomes for c in cells) else "SCHEDULED")
         else:
             finished = max((cell.finished_at for cell in cells), default=0.0)
@@ -141,25 +141,27 @@ class Tracker:
 
 
 def _make_database(file: Path) -> None:
-    """Make MLflow's database whole or not at all: a process killed amid its dozens of migrations leaves one that no
-    later process can open."""
+    """Create MLflow's database whole or not at all.
+
+    A process that is killed amid the dozens of migrations would leave a database that no later process can open.
+    """
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     SqlAlchemyStore(f"{SQLITE}{beside}", str(file.parent / "mlruns")).engine.dispose()
-    with contextlib.suppress(FileExistsError, FileNotFoundError):  # another process was as quick, and has swept up
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # another process was first, and removed our file
         try:
             os.link(beside, file)
         except OSError:
-            if not file.exists():  # this disk has no hard links; of two processes the last one's stays
+            if not file.exists():  # no hard links on this disk; of two processes the last one wins
                 os.replace(beside, file)
     for left in file.parent.glob(f"{file.name}.*.tmp"):
         left.unlink(missing_ok=True)
 
 
 def sync(store: Store, resolved: ResolvedGrid) -> str:
-    """Write everything the store holds of a sweep into MLflow. Returns the tracking URI."""
+    """Write everything that is stored of a sweep into MLflow. Returns the tracking URI."""
     tracker = Tracker.open(store, resolved)
     tracker.begin()
     states = [tracker.write_variant(variant) for variant in resolved.variants]
@@ -169,28 +171,32 @@ def sync(store: Store, resolved: ResolvedGrid) -> str:
 
 
 def _curve(cell: Cell) -> list[Metric]:
-    """The points of a variant's curves: step is the token limit."""
-    assert cell.metrics.accuracy is not None
-    assert cell.metrics.interval is not None
-    moment = int(cell.finished_at * 1000)
-    tokens = cell.metrics.thinking_tokens
+    """A variant's points on the curves: the step is the token limit."""
+    metrics, finished_ms = cell.metrics, int(cell.finished_at * 1000)
+    assert metrics.accuracy is not None
+    assert metrics.interval is not None
+    assert metrics.analytic is not None
+    tokens = metrics.thinking_tokens
     points = {
-        f"accuracy/{cell.benchmark}": cell.metrics.accuracy,
-        f"accuracy_low/{cell.benchmark}": cell.metrics.interval.low,
-        f"accuracy_high/{cell.benchmark}": cell.metrics.interval.high,
+        f"accuracy/{cell.benchmark}": metrics.accuracy,
+        f"accuracy_low/{cell.benchmark}": metrics.interval.low,
+        f"accuracy_high/{cell.benchmark}": metrics.interval.high,
+        f"accuracy_analytic_low/{cell.benchmark}": metrics.analytic.low,
+        f"accuracy_analytic_high/{cell.benchmark}": metrics.analytic.high,
         f"thinking_tokens/{cell.benchmark}": tokens.mean if tokens else 0.0,
-        f"forced_rate/{cell.benchmark}": cell.metrics.forced_rate,
+        f"forced_rate/{cell.benchmark}": metrics.forced_rate,
     }
-    return [Metric(key, value, moment, cell.limit) for key, value in points.items()]
+    return [Metric(key, value, finished_ms, cell.limit) for key, value in points.items()]
 
 
 def _detail(cell: Cell) -> list[Metric]:
-    """Everything that is known of one cell."""
-    metrics, moment = cell.metrics, int(cell.finished_at * 1000)
+    """All metrics of one cell."""
+    metrics, finished_ms = cell.metrics, int(cell.finished_at * 1000)
     values: dict[str, float | None] = {
         "accuracy": metrics.accuracy,
         "seed_std": metrics.seed_std,
         "majority": metrics.majority,
+        **{f"pass_at_{k}": value for k, value in metrics.pass_at.items()},
         "forced_rate": metrics.forced_rate,
         "cap_hit_rate": metrics.cap_hit_rate,
         "no_answer_rate": metrics.no_answer_rate,
@@ -198,9 +204,8 @@ def _detail(cell: Cell) -> list[Metric]:
         "loop_rate": metrics.loop_rate,
         "draws": float(metrics.draws),
     }
-    return [
-        Metric(f"{key}/{cell.benchmark}", float(value), moment, 0) for key, value in values.items() if value is not None
-    ]
+    known = {f"{key}/{cell.benchmark}": value for key, value in values.items() if value is not None}
+    return [Metric(key, value, finished_ms, 0) for key, value in known.items()]
 
 
 def _text(value: Any) -> str:

@@ -30,9 +30,8 @@ def done(sweep: TinySweep) -> TinySweep:
 
 def export(sweep: TinySweep, *options: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit status, and the rows of the file if there is one."""
-    sweep.resolve_grid()  # writes the grid as it stands now
     file = sweep.folder / "out" / "traces.jsonl"
-    status = main(["export", str(sweep.folder / "grid.yaml"), "--output", str(file), *options])
+    status = main(["export", str(sweep.write_grid()), "--output", str(file), *options])
     return status, [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
@@ -124,7 +123,7 @@ def test_pruned_variant_is_exported_by_its_label(sweep: TinySweep) -> None:
 
 
 REFUSED = {
-    "no traces": ((), "holds no traces of .*: dense'.*orchestrator.sweep"),
+    "no traces": ((), "has no traces of .*: dense'.*orchestrator.sweep"),
     "unknown variant": (("--variant", "dens"), "no such variant. Did you mean 'dense'"),
     "limit of nothing": (("--limit", "0"), "--limit 0: a limit counts thinking tokens; give at least 1"),
 }
@@ -153,13 +152,13 @@ def test_label_that_two_models_have_must_name_its_model(done: TinySweep, capsys:
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"models": [str(TINY / "model"), str(other)]}))
     command = ["export", str(file), "--output", str(output)]
     assert main(command) == 2
-    assert f"several models have it, and their token ids do not mix; name one of '{TINY}" in capsys.readouterr().err
+    assert f"--variant 'dense': several models have this variant; name one of '{TINY}" in capsys.readouterr().err
     assert main([*command, "--variant", f"{TINY / 'model'}: dense"]) == 0
     assert len(output.read_text().splitlines()) == 8
 
 
 def test_output_that_cannot_be_written_is_named(done: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     (done.folder / "out").write_text("a folder cannot be here")
-    command = ["export", str(done._grid_file()), "--output", str(done.folder / "out" / "traces.jsonl")]
+    command = ["export", str(done.write_grid()), "--output", str(done.folder / "out" / "traces.jsonl")]
     assert main(command) == 2
     assert "traces.jsonl: cannot be written" in capsys.readouterr().err

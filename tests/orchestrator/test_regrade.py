@@ -27,8 +27,7 @@ def done(sweep: TinySweep) -> TinySweep:
 
 
 def regrade(sweep: TinySweep, *options: str) -> int:
-    sweep.resolve_grid()  # writes the grid as it stands now
-    return main(["regrade", str(sweep.folder / "grid.yaml"), *options])
+    return main(["regrade", str(sweep.write_grid()), *options])
 
 
 def graded_by(sweep: TinySweep) -> Counter[str]:
@@ -57,12 +56,12 @@ def test_another_grader_is_graded_beside_the_first_and_a_second_run_grades_nothi
     before, draws = done.rows("grades"), done.rows()
     generated = len(done.engines.generated())
     assert regrade(done, "--grader", "exact") == 0
-    assert f"exact: {answers(done)} answers graded, {answers(done)} held" in capsys.readouterr().out
+    assert f"exact: {answers(done)} answers graded, {answers(done)} stored" in capsys.readouterr().out
     assert graded_by(done) == {"standard": answers(done), "exact": answers(done)}
     assert [row for row in done.rows("grades") if row["grader"] == grader_id("standard")] == before
 
     assert regrade(done, "--grader", "exact") == 0
-    assert f"exact: 0 answers graded, {answers(done)} held" in capsys.readouterr().out
+    assert f"exact: 0 answers graded, {answers(done)} stored" in capsys.readouterr().out
     assert graded_by(done)["exact"] == answers(done)
     assert (done.rows(), len(done.engines.generated())) == (draws, generated)
 
@@ -113,7 +112,7 @@ def test_killed_regrade_keeps_what_it_committed_and_the_next_goes_on(
 
     sweep.runtime["grader_seconds"] = 1.0
     assert regrade(sweep) == 0
-    assert "standard: 2 answers graded, 4 held" in capsys.readouterr().out
+    assert "standard: 2 answers graded, 4 stored" in capsys.readouterr().out
 
 
 def test_grader_failure_stays_missing_and_is_said(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +123,7 @@ def test_grader_failure_stays_missing_and_is_said(sweep: TinySweep, capsys: pyte
     (cell,) = [c for c in read_results(sweep.store, sweep.resolve_grid()).cells if c.limit == 8]
     assert (cell.metrics.ungraded, cell.metrics.accuracy) == (1, 1.0)
     assert regrade(sweep) == 0
-    assert "standard: 1 answers graded, 2 held" in capsys.readouterr().out, "it is tried again, and it alone"
+    assert "standard: 1 answer graded, 2 stored" in capsys.readouterr().out, "it is tried again, and it alone"
 
 
 def test_verdict_stands_before_a_later_try_that_failed(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +134,7 @@ def test_verdict_stands_before_a_later_try_that_failed(sweep: TinySweep, capsys:
     first = replace(make_grade(gold.prompt_id, 0, 8), gold_id=gold.gold_id, grader=grader_id("standard"), **names)
     sweep.store.commit_grades([first, replace(first, verdict="UNPARSED", cause="timeout: 10 s")])
     assert regrade(sweep) == 0
-    assert capsys.readouterr().out == "standard: 0 answers graded, 1 held\n"
+    assert capsys.readouterr().out == "standard: 0 answers graded, 1 stored\n"
 
 
 def test_unknown_grader_is_refused_with_the_nearest_name(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,13 +142,13 @@ def test_unknown_grader_is_refused_with_the_nearest_name(sweep: TinySweep, capsy
     assert "error: --grader: grader 'exakt' is unknown" in (said := capsys.readouterr().err)
     assert "Did you mean 'exact'?" in said
     sweep.runtime["grader"] = "standart"
-    assert main(["regrade", str(sweep._grid_file())]) == 2
+    assert main(["regrade", str(sweep.write_grid())]) == 2
     assert "runtime.grader: grader 'standart' is unknown" in capsys.readouterr().err
 
 
 def test_store_without_answers_is_refused_with_the_remedy(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert regrade(sweep) == 2
-    assert "holds no answers" in (said := capsys.readouterr().err)
+    assert "has no answers" in (said := capsys.readouterr().err)
     assert "orchestrator.sweep" in said
 
 
@@ -164,4 +163,4 @@ def test_regrading_loads_no_torch_vllm_ray_or_mlflow(sweep: TinySweep) -> None:
     )
     command = [sys.executable, "-c", script, str(sweep.folder / "grid.yaml")]
     ran = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == ["exact: 1 answers graded, 1 held", "HEAVY []"]
+    assert ran.stdout.splitlines() == ["exact: 1 answer graded, 1 stored", "HEAVY []"]

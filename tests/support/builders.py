@@ -17,7 +17,8 @@ from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core as make_driven_core
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import Plan, make_plan
-from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
+from orchestrator.plan.resolve import resolve_grid
+from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.plan.stored import read_stored
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
@@ -185,7 +186,7 @@ class TinySweep:
         self.store = Store.open(str(self.folder / "store"))
 
     def resolve_grid(self) -> ResolvedGrid:
-        return resolve_grid(read_grid(self._grid_file()))
+        return resolve_grid(read_grid(self.write_grid()))
 
     def plan(self) -> Plan:
         resolved = self.resolve_grid()
@@ -218,7 +219,8 @@ class TinySweep:
         questions = self.resolve_grid().variants[0].questions
         return next(q.prompt_ids for q in questions if q.problem_id == problem)
 
-    def _grid_file(self) -> Path:
+    def write_grid(self) -> Path:
+        """Write the grid and its benchmarks as they stand now; returns grid.yaml."""
         for name, numbers in self.benchmarks.items():
             lines = [json.dumps(PROBLEMS[number]) + "\n" for number in numbers]
             (self.folder / f"{name}.jsonl").write_text("".join(lines))

@@ -15,7 +15,7 @@ from orchestrator.drill.compare_stores import compare_stores
 from orchestrator.drill.drill import join, run_drill, shrink
 from orchestrator.drill.faults import StoreCounts, Victim, kill_here, plan_kills
 from orchestrator.grid.parse import parse_grid, read_grid
-from orchestrator.grid.source import Source
+from orchestrator.grid.source import GridSource
 from orchestrator.store.store import Store
 from tests.support.builders import make_failure, make_grade, make_row
 from tests.support.drilled_demo import ROOT, SWEEP
@@ -26,7 +26,7 @@ GRIDS = sorted((ROOT / "examples").glob("*/grid.yaml"))
 @pytest.mark.parametrize("file", GRIDS, ids=lambda file: file.parent.name)
 def test_drill_of_an_example_is_a_valid_grid_that_is_small_and_greedy(file: Path) -> None:
     grid = read_grid(file)
-    small = parse_grid(Source("drill", shrink(grid.source.value, ["some.jsonl"], 8, "sqlite:///x.db"), {}))
+    small = parse_grid(GridSource("drill", shrink(grid.source.value, ["some.jsonl"], 8, "sqlite:///x.db"), {}))
     assert 1 <= len(small.variants) <= 3
     assert {v.model.path for v in small.variants} == {grid.variants[0].model.path}
     assert {v.spec.method for v in small.variants} <= {v.spec.method for v in grid.variants}

@@ -1,4 +1,4 @@
-"""`explain`: why a cell or a draw is cached, owed, or not what it looks like. The sweeps' engine is scripted."""
+"""`explain`: why a cell or a draw is complete or owed, and what resembles it. The sweeps run on scripted engines."""
 
 import json
 import os
@@ -44,8 +44,7 @@ def make(sweep: TinySweep) -> None:
 
 
 def tell(sweep: TinySweep, *arguments: str) -> int:
-    sweep.resolve_grid()  # writes the grid as it stands now
-    return main(["explain", str(sweep.folder / "grid.yaml"), *arguments])
+    return main(["explain", str(sweep.write_grid()), *arguments])
 
 
 def text(sweep: TinySweep, capsys: Capture, *arguments: str) -> str:
@@ -63,23 +62,23 @@ def reasons(value: dict[str, Any]) -> dict[int, list[tuple[str, int]]]:
     return {cell["limit"]: [(r["why"], r["draws"]) for r in cell["reasons"]] for cell in value["cells"]}
 
 
-def alike(value: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """(kind, differences in words) of every look-alike."""
+def similar(value: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """(kind, differences in words) of every similar entry."""
     (context,) = value["contexts"]
     return [(one["kind"], [d["words"] for d in one["differences"]]) for one in context["look_alikes"]]
 
 
-# --- cached -----------------------------------------------------------------------------------------------------------
+# --- complete ---------------------------------------------------------------------------------------------------------
 
 
-def test_cached_cell_is_told_with_where_it_came_from(done: TinySweep, capsys: Capture) -> None:
+def test_complete_cell_is_told_with_where_it_came_from(done: TinySweep, capsys: Capture) -> None:
     variant = done.resolve_grid().variants[1]
     context = variant.decodings[0].context
     value = told(done, capsys, "magnitude + uniform at 0.5 @ 8")
-    ((cell,), (story,)) = value["cells"], value["contexts"]
-    assert (cell["state"], cell["draws"], cell["cached"], cell["reasons"]) == ("cached", 8, 8, [])
-    assert (story["patch"], story["patch_held"], story["look_alikes"]) == (variant.patch_id, True, [])
-    held = story["held"]
+    ((cell,), (report,)) = value["cells"], value["contexts"]
+    assert (cell["state"], cell["draws"], cell["complete"], cell["reasons"]) == ("complete", 8, 8, [])
+    assert (report["patch"], report["patch_held"], report["look_alikes"]) == (variant.patch_id, True, [])
+    held = report["held"]
     folder = Path(held["path"])
     assert folder == done.folder / "store" / "draws" / context.context_id
     assert held["parts"] == len(list(folder.glob("*.parquet")))
@@ -87,7 +86,7 @@ def test_cached_cell_is_told_with_where_it_came_from(done: TinySweep, capsys: Ca
     assert held["weights"] == [proved]
     assert held["draws"] == 8
     said = text(done, capsys, "magnitude + uniform at 0.5")
-    assert "@ 8, 32: cached, all 8 draws are answered and graded" in said
+    assert "@ 8, 32: complete, all 8 draws are answered and graded" in said
     assert proved in said
     assert "engine scripted" in said
 
@@ -95,7 +94,7 @@ def test_cached_cell_is_told_with_where_it_came_from(done: TinySweep, capsys: Ca
 def test_draw_is_told_with_its_rows_and_verdicts_and_found_again_by_its_name(done: TinySweep, capsys: Capture) -> None:
     value = told(done, capsys, "dense", "--benchmark", "first", "--problem", "mixed-001", "--seed", "1")
     draw = value["contexts"][0]["draw"]
-    assert [(one["limit"], one["why"]) for one in draw["limits"]] == [(8, "cached"), (32, "cached")]
+    assert [(one["limit"], one["why"]) for one in draw["limits"]] == [(8, "complete"), (32, "complete")]
     assert all(one["verdict"] for one in draw["limits"])
     (row,) = draw["rows"]
     assert {one["cut"] for one in draw["limits"]} == set(row["cuts"])
@@ -125,8 +124,8 @@ def test_smaller_limit_owes_an_answer_and_a_larger_one_the_extension(done: TinyS
     assert grown
     assert reasons(told(done, capsys, "dense")) == {4: [("answer", longer)], 32: [], 64: [("extension", grown)]}
     said = text(done, capsys, "dense")
-    assert "the trace is held: only the answer at cut 4 is owed" in said
-    assert "the trace is held to 32 of 64 tokens: only the extension is owed" in said
+    assert "the trace is stored: only the answer at cut 4 is owed" in said
+    assert "the trace is stored up to 32 of 64 tokens: only its extension is owed" in said
 
 
 def test_another_seed_owes_its_trace(done: TinySweep, capsys: Capture) -> None:
@@ -134,7 +133,7 @@ def test_another_seed_owes_its_trace(done: TinySweep, capsys: Capture) -> None:
     value = told(done, capsys, "dense @ 8")
     assert reasons(value) == {8: [("no-trace", 4)]}
     (reason,) = value["cells"][0]["reasons"]
-    assert reason["sentence"] == "no trace yet with seed 5 (held with seeds 0, 1 only)"
+    assert reason["sentence"] == "no trace yet with seed 5 (stored with seeds 0, 1 only)"
     assert reason["example"] == {"benchmark": "first", "problem": "mixed-000", "seed": 5}
 
 
@@ -146,7 +145,7 @@ def test_another_grader_owes_its_grades(done: TinySweep, capsys: Capture) -> Non
 
 
 def test_corrected_gold_answer_owes_its_grades(done: TinySweep, capsys: Capture) -> None:
-    file = done._grid_file()
+    file = done.write_grid()
     problems = done.folder / "first.jsonl"
     first, *others = problems.read_text().splitlines(keepends=True)
     problems.write_text("".join([json.dumps(json.loads(first) | {"answer": "77"}) + "\n", *others]))
@@ -210,14 +209,14 @@ def test_draws_given_up_alike_are_told_together_by_the_newest() -> None:
     assert [(one.cause, one.draws, one.newest) for one in groups] == [("died at ask 19", 2, 3.0), ("no memory", 1, 2.0)]
 
 
-# --- look-alikes ------------------------------------------------------------------------------------------------------
+# --- similar entries --------------------------------------------------------------------------------------------------
 
 
 def test_other_temperature_is_named(done: TinySweep, capsys: Capture) -> None:
     done.temperature = 0.6
     value = told(done, capsys, "dense")
     assert reasons(value)[8] == [("no-trace", 8)], "the patch is the same"
-    assert alike(value) == [("context", ["temperature 0.6 instead of 1.0"])]
+    assert similar(value) == [("context", ["temperature 0.6 instead of 1.0"])]
     assert "here temperature 0.6 instead of 1.0" in text(done, capsys, "dense")
 
 
@@ -228,9 +227,9 @@ def test_other_sparsity_is_named_and_an_id_of_the_store_compared_with_the_grid(
     done.variants[1] = PRUNED | {"sparsity": 0.25}
     value = told(done, capsys, "magnitude + uniform at 0.25")
     assert reasons(value)[8] == [("no-patch", 8)]
-    assert alike(value) == [("context", ["sparsity 0.25 instead of 0.5"])]
+    assert similar(value) == [("context", ["sparsity 0.25 instead of 0.5"])]
     shutil.rmtree(done.folder / "store" / "draws")
-    assert alike(told(done, capsys, "magnitude + uniform at 0.25")) == [("patch", ["sparsity 0.25 instead of 0.5"])]
+    assert similar(told(done, capsys, "magnitude + uniform at 0.25")) == [("patch", ["sparsity 0.25 instead of 0.5"])]
     foreign = told(done, capsys, stored[:8])["foreign"]
     assert (foreign["kind"], foreign["id"], foreign["variant"]) == ("patch", stored, "magnitude + uniform at 0.5")
     assert foreign["nearest"][0]["differences"][0]["words"] == "sparsity 0.5 instead of 0.25"
@@ -245,7 +244,7 @@ def test_changed_calibration_file_is_named(sweep: TinySweep, capsys: Capture) ->
     sweep.benchmarks, sweep.seeds = {"first": range(1)}, (0,)
     make(sweep)
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
-    ((kind, (words,)),) = alike(told(sweep, capsys, "wanda + uniform at 0.5"))
+    ((kind, (words,)),) = similar(told(sweep, capsys, "wanda + uniform at 0.5"))
     assert kind == "context"
     assert words.startswith("calibration data differ (content sha256 ")
 
@@ -254,12 +253,12 @@ def test_other_answer_settings_and_prompts_are_named(done: TinySweep, capsys: Ca
     done.budget = {"answer_tokens": 20}
     value = told(done, capsys, "dense")
     assert reasons(value) == {8: [("answer", 8)], 32: [("answer", 8)]}
-    assert alike(value) == [("answers", ["answer tokens 20 instead of 16"])]
+    assert similar(value) == [("answers", ["answer tokens 20 instead of 16"])]
     done.budget = {}
-    file = done._grid_file()
+    file = done.write_grid()
     file.write_text(file.read_text() + "prompt: {preset: boxed}\n")
     assert main(["explain", str(file), "dense @ 8"]) == 0
-    assert "held under another prompt" in capsys.readouterr().out
+    assert "stored under another prompt" in capsys.readouterr().out
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -268,13 +267,16 @@ def test_other_answer_settings_and_prompts_are_named(done: TinySweep, capsys: Ca
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["magnitude + unifrom at 0.5"], "has no such cell. Did you mean 'magnitude + uniform at 0.5'?"),
+        (["magnitude + unifrom at 0.5"], "has no such variant. Did you mean 'magnitude + uniform at 0.5'?"),
         (["dense @ 30"], "has no such token limit; the nearest is 32. Its limits are 8, 32"),
-        (["dense", "--benchmark", "frist"], "--benchmark frist: grid.yaml has none such. Did you mean 'first'?"),
+        (
+            ["dense", "--benchmark", "frist"],
+            "frist: grid.yaml has no such benchmark. Did you mean 'first'?",
+        ),
         (["dense", "--problem", "mixed-0O1"], "Did you mean 'mixed-001'?"),
-        (["dense", "--seed", "7"], "--seed 7: grid.yaml has none such. There are 0, 1"),
+        (["dense", "--seed", "7"], "--seed 7: grid.yaml has no such seed. Its seeds are 0, 1"),
         (["--problem", "mixed-001"], "say which cell"),
-        (["abcdef012345"], "neither the grid nor the store has a patch or context whose id begins so"),
+        (["abcdef012345"], "neither the grid nor the store has a patch or context with this id"),
     ],
 )
 def test_name_that_there_is_not_is_refused_with_the_nearest(
@@ -289,7 +291,7 @@ def test_name_that_there_is_not_is_refused_with_the_nearest(
 def test_two_variants_of_one_name_are_told_apart(done: TinySweep, capsys: Capture) -> None:
     done.variants.append(PRUNED | {"group": "row"})
     assert tell(done, "magnitude + uniform at 0.5") == 2
-    assert "2 variants have this name; give the patch id" in (said := capsys.readouterr().err)
+    assert "2 variants have this label; give the patch id" in (said := capsys.readouterr().err)
     assert "(group row instead of matrix)" in said
     patch = done.resolve_grid().variants[2].patch_id
     assert [cell["patch"] for cell in told(done, capsys, patch[:8])["cells"]] == [patch, patch]
@@ -316,10 +318,10 @@ def test_limits_decoded_apart_are_found_by_their_contexts(sweep: TinySweep, caps
 def test_every_cell_has_a_line_with_its_state_and_first_reason(done: TinySweep, capsys: Capture) -> None:
     done.variants.append(PRUNED | {"sparsity": 0.75})
     lines = text(done, capsys).splitlines()
-    assert lines[0].endswith("6 cells in " + done.store.uri + ": 4 cached, 2 owed, 0 failed")
-    assert [line.split()[0] for line in lines[1:]] == ["cached"] * 4 + ["owed"] * 2
-    assert lines[5].split("  ")[-1] == "8: no patch yet: the weights have to be pruned first"
-    assert alike(told(done, capsys, "magnitude + uniform at 0.75")) == [], (
+    assert lines[0].endswith("6 cells in " + done.store.uri + ": 4 complete, 2 owed, 0 failed")
+    assert [line.split()[0] for line in lines[1:]] == ["complete"] * 4 + ["owed"] * 2
+    assert lines[5].split("  ")[-1] == "8: no patch yet: it is made before any trace"
+    assert similar(told(done, capsys, "magnitude + uniform at 0.75")) == [], (
         "that two cells of a grid differ, the grid says"
     )
 

@@ -1,4 +1,4 @@
-"""Payloads compared field by field: what differs is told, in words, and nothing else."""
+"""Payloads compared field by field: exactly what differs is reported, in words."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ HOT, COOL = {"temperature": 1.0, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.
         (context(opening=[1]), context(opening=(1,)), []),
         (patch(sparsity=0.2), patch(sparsity=0.1), ["sparsity 0.2 instead of 0.1"]),
         (patch(base=DIGEST["d"]), patch(), ["base weights differ (dddddddd.. instead of aaaaaaaa..)"]),
-        (patch(tokenizer=DIGEST["e"]), patch(), ["tokenizer differ (eeeeeeee.. instead of bbbbbbbb..)"]),
+        (patch(tokenizer=DIGEST["e"]), patch(), ["tokenizer differs (eeeeeeee.. instead of bbbbbbbb..)"]),
         (
             patch(calibration={"data": DIGEST["f"], "samples": 64, "compute": "stored"}),
             patch(),

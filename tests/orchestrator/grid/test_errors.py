@@ -1,30 +1,13 @@
-"""Bad input, before anything starts: one message that names the place, the rule and the remedy, and exit status 2."""
+"""Bad input, before anything starts: one message with the location, the rule and the remedy, and exit status 2."""
 
-import json
 import re
-import shutil
 from pathlib import Path
 
-import jsonschema
 import pytest
-import yaml
 
-from orchestrator.grid.json_schema import FILE, grid_schema
-from orchestrator.grid.parse import read_grid
 from orchestrator.sweep import main
 from tests.support import ROOT
-
-GRIDS = sorted((ROOT / "examples").rglob("*grid*.yaml"))
-TINY = (ROOT / "examples/tiny/grid.yaml").read_text(encoding="utf-8")
-
-
-def edited(*changes: tuple[str, str]) -> str:
-    text = TINY
-    for old, new in changes:
-        assert old in text, f"the example grid no longer contains {old!r}"
-        text = text.replace(old, new, 1)
-    return text
-
+from tests.support.grids import TINY, edited
 
 BAD = {
     "unknown key": (
@@ -54,12 +37,12 @@ BAD = {
     ),
     "same variant twice": (
         edited(("  - {method: dense}\n", "  - {method: dense}\n  - {method: dense}\n")),
-        r":8: variants\[1\]: the same variant stands on line 7",
+        r":8: variants\[1\]: the same variant is already on line 7",
     ),
     "same limit twice": (edited(("[8, 16,", "[8, 8, 16,")), r":\d+: token_limits.*twice"),
     "no limits": (edited(("[8, 16, 32, 64, 128]", "[]")), r":\d+: token_limits: .*at least 1"),
     "no values": (edited(("sparsity: [0.2, 0.5]", "sparsity: []")), r":\d+: variants\[1\]\.sparsity: an empty list"),
-    "key twice": (TINY + "name: again\n", r":\d+: the key name stands there twice, first on line \d+"),
+    "key twice": (TINY + "name: again\n", r":\d+: the key name appears twice, first on line \d+"),
     "missing model": (
         edited(("[examples/tiny/model]", "[examples/tiny/modle]")),
         r":\d+: models\[0\]: model 'examples/tiny/modle': no such folder; give a local checkpoint folder or a hub id",
@@ -130,63 +113,3 @@ def test_several_faults_are_told_together(tmp_path: Path, capsys: pytest.Capture
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3  # the unknown key, the key it should have been, and the other unknown key
     assert all(line.startswith("error: ") for line in lines)
-
-
-def test_anchors_comments_and_single_values_are_read(tmp_path: Path) -> None:
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(
-        edited(
-            ("  - {method: [magnitude, wanda], allocator: [uniform], sparsity: [0.2, 0.5]}",
-             "  - &one {method: magnitude, sparsity: 0.2}  # a comment\n  - {<<: *one, sparsity: 0.5}"),
-        ),
-        encoding="utf-8",
-    )  # fmt: skip
-    read = read_grid(grid)
-    assert [(v.spec.method, v.spec.sparsity) for v in read.variants] == [
-        ("dense", None), ("magnitude", 0.2), ("magnitude", 0.5),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.stem)
-def test_every_example_grid_is_read_and_fits_the_schema(grid: Path) -> None:
-    assert read_grid(grid).variants
-    jsonschema.validate(yaml.safe_load(grid.read_text(encoding="utf-8")), grid_schema())
-
-
-def test_committed_schema_is_the_generated_one_and_refuses_typos() -> None:
-    assert json.loads(FILE.read_text(encoding="utf-8")) == grid_schema()
-    value = yaml.safe_load(TINY)
-    value["token_limit"] = value.pop("token_limits")
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(value, grid_schema())
-
-
-def test_same_content_elsewhere_has_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.plan.resolve import resolve_grid
-
-    monkeypatch.chdir(ROOT)
-    here = resolve_grid(read_grid(ROOT / "examples/tiny/grid.yaml"))
-    shutil.copytree(ROOT / "examples/tiny", tmp_path / "moved")
-    moved = tmp_path / "moved" / "grid.yaml"
-    moved.write_text(TINY.replace("examples/tiny", str(tmp_path / "moved")), encoding="utf-8")
-    there = resolve_grid(read_grid(moved))
-    assert [v.patch_id for v in there.variants] == [v.patch_id for v in here.variants]
-    assert there.payloads == here.payloads
-
-
-def test_blocks_are_not_removed_where_the_rest_s_windows_would_depend_on_which(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One engine serves all variants of so many blocks: it has to be the same engine whichever blocks they keep."""
-    monkeypatch.chdir(ROOT)
-    model = shutil.copytree("examples/tiny/model", tmp_path / "model")
-    config = json.loads((model / "config.json").read_text())
-    windows = {"layer_types": ["full_attention", "full_attention", "sliding_attention", "sliding_attention"]}
-    (model / "config.json").write_text(json.dumps(config | windows | {"sliding_window": 64}))
-    short = "  - {method: shortgpt, blocks: 1}\n"
-    grid = tmp_path / "grid.yaml"
-    grid.write_text(edited(("[examples/tiny/model]", f"[{model}]"), ("  - {method: dense}\n", short)), encoding="utf-8")
-    assert main([str(grid), "--store", str(tmp_path / "store")]) == 2
-    message = capsys.readouterr().err
-    assert f"error: {grid}:7: {model}: the blocks of this model differ (full_attention, sliding_attention)" in message
-    assert "remove no blocks from it" in message

@@ -1,215 +1,106 @@
-"""What `plan` says, through the command: of grids on small stores whose rows are committed as a worker would."""
-
-import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+"""What an edited grid owes, answer by answer, on a store that a sweep has filled."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from eval.grading import grader_id
-from orchestrator.__main__ import main
-from orchestrator.plan.throughput import BREAK_SECONDS, measure
-from tests.support.builders import TINY, TinySweep, make_grade, make_row
+from tests.support.builders import TinySweep, make_row
+from workers.tables import DrawRow
 
 
-def told(sweep: TinySweep, capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    """What `plan` prints of the sweep as it stands."""
-    sweep.resolve_grid()  # writes the grid
-    capsys.readouterr()
-    assert main(["plan", str(sweep.folder / "grid.yaml"), *options]) == 0
-    return capsys.readouterr().out
-
-
-def hold(
-    sweep: TinySweep, draws: Sequence[int], length: int, cuts: Sequence[int], *, ended: bool = False, began: float = 0.0
-) -> None:
-    """Commit these draws of the first variant, by number, one a second from `began` on."""
-    variant = sweep.resolve_grid().variants[0]
-    context = variant.decodings[0].context
+def store_rows(sweep: TinySweep, trace_length: int, *, ended: bool) -> None:
+    """Commit a row for every draw of the sweep as it stands, answered at all of its limits."""
+    (variant,) = sweep.resolve_grid().variants
+    (decoding,) = variant.decodings
+    cuts = sorted({min(limit, trace_length) for limit in sweep.limits})
     rows = []
-    for moment, number in enumerate(draws):
-        question, seed = divmod(number, len(sweep.seeds))
-        prompt = variant.distinct[question].gold.prompt_id
-        row = make_row(
-            range(length), cuts, limit=32, ended=ended, prompt=prompt, seed=sweep.seeds[seed], created_at=began + moment
-        )
-        rows.append(replace(row, context_id=context.context_id, answer_context_id=context.answer_context_id))
+    for question in variant.questions:
+        for seed in sweep.seeds:
+            row = make_row(range(trace_length), cuts, limit=max(sweep.limits), ended=ended, seed=seed)
+            names = {
+                "context_id": decoding.context.context_id,
+                "answer_context_id": decoding.context.answer_context_id,
+                "prompt_id": question.gold.prompt_id,
+            }
+            rows.append(DrawRow(**(vars(row) | names)))
     sweep.store.commit_draws(rows)
 
 
-def test_fresh_store(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep.variants.append({"method": "magnitude", "sparsity": [0.2, 0.5]})
-    sweep.benchmarks["second"] = range(2, 6)
-    assert (
-        told(sweep, capsys)
-        == f"""\
-tiny: 6 cells = 3 variants × 2 token limits, on 2 benchmarks with 2 seeds; store {sweep.folder}/store
-
-                  held       owed
-  patches            0          3
-  draws              0         36  36 new
-                                   without 12 that another benchmark's question is the same as
-
-  tokens    at most 1,152 of thinking (by what its benchmarks usually take: nothing is stored)
-  disk      about 4.6 kB of draws (4 bytes a token) and 53 kB of patches
-  time      not known: no engine has made 4 draws in a row (2 × in_flight) into this store; plan again once one has
-
-        held       owed  variants
-           0         12  3 × dense, magnitude + uniform at 0.2, magnitude + uniform at 0.5
-
-  each of first and second (4 questions) with 2 seeds cannot see less than 100.0 points (80 % power, corrected for 8 \
-comparisons)
-"""
-    )
+def owed(sweep: TinySweep) -> dict[tuple[str, int], tuple[tuple[int, ...], int | None]]:
+    """(problem, seed) -> the limits owed, and of how many stored tokens the draw goes on."""
+    (context,) = sweep.plan().contexts
+    stored = context.stored_tokens()
+    items = context.items(context.numbers)
+    assert all((item.number in stored) == item.continues for item in items)
+    return {(i.job.problem_id, i.job.seed): (i.job.limits, stored.get(i.number)) for i in items}
 
 
-def test_store_that_holds_draws_of_every_kind(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep.variants.append({"method": "magnitude", "sparsity": 0.5})
-    sweep.seeds, sweep.limits, sweep.runtime = (0, 1, 2), (8, 16, 32), {"engines": 8}
-    hold(sweep, [0, 1], 20, (8, 16, 20), ended=True)
-    hold(sweep, [2, 3], 32, (8, 32), began=2.0)
-    hold(sweep, [4, 5, 6], 12, (8, 12), ended=True, began=4.0)
-    hold(sweep, [7], 24, (8, 16), began=7.0)
-    held = sum(file.size for file in sweep.store.files.listing("draws"))
-    text = told(sweep, capsys)
-    assert text.splitlines()[2:11] == [
-        "                  held       owed",
-        "  patches            0          2",
-        "  draws              5         19  16 new, 1 stored trace to be continued, 2 answers to 2 stored traces",
-        "  grades                       18  stored answers that the grader has not judged",
-        "",
-        # The questions' means are 24, 18.7, 22 (a trace cut at 24 is taken to reach the limit) and, unseen, 32:
-        # 22 + 8 + 3 * 32 of dense, and three times each for the other variant.
-        "  tokens    about 416, at most 520 of thinking (by 8 stored traces)",
-        f"  disk      about {held / 164 * 416 / 1000:.0f} kB of draws (as draws take in this store) and "
-        "31 kB of patches",
-        "  time      about 20 s on one engine, 3 s on 8, patches aside (by 21 tokens/s over 6 stored draws)",
-        "",
-    ]
-    assert text.splitlines()[11:15] == [
-        "        held       owed  variants",
-        "           5          7  dense",
-        "           0         12  magnitude + uniform at 0.5",
-        "",
-    ]
+@pytest.fixture
+def stored(sweep: TinySweep) -> TinySweep:
+    """Every draw is stored, cut at limit 32."""
+    store_rows(sweep, 32, ended=False)
+    assert owed(sweep) == {}
+    assert sweep.plan().draws_stored == 8
+    return sweep
 
 
-def test_json_tells_what_the_page_tells_and_the_store_that_was_looked_at(
-    sweep: TinySweep, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    hold(sweep, [0, 1, 2], 20, (8,))
-    hold(sweep, [3], 32, (8, 32), began=3.0)
-    plan = json.loads(told(sweep, capsys, "--json"))
-    assert plan["store"] == str(sweep.folder / "store")
-    assert (plan["cells"], plan["variants"], plan["repeated_variants"]) == (2, 1, [])
-    assert plan["draws"] == {"held": 1, "owed": 7}
-    assert plan["draws_owed"] == {"new": 4, "continued_traces": 3, "stored_traces_without_answers": 0}
-    assert (plan["thinking_tokens_at_most"], plan["answers_to_grade"]) == (4 * 32 + 3 * 12, 5)
-    elsewhere = told(sweep, capsys, "--store", str(tmp_path / "elsewhere"))
-    assert f"store {tmp_path / 'elsewhere'}\n" in elsewhere
-    assert "8 new" in elsewhere
+def test_smaller_limit_added_owes_only_its_answers_on_the_stored_trace(stored: TinySweep) -> None:
+    stored.limits = (4, 8, 32)
+    found = owed(stored)
+    assert len(found) == 8
+    assert {limits for limits, _ in found.values()} == {(4,)}
+    assert {tokens for _, tokens in found.values()} == {32}
+    assert stored.plan().contexts[0].new_tokens == 0
 
 
-def test_answers_to_traces_that_ended_take_no_thinking(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
-    hold(sweep, range(8), 20, (20,), ended=True)
-    lines = told(sweep, capsys).splitlines()
-    assert lines[4] == "  draws              0          8  8 answers to 8 stored traces"
-    assert lines[7:9] == [
-        "  tokens    no thinking: the stored traces serve what is owed",
-        "  disk      about 0 bytes of patches",
-    ]
+def test_larger_limit_added_owes_only_the_extension(stored: TinySweep) -> None:
+    stored.limits = (8, 32, 48)
+    assert {limits for limits, _ in owed(stored).values()} == {(48,)}
+    assert stored.plan().contexts[0].new_tokens == 8 * (48 - 32)
 
 
-def test_finished_sweep_owes_nothing_and_costs_nothing(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
-    hold(sweep, range(8), 20, (8, 20), ended=True)
-    (variant,) = sweep.resolve_grid().variants
-    context = variant.decodings[0].context
-    sweep.store.files.publish(f"patches/{variant.patch_id}/manifest.json", b"{}")
-    only_grades = told(sweep, capsys).splitlines()
-    assert only_grades[4:8] == [
-        "  draws              8          0",
-        "  grades                       16  stored answers that the grader has not judged",
-        "",
-        "  only grades are owed, and they need no engine",
-    ]
-    names = {"context_id": context.context_id, "answer_context_id": context.answer_context_id}
-    sweep.store.commit_grades(
-        [
-            replace(make_grade(gold.prompt_id, seed, cut), gold_id=gold.gold_id, grader=grader_id("standard"), **names)
-            for gold in (question.gold for question in variant.questions)
-            for seed in sweep.seeds
-            for cut in (8, 20)
-        ]
-    )
-    assert told(sweep, capsys).splitlines()[2:-1] == [
-        "                  held       owed",
-        "  patches            1          0",
-        "  draws              8          0",
-        "",
-        "  nothing is owed",
-        "",
-        "        held       owed  variants",
-        "           8          0  dense",
-        "",
-    ]
+def test_trace_that_ended_owes_nothing_for_a_larger_limit(sweep: TinySweep) -> None:
+    store_rows(sweep, 20, ended=True)
+    sweep.limits = (8, 32, 48)
+    assert owed(sweep) == {}
 
 
-def test_variant_of_the_same_content_is_named_and_counted_once(
-    sweep: TinySweep, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = shutil.copy(TINY / "calibration.jsonl", sweep.folder / "copy.jsonl")
-    for data in (TINY / "calibration.jsonl", copy):
-        calibration = {"data": str(data), "samples": 8, "tokens": 64}
-        sweep.variants.append({"method": "wanda", "sparsity": 0.5, "calibration": calibration})
-    lines = told(sweep, capsys).splitlines()
-    assert lines[0].startswith("tiny: 4 cells = 2 variants × 2 token limits")
-    assert lines[1] == (
-        "  line 31: wanda + uniform at 0.5 has the same content as wanda + uniform at 0.5 on line 25, and is counted "
-        "once"
-    )
-    assert "corrected for 2 comparisons" in lines[-1]
+def test_trace_that_ended_owes_the_answer_at_a_cut_below_its_end(sweep: TinySweep) -> None:
+    store_rows(sweep, 20, ended=True)
+    sweep.limits = (8, 16, 24, 48)
+    assert {limits for limits, _ in owed(sweep).values()} == {(16,)}
 
 
-def test_page_of_a_large_grid_fits_a_screen(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep.variants.append({"method": "magnitude", "sparsity": [round(0.01 * n, 2) for n in range(1, 80)]})
-    hold(sweep, [0, 1], 20, (8, 20), ended=True)
-    lines = told(sweep, capsys).splitlines()
-    assert len(lines) < 20
-    # 20 for each of 158 draws of the question that was seen, 32 for each of 480 others, in three digits.
-    assert lines[7] == "  tokens    about 18,500, at most 20,416 of thinking (by 2 stored traces)"
-    assert lines[-4] == "           2          6  dense"
-    assert lines[-3].startswith(
-        "           0          8  79 × magnitude + uniform at 0.01, magnitude + uniform at 0.02"
-    )
-    assert lines[-3].endswith(", and 77 more")
+def test_seed_added_owes_only_that_seed(stored: TinySweep) -> None:
+    stored.seeds = (0, 1, 5)
+    assert {seed for _, seed in owed(stored)} == {5}
+    assert len(owed(stored)) == 4
 
 
-@given(
-    warm_up=st.integers(1, 20),
-    runs=st.lists(st.tuples(st.integers(1, 60), st.floats(0.01, 100.0)), min_size=1, max_size=4),
-    length=st.integers(1, 10_000),
-)
-def test_pace_of_a_steady_engine_is_its_rate_whatever_the_breaks(
-    warm_up: int, runs: list[tuple[int, float]], length: int
-) -> None:
-    rows, moment, counted, seconds = [], 0.0, 0, 0.0
-    for count, step in runs:
-        rows += [(moment + n * step, length) for n in range(count)]
-        moment += count * step + 2 * BREAK_SECONDS
-        if count >= 2 * warm_up:
-            counted, seconds = counted + count - warm_up, seconds + (count - warm_up) * step
-    measured = measure(reversed(rows), warm_up)
-    assert (measured.draws, measured.tokens) == (counted, counted * length)
-    assert measured.seconds == pytest.approx(seconds, rel=1e-6)
-    assert (measured.rate is None) == (counted == 0)
+def test_problems_added_are_owed_and_those_in_two_benchmarks_once(stored: TinySweep) -> None:
+    stored.benchmarks["second"] = range(2, 6)
+    assert {problem for problem, _ in owed(stored)} == {"mixed-004", "mixed-005"}
+    stored.benchmarks["third"] = range(4, 6)
+    assert stored.plan().draws_owed == 4
 
 
-def test_draws_that_were_in_flight_at_the_first_commit_do_not_make_an_engine_look_faster() -> None:
-    """Two waves of 4 draws of 100 tokens, made side by side in 50 s each: 8 tokens a second."""
-    waves = [(50.0 + n / 100, 100) for n in range(4)] + [(100.0 + n / 100, 100) for n in range(4)]
-    rate = measure(waves, warm_up=4).rate
-    assert rate == pytest.approx(8.0, rel=0.01)
+def test_limit_and_seed_removed_owe_nothing_and_count_what_is_asked(stored: TinySweep) -> None:
+    stored.limits, stored.seeds = (8,), (1,)
+    assert owed(stored) == {}
+    assert stored.plan().draws_stored == 4
+
+
+def test_patch_is_owed_only_when_draws_are(sweep: TinySweep) -> None:
+    assert len(sweep.plan().patches) == 1
+    store_rows(sweep, 32, ended=False)
+    assert sweep.plan().patches == ()
+    sweep.seeds = (0, 1, 2)
+    assert len(sweep.plan().patches) == 1
+
+
+def test_longer_answers_owe_answers_only_and_other_sampling_owes_everything(stored: TinySweep) -> None:
+    stored.budget["answer_tokens"] = 24
+    found = owed(stored)
+    assert {limits for limits, _ in found.values()} == {(8, 32)}
+    assert {tokens for _, tokens in found.values()} == {32}
+    stored.budget["answer_tokens"] = 16
+    stored.temperature = 0.6
+    assert {tokens for _, tokens in owed(stored).values()} == {None}

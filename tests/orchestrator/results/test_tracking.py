@@ -1,4 +1,4 @@
-"""MLflow's database: there whole or not at all, whatever kills the process that makes it."""
+"""MLflow: its database is created whole or not at all, and its runs have the metrics of their cells."""
 
 import errno
 import os
@@ -11,7 +11,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from orchestrator.__main__ import main
+from orchestrator.results.cells import read_results
+from orchestrator.results.tracking import sync
 from tests.support import ROOT
+from tests.support.builders import TinySweep
 
 GRID = str(ROOT / "examples" / "tiny" / "grid.yaml")
 
@@ -20,6 +23,8 @@ import os, signal, sys
 from itertools import count
 from sqlalchemy import Engine, event
 from orchestrator.__main__ import main
+from orchestrator.results.cells import read_results
+from orchestrator.results.tracking import sync
 
 seen = count(1)
 
@@ -54,3 +59,20 @@ def test_disk_without_hard_links_takes_the_database_all_the_same(
     monkeypatch.setattr(os, "link", refuse)
     assert main(["sync", GRID, "--store", str(tmp_path)]) == 0
     assert [file.name for file in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
+
+
+def test_runs_have_both_intervals_and_pass_at_k(sweep: TinySweep) -> None:
+    assert sweep.run() == "done"
+    resolved = sweep.resolve_grid()
+    client = MlflowClient(sync(sweep.store, resolved))
+    (experiment,) = client.search_experiments(filter_string="name = 'prunesweep'")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    variant = runs[resolved.variants[0].full_label].info.run_id
+    for cell in read_results(sweep.store, resolved).cells:
+        metrics = cell.metrics
+        assert metrics.analytic is not None
+        for key, value in (("low", metrics.analytic.low), ("high", metrics.analytic.high)):
+            points = client.get_metric_history(variant, f"accuracy_analytic_{key}/first")
+            assert [point.value for point in points if point.step == cell.limit] == [value]
+        found = runs[f"dense @ {cell.limit}"].data.metrics
+        assert {k: found[f"pass_at_{k}/first"] for k in (1, 2)} == dict(metrics.pass_at)

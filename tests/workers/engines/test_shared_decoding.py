@@ -17,7 +17,7 @@ from eval.draws import Answer, DrawJob, PriorTrace, answer_for
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules, make_rules, natural_end, trace_stops
 from orchestrator.grid.parse import parse_grid
-from orchestrator.grid.source import Source
+from orchestrator.grid.source import GridSource
 from orchestrator.plan.plan import Plan, StoredState, make_plan
 from orchestrator.plan.resolve import resolve_grid
 from orchestrator.store.store import Store
@@ -106,7 +106,7 @@ class Decoder:
             token_limits=list(LIMITS), benchmarks=[str(self._benchmark)], sampling={"temperature": 0.0},
             budget=MODES[mode] | {"independent_limits": independent},
         )  # fmt: skip
-        return make_plan(resolve_grid(parse_grid(Source("shared decoding", value, {}))), StoredState())
+        return make_plan(resolve_grid(parse_grid(GridSource("shared decoding", value, {}))), StoredState())
 
 
 class Reference:

@@ -1,0 +1,21 @@
+"""grid.yaml as values."""
+
+from pathlib import Path
+
+from orchestrator.grid.parse import read_grid
+from tests.support.grids import edited
+
+
+def test_anchors_comments_and_single_values_are_read(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        edited(
+            ("  - {method: [magnitude, wanda], allocator: [uniform], sparsity: [0.2, 0.5]}",
+             "  - &one {method: magnitude, sparsity: 0.2}  # a comment\n  - {<<: *one, sparsity: 0.5}"),
+        ),
+        encoding="utf-8",
+    )  # fmt: skip
+    read = read_grid(grid)
+    assert [(v.spec.method, v.spec.sparsity) for v in read.variants] == [
+        ("dense", None), ("magnitude", 0.2), ("magnitude", 0.5),
+    ]  # fmt: skip

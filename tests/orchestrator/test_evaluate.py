@@ -1,0 +1,26 @@
+"""What `python -m eval --json` prints of a cell. The sweep behind it runs on a scripted engine."""
+
+import json
+
+from orchestrator.evaluate import summary
+from orchestrator.results.cells import read_results
+from tests.support.builders import TinySweep
+
+
+def test_summary_has_both_intervals_and_pass_at_k(sweep: TinySweep) -> None:
+    assert sweep.run() == "done"
+    results = read_results(sweep.store, sweep.resolve_grid())
+    told = json.loads(json.dumps(summary(results)))
+    assert told["complete"]
+    for cell, one in zip(results.cells, told["cells"], strict=True):
+        analytic = cell.metrics.analytic
+        assert analytic is not None
+        assert one["analytic_interval"] == [analytic.low, analytic.high]
+        assert one["analytic_interval"] != one["interval"]
+        assert one["pass_at"]["1"] == one["accuracy"]
+        assert one["pass_at"]["2"] >= one["accuracy"]
+
+
+def test_summary_of_an_empty_store_has_no_intervals(sweep: TinySweep) -> None:
+    cells = summary(read_results(sweep.store, sweep.resolve_grid()))["cells"]
+    assert [(one["interval"], one["analytic_interval"], one["pass_at"]) for one in cells] == [(None, None, {})] * 2

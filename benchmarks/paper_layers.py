@@ -22,7 +22,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pruning.prune import prune_many
+from pruning.prune import PruneJob, prune_many
 from pruning.spec import CalibrationSpec, PruneSpec
 
 REPORTED = {
@@ -65,7 +65,7 @@ def check(name: str, model_dir: Path, options: argparse.Namespace) -> bool:
             influence_validation=CalibrationSpec(options.validation, samples=32),
         )
     with tempfile.TemporaryDirectory() as scratch:
-        jobs = [(spec, Path(scratch) / selector, {}) for selector, spec in specs.items()]
+        jobs = [PruneJob(spec, Path(scratch) / selector, {}) for selector, spec in specs.items()]
         manifests = prune_many(model_dir, jobs, device=options.device, progress=lambda s: print(s, file=sys.stderr))
     agree = True
     for selector, manifest in zip(specs, manifests, strict=True):

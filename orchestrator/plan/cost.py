@@ -12,6 +12,8 @@ from orchestrator.plan.plan import OwedContext, Plan
 from orchestrator.plan.resolve import ResolvedVariant
 from orchestrator.plan.throughput import StoreRates
 from orchestrator.scheduler.lengths import LengthEstimator
+from pruning.methods import METHODS
+from pruning.spec import n_of_m
 
 BYTES_PER_TOKEN = 4.0
 """Of a part, with token ids and text: 3.0 were measured for traces of 4,000 tokens of English prose, 4.0 for 500."""
@@ -125,9 +127,9 @@ def patch_bytes(variant: ResolvedVariant) -> int:
         return 0  # dense, or whole blocks: only a manifest
     dropped = spec.sparsity
     if spec.pattern:
-        few, many = map(int, spec.pattern.split(":"))
+        few, many = n_of_m(spec.pattern)
         bits = log2(comb(many, few)) / many
     else:
         bits = -sum(share * log2(share) for share in (dropped, 1 - dropped) if share > 0)
-    values = VALUE_BYTES.get(variant.decodings[0].context.shape.dtype, 2) if spec.method == "sparsegpt" else 0
+    values = VALUE_BYTES.get(variant.decodings[0].context.shape.dtype, 2) if METHODS[spec.method].updates_weights else 0
     return round(variant.prunable * (bits / 8 + values * (1 - dropped)))

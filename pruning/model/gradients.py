@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from pruning.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
 from pruning.model.blocks import Blocks, batches
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.memory import give_back
+from pruning.model.memory import trim_heap
 from pruning.model.passes import embedded
 from pruning.model.tensors import layer_tensors, read_tensor
 
@@ -88,7 +88,7 @@ class GradientSweep:
                     for linear, (entered, delta) in gradients.items():
                         receive(LinearGradient(layer, linear, here, entered, delta))
                     upstream[part] = passed_on  # only now: down_proj's delta is a view of it
-            give_back()
+            trim_heap()
 
     def _loss_gradient(self, blocks: Blocks, hidden: torch.Tensor, windows: np.ndarray) -> torch.Tensor:
         """Gradient of each sample's loss with respect to the last block's output, [samples, tokens,

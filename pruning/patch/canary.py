@@ -15,7 +15,7 @@ import torch
 from pruning.model.architecture import EMBEDDING, FINAL_NORM, HEAD, split_layer_name
 from pruning.model.blocks import Blocks
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.memory import give_back
+from pruning.model.memory import trim_heap
 
 CANARY_TOKENS: Final = 192
 _TEXT: Final = (
@@ -76,7 +76,7 @@ def canary_logprobs(
             while hidden is not None and waiting.get(done, {}).keys() >= set(_needed(blocks, done)):
                 with blocks.resident(done, waiting.pop(done)) as block:
                     hidden = blocks.forward(block, done, hidden)
-                give_back()
+                trim_heap()
                 done += 1
         assert hidden is not None
         assert done == len(blocks), "the stream ended before the last block"

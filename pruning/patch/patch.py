@@ -34,7 +34,7 @@ from pruning.patch.manifest import MANIFEST
 from pruning.patch.manifest import Canary as Canary
 from pruning.patch.manifest import Manifest as Manifest
 from pruning.patch.manifest import read_manifest as read_manifest
-from pruning.patch.prefetch import made_ahead
+from pruning.patch.prefetch import prefetch
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ class Patch:
         from pruning.model.tensors import read_tensor
 
         yield EMBEDDING, read_tensor(base.tensors[EMBEDDING])
-        blocks = made_ahead((partial(self._block, base, index) for index in self.manifest.kept_layers), ahead)
+        blocks = prefetch((partial(self._block, base, index) for index in self.manifest.kept_layers), ahead)
         for position, block in enumerate(blocks):
             for tail, tensor in block.items():
                 yield layer_prefix(position) + tail, tensor

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from pruning.files import write_atomically
-from pruning.methods.prune_block import PrunedLayer
+from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.tensors import masked
@@ -37,7 +37,7 @@ class PatchWriter:
         self,
         index: int,
         weights: Mapping[str, torch.Tensor],
-        pruned: PrunedLayer,
+        pruned: PrunedBlock,
         requested: Mapping[str, float],
     ) -> dict[str, torch.Tensor]:
         """Write block `index`; `requested` is by part. Returns the resulting linears, in the stored dtype."""

@@ -68,7 +68,7 @@ def test_shortgpt_reports_what_it_removed(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "wnada", "--sparsity", "0.2"], "did you mean 'wanda'"),
+        (["--method", "wnada", "--sparsity", "0.2"], "Did you mean 'wanda'?"),
         (["--method", "wanda", "--sparsity", "0.2"], "needs calibration data"),
         (["--method", "magnitude", "--sparsity", "1.5"], "sparsity: magnitude needs a fraction"),
         (["--method", "wanda", "--sparsity", "0.2", "--calibration", "gone.jsonl"], "gone.jsonl: no such file"),

@@ -15,7 +15,7 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.model.passes import embedded
 from pruning.model.tensors import layer_tensors
 from pruning.patch.patch import Patch
-from pruning.prune import prune, prune_many
+from pruning.prune import PruneJob, prune, prune_many
 from pruning.spec import CalibrationSpec, PruneSpec
 from tests.pruning.conftest import SHAPES, make_checkpoint
 from tests.support import reference as naive
@@ -69,7 +69,7 @@ def test_many_jobs_give_what_each_gives_alone(checkpoints, calibration, tmp_path
         PruneSpec("shortgpt", blocks=2, calibration=calibration),
     ]
     together = prune_many(
-        checkpoints["mistral"], [(spec, tmp_path / f"many{i}", {"n": i}) for i, spec in enumerate(specs)]
+        checkpoints["mistral"], [PruneJob(spec, tmp_path / f"many{i}", {"n": i}) for i, spec in enumerate(specs)]
     )
     for i, spec in enumerate(specs):
         alone = prune(checkpoints["mistral"], spec, tmp_path / f"one{i}", payload={"n": i})

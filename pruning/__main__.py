@@ -1,5 +1,4 @@
-"""`python -m pruning MODEL_DIR --method M ...`: prune one checkpoint into a patch and, if asked, an exported
-folder.
+"""`python -m pruning MODEL_DIR --method M ...`: prune one checkpoint into a patch, an exported folder or both.
 
 Exits with 0 when done, and with 2 and one message on bad input. With --json, standard output is one JSON object;
 progress and messages go to standard error.

@@ -53,11 +53,11 @@ def gather(base: Checkpoint, specs: Sequence[PruneSpec], *, device: str, progres
     for source, loaded in calibrations.items():
         readers = [spec for spec in specs if spec.calibration == source and reads_dense_activations(spec)]
         if readers:
-            wanted = [found for spec in readers if (found := _block_statistic(spec)) and _is_calibrated(spec)]
-            passes[source] = dense_pass(base, loaded, wanted, device=device, progress=progress)
-    from_weights = [found for spec in specs if (found := _block_statistic(spec)) and not _is_calibrated(spec)]
-    if from_weights:
-        passes[None] = dense_pass(base, None, from_weights, device=device, progress=progress)
+            activations = [found for spec in readers if _is_calibrated(spec) and (found := _block_statistic(spec))]
+            passes[source] = dense_pass(base, loaded, activations, device=device, progress=progress)
+    weights = [found for spec in specs if not _is_calibrated(spec) and (found := _block_statistic(spec))]
+    if weights:
+        passes[None] = dense_pass(base, None, weights, device=device, progress=progress)
     return [_of_job(base, spec, calibrations, passes, device=device, progress=progress) for spec in specs]
 
 
@@ -116,13 +116,13 @@ def _of_job(
 def dense_pass(
     base: Checkpoint,
     calibration: Calibration | None,
-    wanted: Iterable[BlockStatistic],
+    statistics: Iterable[BlockStatistic],
     *,
     device: str,
     progress: Progress,
 ) -> DensePass:
     """One pass over the unpruned model; without calibration it reads weights only."""
-    found = DensePass(measured={statistic: [] for statistic in wanted})
+    found = DensePass(measured={statistic: [] for statistic in statistics})
 
     def look(seen: BlockView) -> dict[str, torch.Tensor]:
         norms = {} if seen.statistics is None else seen.statistics.all_norms()

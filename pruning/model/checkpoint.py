@@ -68,11 +68,11 @@ class Checkpoint:
                     f"{header.file}: {header.name!r} has dtype {header.dtype}; "
                     f"weights must be {', '.join(FLOATS)}. Prune the unquantised checkpoint instead."
                 )
-            wanted = expected_shape(header.name, config)
-            if wanted not in (None, header.shape):
+            expected = expected_shape(header.name, config)
+            if expected not in (None, header.shape):
                 raise ValueError(
                     f"{header.file}: {header.name!r} has shape {list(header.shape)}, config.json implies "
-                    f"{list(wanted or ())}; config.json belongs to another model."
+                    f"{list(expected or ())}; config.json belongs to another model."
                 )
         return cls(folder, config, tensors)
 
@@ -116,9 +116,9 @@ class Checkpoint:
     def _tails(self) -> dict[int, list[str]]:
         tails = {index: [f"{linear}.weight" for linear in LINEARS] for index in range(self.num_layers)}
         for name in sorted(self.tensors):
-            place = split_layer_name(name)
-            if place is not None and place[1] not in tails[place[0]]:
-                tails[place[0]].append(place[1])
+            layer = split_layer_name(name)
+            if layer is not None and layer[1] not in tails[layer[0]]:
+                tails[layer[0]].append(layer[1])
         return tails
 
     def tensor_digests(self) -> dict[str, str]:

@@ -11,7 +11,8 @@ import pytest
 
 from pruning.__main__ import main
 from pruning.model.checkpoint import Checkpoint
-from pruning.patch.patch import Patch, read_manifest
+from pruning.patch.manifest import read_manifest
+from pruning.patch.patch import Patch
 from tests.support import ROOT
 
 TINY = ROOT / "examples" / "tiny"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pruning.patch.patch import read_manifest
+from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
 from pruning.spec import PruneSpec
 

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pruning.model.checkpoint import Checkpoint
-from pruning.patch.patch import Patch, digest_tensor, export, read_manifest
+from pruning.patch.manifest import read_manifest
+from pruning.patch.patch import Patch, digest_tensor, export
 from pruning.prune import prune
 from pruning.spec import PruneSpec
 from tests.pruning.conftest import SHAPES, make_checkpoint

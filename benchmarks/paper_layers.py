@@ -3,8 +3,8 @@
     python -m benchmarks.paper_layers --s1 DIR/s1.1-7B --qwen3 DIR/Qwen3-8B --device cuda \\
         --train s1k-train.jsonl --validation s1k-validation.jsonl
 
-Needs the two checkpoints, the hub datasets allenai/c4 and emozilla/pg19 (or a mirror), and a GPU; it was not run where
-it was written, since neither weights nor network were at hand. What the paper reports, 0-based:
+Needs the two checkpoints, the hub datasets allenai/c4 and emozilla/pg19 (or a mirror), and a GPU. It has not been run yet,
+for want of weights and network. What the paper reports, 0-based:
 
     ShortGPT removes first        s1.1-7B {16, 17}   Qwen3-8B {20, 17}
     OWL (M = 7) prunes most       s1.1-7B {10, 11}   Qwen3-8B {8, 11}
@@ -22,7 +22,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pruning.prune import prune_many
+from pruning.prune import PruneJob, prune_many
 from pruning.spec import CalibrationSpec, PruneSpec
 
 REPORTED = {
@@ -65,7 +65,7 @@ def check(name: str, model_dir: Path, options: argparse.Namespace) -> bool:
             influence_validation=CalibrationSpec(options.validation, samples=32),
         )
     with tempfile.TemporaryDirectory() as scratch:
-        jobs = [(spec, Path(scratch) / selector, {}) for selector, spec in specs.items()]
+        jobs = [PruneJob(spec, Path(scratch) / selector, {}) for selector, spec in specs.items()]
         manifests = prune_many(model_dir, jobs, device=options.device, progress=lambda s: print(s, file=sys.stderr))
     agree = True
     for selector, manifest in zip(specs, manifests, strict=True):

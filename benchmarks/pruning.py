@@ -8,9 +8,9 @@ straightforward way (whole model in memory, one window at a time, statistics by 
 Then the patch's size and decode speed are measured at 10 % and 20 %. With --device cuda only this package's run is
 timed.
 
-Seconds are CPU seconds of one thread, so that a busy machine does not decide the ratio. The calibration set is small on
-purpose: both implementations forward every token twice, and on a CPU that soon outweighs all that differs between them.
-Memory is the peak above what importing torch and transformers takes.
+Seconds are CPU seconds of one thread, so that other load on the machine does not decide the ratio. The calibration set is
+small on purpose: both implementations forward every token twice, which on a CPU soon outweighs their differences. Memory is
+the peak above what importing torch and transformers takes.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def main() -> None:
         if options.device == "cpu":
             plain = apart(wanda_plainly, model_dir, windows, folder / "masks.npz", 0.2)
             print(f"plain wanda   {plain['seconds']:8.1f} s {plain['memory'] / 2**30:8.2f} GiB peak to masks on disk")
-            print(f"speed-up      {plain['seconds'] / ours['seconds']:8.2f} x, at least 2 wanted")
-            print(f"memory        {ours['memory'] / plain['memory']:8.3f} x, at most 0.333 wanted")
+            print(f"speed-up      {plain['seconds'] / ours['seconds']:8.2f} x, target at least 2")
+            print(f"memory        {ours['memory'] / plain['memory']:8.3f} x, target at most 0.333")
             first, overall = apart(compare, model_dir, folder / "patch-0.2", folder / "masks.npz")
             print(f"masks         {first:.1e} of the first block's keep bits differ, {overall:.1e} of all:")
             print("              float32 summation order flips one, and a random network spreads it")
         apart(wanda_here, model_dir, windows, folder / "patch-0.1", 0.1, options.device)
-        for sparsity, wanted in zip(SPARSITIES, (25, 16), strict=True):
+        for sparsity, target in zip(SPARSITIES, (25, 16), strict=True):
             decoded = apart(decode_speed, model_dir, folder / f"patch-{sparsity}")
             print(
                 f"patch {sparsity:.0%}     {size / decoded['bytes']:8.1f} x smaller than the checkpoint "
-                f"({wanted} wanted), decodes {decoded['rate'] / 1e9:.2f} GB/s of weights on one core (1 wanted)"
+                f"(target {target}), decodes {decoded['rate'] / 1e9:.2f} GB/s of weights on one core (target 1)"
             )
 
 
@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
 
 
 def apart(function, *values):
-    """Run in a fresh process: peak memory is a high-water mark that a process cannot lower."""
+    """Run in a fresh process, since a process cannot lower its peak memory."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(send, function, values))
@@ -119,7 +119,7 @@ def make_model(folder: Path, hidden: int, layers: int) -> None:
 
 
 def wanda_here(model_dir: Path, windows: Path, destination: Path, sparsity: float, device: str) -> dict[str, float]:
-    importlib.import_module(MODEL_CODE)  # before memory is first read: the libraries are both runs'
+    importlib.import_module(MODEL_CODE)  # before memory is first read, so that libraries do not count
 
     from pruning.prune import prune
     from pruning.spec import CalibrationSpec, PruneSpec
@@ -135,8 +135,8 @@ def wanda_here(model_dir: Path, windows: Path, destination: Path, sparsity: floa
 
 
 def wanda_plainly(model_dir: Path, windows: Path, masks: Path, sparsity: float) -> dict[str, float]:
-    """Wanda as one writes it first; like ours it ends with the masks on disk."""
-    importlib.import_module(MODEL_CODE)  # before memory is first read: the libraries are both runs'
+    """Wanda written in the obvious way; like ours it ends with the masks on disk."""
+    importlib.import_module(MODEL_CODE)  # before memory is first read, so that libraries do not count
     from transformers import AutoModelForCausalLM
 
     before = peak_memory("cpu")
@@ -211,7 +211,7 @@ def compare(model_dir: Path, patch: Path, masks: Path) -> tuple[float, float]:
 
 
 def decode_speed(model_dir: Path, folder: Path) -> dict[str, float]:
-    """Bytes of weights per second out of layer file + base layer, both in memory already, on one core."""
+    """Bytes of weights per second from a layer file and the base layer, both in memory, on one core."""
     from pruning.model.architecture import LINEARS
     from pruning.model.checkpoint import Checkpoint
     from pruning.model.tensors import layer_tensors

@@ -49,7 +49,7 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         stall_seconds=_R, store_seconds=_R, prune_seconds=_R,
         grader=_R, grader_processes=_R, grader_seconds=_R, tracking_uri=_R, experiment=_R,
     ),
-    # What pruning.spec.resolve leaves set changes the result; that is its contract.
+    # What pruning.resolve.resolve leaves set changes the result; that is its contract.
     "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | {"preset": _R},
 }  # fmt: skip
 

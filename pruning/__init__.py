@@ -1,3 +1,1 @@
-"""Pruning: pure tensor work on a checkpoint. Imports neither ray, vllm, mlflow, eval, workers nor
-orchestrator.
-"""
+"""Pruning: pure tensor work on a checkpoint. Imports neither Ray, vLLM, MLflow nor any other package of the project."""

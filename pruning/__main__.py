@@ -1,8 +1,7 @@
-"""`python -m pruning MODEL_DIR --method M ...`: prune one checkpoint into a patch and, if asked, an exported
-folder.
+"""`python -m pruning MODEL_DIR --method M ...`: prune one checkpoint into a patch, an exported folder or both.
 
-Exit 0 when done, 2 on bad input with one message. With --json one JSON object is all that standard output
-gets; progress and messages go to standard error.
+Exits with 0 when done, and with 2 and one message on bad input. With --json, standard output is one JSON object;
+progress and messages go to standard error.
 """
 
 from __future__ import annotations
@@ -15,17 +14,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from pruning.knobs import KNOBS, PRESETS, Choice, Whole
+from pruning.allocators import ALLOCATORS, DEFAULT
+from pruning.knobs import KNOBS
+from pruning.methods import METHODS
 from pruning.patch.manifest import Manifest
-from pruning.spec import (
-    ALLOCATORS,
-    METHODS,
-    PATTERNS,
-    CalibrationSpec,
-    PruneSpec,
-    check,
-    describe,
-)
+from pruning.resolve import check
+from pruning.spec import DATA_FIELDS, PATTERNS, PRESETS, CalibrationSpec, Choice, PruneSpec, Whole, describe
 
 BAD_INPUT: Final = 2
 
@@ -45,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(report(manifest, options["patch"], options["export"])))
     else:
         print(
-            f"{describe(manifest.spec)}: {manifest.realised:.4%} of the block weights are gone",
+            f"{describe(manifest.spec)}: {manifest.realised:.4%} of the block weights are zero or removed",
             file=sys.stderr,
         )
     return 0
@@ -77,7 +71,7 @@ def report(manifest: Manifest, patch: str | None, export: str | None) -> dict[st
 
 
 def _run(model_dir: Path, spec: PruneSpec, options: dict[str, Any]) -> Manifest:
-    from pruning.patch.patch import export  # torch and transformers only once the spec is known to make sense
+    from pruning.patch.patch import export  # after check(): a bad spec fails without loading torch
     from pruning.prune import prune
 
     for folder in (options["patch"], options["export"]):
@@ -97,7 +91,7 @@ def _run(model_dir: Path, spec: PruneSpec, options: dict[str, Any]) -> Manifest:
 
 def _spec(options: dict[str, Any]) -> PruneSpec:
     chosen = {field.name: options[field.name] for field in fields(PruneSpec) if field.name in options}
-    for name in ("calibration", "influence_train", "influence_validation"):
+    for name in DATA_FIELDS:
         if chosen[name] is not None:
             chosen[name] = CalibrationSpec(
                 data=chosen[name],
@@ -114,10 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pruning", description="Prune a Hugging Face checkpoint.")
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="local checkpoint folder")
     parser.add_argument("--method", required=True, help=", ".join(METHODS))
-    parser.add_argument("--allocator", help=f"{', '.join(ALLOCATORS)}; default uniform")
+    parser.add_argument("--allocator", help=f"{', '.join(ALLOCATORS)}; default {DEFAULT}")
     parser.add_argument("--sparsity", type=float, help="fraction of the block linears' weights to drop")
     parser.add_argument("--pattern", help=f"{', '.join(PATTERNS)}: drop N of every M consecutive inputs")
-    parser.add_argument("--blocks", type=int, help="blocks to remove; shortgpt")
+    removers = ", ".join(name for name, row in METHODS.items() if row.removes_blocks)
+    parser.add_argument("--blocks", type=int, help=f"blocks to remove; {removers}")
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)}; default {PRESETS[0]}")
     parser.add_argument("--patch", metavar="DIR", help="write the patch here")
     parser.add_argument("--export", metavar="DIR", help="write an ordinary Hugging Face folder here")
@@ -127,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--calibration", metavar="DATA", help="FILE.jsonl, FILE.parquet, tokens.npy, c4, pg19 or a hub id"
     )
-    data.add_argument("--influence-train", metavar="DATA", help="layerif's training samples; default --calibration")
-    data.add_argument("--influence-validation", metavar="DATA", help="layerif's validation samples")
+    data.add_argument("--influence-train", metavar="DATA", help="training samples for gradients; default --calibration")
+    data.add_argument("--influence-validation", metavar="DATA", help="validation samples for gradients")
     data.add_argument("--samples", type=int, default=128)
     data.add_argument("--tokens", type=int, default=2048)
     data.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Effects on the file system: whole files and whole folders appear at once or not at all."""
+"""Writing files and folders so that they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where content-derived values are remembered: $PRUNESWEEP_CACHE, else ~/.cache/prunesweep."""
+    """Where values derived from content are kept between runs: $PRUNESWEEP_CACHE, else ~/.cache/prunesweep."""
     named = os.environ.get("PRUNESWEEP_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "prunesweep"
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write beside `file`, flush to the disk, rename: a reader sees the old content or the new, never a
-    part.
-    """
+    """Write beside `file`, flush to disk and rename: a reader sees the old content or the new, never a part."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
@@ -38,7 +36,7 @@ def write_atomically(file: Path, content: bytes) -> None:
 def folder_in_one_piece(destination: Path) -> Iterator[Path]:
     """Yield an empty folder beside `destination` and rename it there on success; on any error remove it.
 
-    Raises ValueError if the destination exists: a committed artifact is never overwritten.
+    Raises ValueError if the destination exists: nothing is ever overwritten.
     """
     if destination.exists():
         raise ValueError(f"{destination}: already exists; choose another folder or remove it first.")
@@ -48,12 +46,12 @@ def folder_in_one_piece(destination: Path) -> Iterator[Path]:
         yield working
         for entry in sorted(working.rglob("*")):
             _sync(entry)
-        working.chmod(0o755)  # mkdtemp's 0700 would lock other readers of a shared store out
+        working.chmod(0o755)  # mkdtemp's 0700 would lock out the other readers of a shared store
         _sync(working)
         try:
             os.rename(working, destination)
         except OSError as error:
-            raise ValueError(f"{destination}: appeared while it was being made ({error.strerror}).") from None
+            raise ValueError(f"{destination}: appeared while it was being written ({error.strerror}).") from None
         _sync(destination.parent)
     except BaseException:
         shutil.rmtree(working, ignore_errors=True)

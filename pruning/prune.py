@@ -1,10 +1,8 @@
-"""Jobs on one checkpoint -> committed patches: `prune` for one, `prune_many` to share what several have in
-common.
+"""Prune a checkpoint: `prune` for one job, `prune_many` for several, which share what they have in common.
 
-Shared: the base's digests, the token windows, one dense calibration pass per calibration (norms, OWL's
-outliers, ShortGPT's influence), gradients and spectra, and one read of the weights for all jobs whose masks
-follow from dense statistics. A job whose pruned activations feed its next block has nothing to share and
-makes a pass of its own.
+Shared are the base's digests, the token windows, one dense pass per calibration (input norms, OWL's outliers,
+block influence), gradients and weight spectra, and one read of the weights for all jobs whose masks follow from
+dense statistics. A job whose pruned activations feed its next block shares none of its passes.
 """
 
 from __future__ import annotations
@@ -19,24 +17,33 @@ from typing import Any
 
 import torch
 
-from pruning.allocators.sparsities import Requested, part_sizes, requested_sparsities
-from pruning.allocators.statistics import Evidence, gather
+from pruning.allocators import ALLOCATORS
+from pruning.allocators.allocator import Requested
+from pruning.allocators.statistics import JobStatistics, gather
 from pruning.files import folder_in_one_piece
+from pruning.methods import METHODS
 from pruning.methods.masks import cut, cutoff
-from pruning.methods.prune_block import PrunedLayer, prune_by_score, prune_by_solver, score
-from pruning.methods.shortgpt import kept_layers
+from pruning.methods.prune_block import PrunedBlock, prune_by_score, prune_by_solver, score
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.memory import peak_memory
-from pruning.model.passes import Pass, Visit, run_pass
+from pruning.model.passes import BlockView, PassSettings, run_pass
 from pruning.model.tensors import read_tensor
 from pruning.patch.manifest import Canary, Manifest
 from pruning.patch.writer import PatchWriter
-from pruning.spec import METHODS, PruneSpec, describe, resolve
+from pruning.resolve import resolve
+from pruning.spec import PruneSpec, describe, n_of_m
 
-Job = tuple[PruneSpec, Path, dict[str, Any]]
-"""A spec, the folder its patch is to appear in, and the identity payload to store with it."""
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PruneJob:
+    """One patch to make: `destination` is the folder it appears in, `payload` the identity payload stored with it."""
+
+    spec: PruneSpec
+    destination: Path
+    payload: dict[str, Any]
 
 
 def prune(
@@ -50,66 +57,66 @@ def prune(
 ) -> Manifest:
     """Prune one checkpoint into a verified patch folder, which appears whole or not at all.
 
-    Raises ValueError for a spec, checkpoint or calibration that cannot work, naming the thing, the rule, the
-    remedy.
+    Raises ValueError, with the rule and the remedy, for a spec, checkpoint or calibration that cannot work.
     """
-    return prune_many(model_dir, [(spec, Path(destination), payload)], device=device, progress=progress)[0]
+    job = PruneJob(spec, Path(destination), payload)
+    return prune_many(model_dir, [job], device=device, progress=progress)[0]
 
 
 def prune_many(
     model_dir: str | Path,
-    jobs: Sequence[Job],
+    jobs: Sequence[PruneJob],
     *,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[Manifest]:
     """`prune` for several specs of one checkpoint; manifests in the order of `jobs`.
 
-    Patches appear as they are done. An error leaves those already done and nothing of the others.
+    Patches appear as they are finished. An error leaves the finished ones and nothing of the others.
     """
     say = progress or (lambda _text: None)
     started = time.monotonic()
     _check_device(device)
     base = Checkpoint.open(model_dir)
-    specs = [resolve(spec) for spec, _, _ in jobs]
+    specs = [resolve(job.spec) for job in jobs]
     for spec in specs:
         check_against(base, spec)
-    evidence = gather(base, specs, device=device, progress=say)
-    tasks = [
-        _Task(base, spec, found, destination, payload, device, started)
-        for spec, found, (_, destination, payload) in zip(specs, evidence, jobs, strict=True)
+    statistics = gather(base, specs, device=device, progress=say)
+    planned = [
+        _PlannedJob(base, spec, found, job.destination, job.payload, device, started)
+        for spec, found, job in zip(specs, statistics, jobs, strict=True)
     ]
     manifests: dict[Path, Manifest] = {}
     with ExitStack() as folders:
-        together = {task: task.open(folders) for task in tasks if not walks_alone(task.spec)}
-        masking = {task: writer for task, writer in together.items() if task.requested}
-        choosers = {task: _dense_chooser(task) for task in masking}
+        shared = {job: job.open(folders) for job in planned if not needs_own_pass(job.spec)}
+        masking = {job: writer for job, writer in shared.items() if job.requested}
+        choosers = {job: _dense_chooser(job) for job in masking}
         if masking:
 
-            def visit(seen: Visit) -> dict[str, torch.Tensor]:
-                for task, writer in masking.items():
-                    pruned = choosers[task](seen)
-                    writer.add(seen.index, seen.weights, pruned, task.requested[seen.index])
+            def visit(seen: BlockView) -> dict[str, torch.Tensor]:
+                for job, writer in masking.items():
+                    pruned = choosers[job](seen)
+                    writer.add(seen.index, seen.weights, pruned, job.requested[seen.index])
                 return {}
 
-            run_pass(Pass(base, None, device), visit, lambda text: say(f"masks: {text}"))
-        for task, writer in together.items():
-            manifests[task.destination] = task.finish(writer)
-    for task in tasks:
-        if walks_alone(task.spec):
-            manifests[task.destination] = _walk_alone(task, say)
-    return [manifests[task.destination] for task in tasks]
+            run_pass(PassSettings(base, None, device), visit, lambda text: say(f"masks: {text}"))
+        for job, writer in shared.items():
+            manifests[job.destination] = job.finish(writer)
+    for job in planned:
+        if needs_own_pass(job.spec):
+            manifests[job.destination] = _prune_in_own_pass(job, say)
+    return [manifests[job.destination] for job in planned]
 
 
-def walks_alone(spec: PruneSpec) -> bool:
+def needs_own_pass(spec: PruneSpec) -> bool:
     """Whether a resolved spec needs a calibration pass of its own rather than the shared dense statistics."""
-    return spec.propagate == "pruned" or spec.method == "sparsegpt"
+    return spec.propagate == "pruned" or METHODS[spec.method].updates_weights
 
 
 def check_against(base: Checkpoint, spec: PruneSpec) -> None:
     """Raise ValueError for a resolved spec that this checkpoint cannot carry out."""
     if spec.pattern is not None:
-        group = int(spec.pattern.split(":")[1])
+        _, group = n_of_m(spec.pattern)
         for name, header in base.tensors.items():
             linear = name.removesuffix(".weight").split(".", 3)[-1]
             if linear in LINEARS and header.shape[1] % group:
@@ -130,12 +137,12 @@ def _check_device(device: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
-    """One job with everything that was decided before the weights are touched."""
+class _PlannedJob:
+    """One job with everything that is decided before its weights are pruned."""
 
     base: Checkpoint
     spec: PruneSpec
-    evidence: Evidence
+    statistics: JobStatistics
     destination: Path
     payload: dict[str, Any]
     device: str
@@ -144,16 +151,17 @@ class _Task:
     @cached_property
     def requested(self) -> Requested:
         """Sparsities per block and part; empty for a method that masks nothing."""
-        if not METHODS[self.spec.method].allocated:
+        if self.spec.allocator is None:
             return []
-        return requested_sparsities(self.spec, part_sizes(self.base), self.evidence.layers)
+        return ALLOCATORS[self.spec.allocator].sparsities(self.spec, self.base.part_sizes, self.statistics.layers)
 
     @cached_property
     def kept(self) -> tuple[int, ...]:
-        if self.spec.blocks is None:
+        """The blocks that stay."""
+        keep_blocks = METHODS[self.spec.method].keep_blocks
+        if keep_blocks is None:
             return tuple(range(self.base.num_layers))
-        influence = self.evidence.layers["block_influence"]
-        return kept_layers(influence, self.spec.blocks, last_removable=self.spec.last_block == "removable")
+        return keep_blocks(self.statistics.layers["block_influence"], self.spec)
 
     def open(self, folders: ExitStack) -> PatchWriter:
         return PatchWriter(folders.enter_context(folder_in_one_piece(self.destination)), self.base)
@@ -163,13 +171,10 @@ class _Task:
         return {linear: self.requested[layer][part] for part, linears in PARTS.items() for linear in linears}
 
     def finish(self, writer: PatchWriter) -> Manifest:
-        total = sum(sum(sizes) for sizes in part_sizes(self.base).values())
-        removed = sum(
-            sizes[layer]
-            for sizes in part_sizes(self.base).values()
-            for layer in range(len(sizes))
-            if layer not in self.kept
-        )
+        """Write the manifest, after which the folder may appear."""
+        sizes = self.base.part_sizes.values()
+        total = sum(map(sum, sizes))
+        removed = sum(each[layer] for each in sizes for layer in range(len(each)) if layer not in self.kept)
         draft = Manifest(
             payload=self.payload,
             base=self.base.digest(),
@@ -180,8 +185,8 @@ class _Task:
             realised=(writer.zeros + removed) / total,
             tensors=writer.tensor_digests(self.kept),
             canary=Canary((), ()),
-            calibration=self.evidence.windows,
-            evidence=self.evidence.layers,
+            calibration=self.statistics.windows,
+            evidence=self.statistics.layers,
             files=writer.files,
             seconds=round(time.monotonic() - self.started, 3),
             peak_memory_bytes=peak_memory(self.device),
@@ -189,61 +194,61 @@ class _Task:
         return writer.finish(draft, self.device)
 
 
-Chooser = Callable[[Visit], PrunedLayer]
+Chooser = Callable[[BlockView], PrunedBlock]
 
 
-def _dense_chooser(task: _Task) -> Chooser:
+def _dense_chooser(job: _PlannedJob) -> Chooser:
     """Masks from the shared dense statistics; group 'model' has one stream of masks over all layers."""
-    norms = task.evidence.norms
+    norms = job.statistics.norms
 
     def on_device(layer: int) -> dict[str, torch.Tensor]:
-        return {linear: value.to(task.device) for linear, value in norms[layer].items()} if norms else {}
+        return {linear: value.to(job.device) for linear, value in norms[layer].items()} if norms else {}
 
-    if task.spec.group == "model" and task.spec.pattern is None:
-        masks = _model_masks(task, on_device)
-        return lambda seen: PrunedLayer({linear: next(masks) for linear in seen.weights}, {})
-    return lambda seen: prune_by_score(task.spec, seen.weights, on_device(seen.index), task.sparsity(seen.index))
+    if job.spec.group == "model":
+        masks = _model_masks(job, on_device)
+        return lambda seen: PrunedBlock({linear: next(masks) for linear in seen.weights}, {})
+    return lambda seen: prune_by_score(job.spec, seen.weights, on_device(seen.index), job.sparsity(seen.index))
 
 
-def _model_masks(task: _Task, norms: Callable[[int], dict[str, torch.Tensor]]) -> Iterator[torch.Tensor]:
-    """Keep masks of all linears of all layers, ranked together, streamed from the checkpoint three times."""
+def _model_masks(job: _PlannedJob, norms: Callable[[int], dict[str, torch.Tensor]]) -> Iterator[torch.Tensor]:
+    """Keep masks of all linears of all layers, ranked together; reads the weights three times, one linear at a time."""
 
     def scores() -> Iterator[torch.Tensor]:
-        for layer in range(task.base.num_layers):
+        for layer in range(job.base.num_layers):
             here = norms(layer)
             for linear in LINEARS:
-                weight = read_tensor(task.base.tensors[f"{layer_prefix(layer)}{linear}.weight"]).to(task.device)
-                yield score(task.spec, weight, here.get(linear))
+                weight = read_tensor(job.base.tensors[f"{layer_prefix(layer)}{linear}.weight"]).to(job.device)
+                yield score(job.spec, weight, here.get(linear))
 
-    total = sum(sum(sizes) for sizes in part_sizes(task.base).values())
-    assert task.spec.sparsity is not None
-    assert task.spec.selection is not None
-    if task.spec.sparsity == 0:
+    total = sum(map(sum, job.base.part_sizes.values()))
+    assert job.spec.sparsity is not None, "resolve() sets sparsity"
+    assert job.spec.selection is not None, "resolve() sets selection"
+    if job.spec.sparsity == 0:
         return (torch.ones_like(each, dtype=torch.bool) for each in scores())
-    return cut(scores(), cutoff(scores, int(total * task.spec.sparsity), task.spec.selection))
+    return cut(scores(), cutoff(scores, int(total * job.spec.sparsity), job.spec.selection))
 
 
-def _walk_alone(task: _Task, say: Progress) -> Manifest:
+def _prune_in_own_pass(job: _PlannedJob, say: Progress) -> Manifest:
     """A calibration pass for one job, whose pruned blocks feed the next where its spec says so."""
-    spec = task.spec
+    spec, updates_weights = job.spec, METHODS[job.spec.method].updates_weights
     with ExitStack() as folders:
-        writer = task.open(folders)
+        writer = job.open(folders)
 
-        def visit(seen: Visit) -> dict[str, torch.Tensor]:
+        def visit(seen: BlockView) -> dict[str, torch.Tensor]:
             assert seen.statistics is not None
-            sparsity = task.sparsity(seen.index)
-            if spec.method == "sparsegpt":
+            sparsity = job.sparsity(seen.index)
+            if updates_weights:
                 pruned = prune_by_solver(spec, seen.weights, seen.statistics, sparsity)
             else:
                 pruned = prune_by_score(spec, seen.weights, seen.statistics.all_norms(), sparsity)
-            return writer.add(seen.index, seen.weights, pruned, task.requested[seen.index])
+            return writer.add(seen.index, seen.weights, pruned, job.requested[seen.index])
 
-        plan = Pass(
-            task.base,
-            task.evidence.calibration,
-            task.device,
+        settings = PassSettings(
+            job.base,
+            job.statistics.calibration,
+            job.device,
             rerun=spec.propagate == "pruned",
-            hessians=spec.method == "sparsegpt",
+            hessians=updates_weights,
         )
-        run_pass(plan, visit, lambda text: say(f"{describe(spec)}: {text}"))
-        return task.finish(writer)
+        run_pass(settings, visit, lambda text: say(f"{describe(spec)}: {text}"))
+        return job.finish(writer)

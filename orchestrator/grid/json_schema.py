@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.grid.format import GridFile
-from pruning.knobs import KNOBS, PRESETS
-from pruning.spec import ALLOCATORS, METHODS, PATTERNS
+from pruning.allocators import ALLOCATORS
+from pruning.knobs import KNOBS
+from pruning.methods import METHODS
+from pruning.spec import PATTERNS, PRESETS
 
 FILE = Path(__file__).with_name("grid.schema.json")
 

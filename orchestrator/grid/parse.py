@@ -27,7 +27,9 @@ from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
 from orchestrator.grid.source import GridSource, Location, read_yaml
 from orchestrator.grid.validation import fault_message, located
-from pruning.spec import METHODS, CalibrationSpec, PruneSpec, needs_calibration, resolve
+from pruning.methods import METHODS
+from pruning.resolve import needs_calibration, resolve
+from pruning.spec import CalibrationSpec, PruneSpec
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 

@@ -12,6 +12,8 @@ from orchestrator.plan.plan import OwedContext, Plan
 from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.plan.throughput import StoreRates, Throughput
 from orchestrator.scheduler.lengths import LengthEstimator
+from pruning.methods import METHODS
+from pruning.spec import n_of_m
 
 BYTES_PER_TOKEN = 4.0
 """Of a stored part, token ids and text. Measured on English prose: 3.0 for traces of 4,000 tokens, 4.0 for 500."""
@@ -130,9 +132,9 @@ def patch_bytes(variant: ResolvedVariant) -> int:
         return 0  # dense, or whole blocks: only a manifest
     dropped = spec.sparsity
     if spec.pattern:
-        few, many = map(int, spec.pattern.split(":"))
+        few, many = n_of_m(spec.pattern)
         bits = log2(comb(many, few)) / many
     else:
         bits = -sum(share * log2(share) for share in (dropped, 1 - dropped) if share > 0)
-    values = VALUE_BYTES.get(variant.decodings[0].context.shape.dtype, 2) if spec.method == "sparsegpt" else 0
+    values = VALUE_BYTES.get(variant.decodings[0].context.shape.dtype, 2) if METHODS[spec.method].updates_weights else 0
     return round(variant.prunable * (bits / 8 + values * (1 - dropped)))

@@ -64,7 +64,7 @@ class ResolvedVariant:
 
     @property
     def dense(self) -> bool:
-        return self.spec.method == "dense"
+        return self.spec.is_dense
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def surplus_pruners(state: SweepState) -> int:
 
 def _unpruned(state: SweepState) -> list[Shape]:
     """Shapes of the dense variants whose patches are to come: those need no pruning, and so are there in a moment."""
-    return [state.shape_of(name) for name in state.coming if state.patches[name].task.spec.method == "dense"]
+    return [state.shape_of(name) for name in state.coming if state.patches[name].task.spec.is_dense]
 
 
 def start_pruners(state: SweepState, now: float) -> Iterator[Command]:

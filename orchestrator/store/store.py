@@ -27,12 +27,12 @@ import pyarrow as pa
 from orchestrator.store.files import PATIENCE, Files, Found
 from orchestrator.store.parts import Part, distinct, encode, read_part
 from orchestrator.store.tables import TABLES, column_names, to_table
+from pruning.patch.manifest import MANIFEST
 from workers.store import StoreError, StoreUnavailable, Trouble, trouble_of
 from workers.tables import DrawKey, DrawRow, FailureRow, GradeRow
 
 __all__ = ["MANIFEST", "Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
 
-MANIFEST = "manifest.json"
 PROBE = b"prunesweep"
 READERS = 8
 """Files read at a time: on object storage each is a wait."""

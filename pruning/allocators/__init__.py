@@ -1,1 +1,23 @@
-""""""
+"""The sparsity allocators. To add one, see docs/extending.md: a file beside this one, and a line in the table below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pruning.allocators import alphapruning, layerif, owl, uniform
+from pruning.allocators.allocator import Allocator
+
+DEFAULT: Final = uniform.ALLOCATOR.name
+"""The allocator of a spec that names none."""
+
+ALLOCATORS: Final[Mapping[str, Allocator]] = {
+    row.name: row
+    for row in (
+        uniform.ALLOCATOR,
+        owl.ALLOCATOR,
+        layerif.ALLOCATOR,
+        alphapruning.ALLOCATOR,
+    )
+}
+"""Name -> allocator, in the order in which messages list them."""

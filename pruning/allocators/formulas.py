@@ -1,10 +1,10 @@
 """Layer statistics + target -> a sparsity per unit. Pure, no torch.
 
-A unit is whatever gets one sparsity: a block, or the attention or MLP part of a block. Every allocator
-returns sparsities whose mean, weighted by the units' parameter counts, is the target to 1e-6, inside [0,
-maximum]. Where a formula leaves that range, `waterfill` re-solves the formula's own free constant (OWL's
-shift, the others' scale) with the bounds in force; `clamp` cuts off as the upstream repositories do and so
-may miss the target.
+A unit is whatever gets one sparsity: a block, or the attention or MLP part of a block. The mean of the
+sparsities, weighted by the units' parameter counts, is the target to 1e-6, and each lies in [0, maximum]. Where
+a formula leaves that range, `waterfill` solves again for the formula's own free constant (OWL's shift, the
+others' scale) with the bounds in force; `clamp` cuts off, as the upstream repositories do, and so may miss the
+target.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from scipy.signal import savgol_filter
 
 Direction = Literal["protect-high", "prune-high"]
 _EQUAL: Final = 1e-12
-"""Relative spread under which statistics count as equal: a min-max of rounding noise would invent a
-ranking.
-"""
+"""Relative spread below which statistics count as equal: min-max scaling would rank rounding noise."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """`floor` replaces a clamped sparsity <= 0 (OWL's code with wanda takes .01); waterfill has no use for
-    it.
-    """
+    """The range of a sparsity. `floor` replaces a sparsity <= 0 when clamping; OWL's code with wanda takes .01."""
 
     policy: Literal["waterfill", "clamp"] = "waterfill"
     maximum: float = 0.99
@@ -35,6 +30,7 @@ class Bounds:
 
 
 def uniform(units: int, target: float) -> list[float]:
+    """The target for each unit."""
     return [target] * units
 
 
@@ -43,9 +39,9 @@ def owl(
 ) -> list[float]:
     """OWL (Yin et al., arXiv 2310.05175, section 3.2; luuyin/OWL lib/prune_all.py): outliers protect a block.
 
-    `outliers` is the layerwise outlier distribution D_l (any unit), `spread` the paper's lambda: the most and
-    the least pruned block differ by 2 * lambda. Sizes weigh the mean, so unequal blocks also meet the target;
-    upstream's mean is plain.
+    `outliers` is the layerwise outlier distribution D_l (on any scale), `spread` the paper's lambda: the most and
+    the least pruned block differ by 2 * lambda. The mean is weighted by `sizes`, so unequal blocks meet the
+    target, too; upstream's mean is plain.
     """
     values = _checked(outliers, sizes, target, bounds)
     if _all_equal(values):
@@ -58,7 +54,7 @@ def owl(
 def proportional(ratios: Sequence[float], sizes: Sequence[int], target: float, *, bounds: Bounds) -> list[float]:
     """Sparsities in proportion to `ratios` (>= 0): eta * ratio_l with the eta that meets the target.
 
-    The mapper of AlphaPruning (ww_sparsity) and of both LayerIF variants.
+    The mapping of AlphaPruning (ww_sparsity) and of both LayerIF variants.
     """
     values = _checked(ratios, sizes, target, bounds)
     weights = np.asarray(sizes, dtype=float)
@@ -91,11 +87,13 @@ def part_ratios(
 
 
 def smoothed(scores: Sequence[float] | np.ndarray, *, window: int, degree: int) -> np.ndarray:
-    """Savitzky-Golay filter with interpolated ends (scipy's default); window 0, or wider than the scores, is
-    none.
-    """
+    """Savitzky-Golay filter with interpolated ends (scipy's default); window 0, or wider than the scores, is none."""
     values = np.asarray(scores, dtype=float)
-    return values if window == 0 or window > len(values) else np.asarray(savgol_filter(values, window, degree))
+    if window == 0 or window > len(values):
+        return values
+    from scipy.signal import savgol_filter  # a plan reads the table of allocators and must not wait for scipy
+
+    return np.asarray(savgol_filter(values, window, degree))
 
 
 def _checked(values: Sequence[float], sizes: Sequence[int], target: float, bounds: Bounds) -> np.ndarray:
@@ -134,7 +132,7 @@ def _within(
     bounds: Bounds,
     shifted: Callable[[np.ndarray, float], np.ndarray],
 ) -> list[float]:
-    """`formula` inside the bounds; `shifted(formula, c)` must not decrease in c."""
+    """`formula` brought inside the bounds, where `shifted(formula, c)` does not decrease in c."""
     if bounds.policy == "clamp":
         floored = np.where(formula <= 0, bounds.floor, formula)
         return [float(value) for value in np.clip(floored, 0, bounds.maximum)]

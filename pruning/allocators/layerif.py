@@ -1,183 +1,151 @@
-"""LayerIF's scores: how much each part of each block says about a training sample's effect on validation
-loss.
-
-With the identity Hessian (arXiv 2604.25098, section 3; TracIn, arXiv 2002.08484) the score of sample k for a
-linear is <v, g_k>: the mean validation gradient times the sample's. With DataInf (Kwon et al., arXiv
-2310.00902, equation 5) it is <H^-1 v, g_k> in their closed form, per weight matrix. Both are in TracIn's
-sign: positive = helps validation.
-
-Memory is that of a gradient sweep plus two float32 matrices of one linear's size: mean gradients of all
-linears wait in a temporary folder on disk (4 bytes per block weight, 28 GB for an 8 B model) and are read
-when their linear is due. Scores are remembered by content (influence_scores.py), so one computation serves
-every sparsity.
+"""LayerIF (arXiv 2505.23811, and as arXiv 2604.25098 uses it): by how the gradients of training samples agree with
+those of validation data. Scores come from layerif_scores.py.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
-import numpy as np
-import torch
-
-from pruning.allocators.layerif_cache import InfluenceScores, load_scores, save_scores
-from pruning.model.architecture import LINEARS, PARTS
-from pruning.model.calibration import load_windows, windows_digest
+from pruning.allocators.allocator import (
+    RANGE_KNOBS,
+    Allocator,
+    Requested,
+    Sizes,
+    Statistics,
+    block_sizes,
+    bounds_of,
+    epsilon_knob,
+    same_in_all_parts,
+    target_of,
+)
+from pruning.allocators.formulas import linear_ratios, part_ratios, proportional, smoothed
+from pruning.allocators.layerif_cache import InfluenceScores
+from pruning.methods import METHODS
+from pruning.model.architecture import PARTS
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.gradients import GradientSweep, LinearGradient
-from pruning.model.passes import computing_dtype
-from pruning.spec import PruneSpec
-
-Progress = Callable[[str], None]
-Table = dict[str, np.ndarray]
-"""linear -> float64 [layers, samples]."""
+from pruning.spec import Choice, Default, Fraction, Knob, PruneSpec, Whole, always, by_preset
 
 
-def influence_scores(
-    base: Checkpoint, spec: PruneSpec, *, device: str, progress: Progress
-) -> tuple[InfluenceScores, dict[str, str]]:
-    """Scores of a resolved layerif spec, remembered or computed, and the digests of the windows they come
-    from.
+def statistics(
+    base: Checkpoint, spec: PruneSpec, device: str, progress: Callable[[str], None]
+) -> tuple[Statistics, dict[str, str]]:
+    """`influence_attention` and `influence_mlp`, or `influence` of whole blocks, and the digests of the windows used.
 
-    Raises ValueError when training and validation windows are the same.
+    Aggregates over training samples: the positive scores only, all of them, or the number of positive ones.
     """
-    assert spec.influence_train is not None
-    assert spec.influence_validation is not None
-    train, validation = (
-        load_windows(spec.influence_train, base),
-        load_windows(spec.influence_validation, base),
-    )
-    used = {"influence_train": windows_digest(train), "influence_validation": windows_digest(validation)}
-    if used["influence_train"] == used["influence_validation"]:
-        raise ValueError("influence_validation: the same windows as the training data; give other data.")
-    dtype = computing_dtype(spec.influence_train.compute, base)
-    hessian = str(spec.layerif_hessian)
-    identity = {**used, "weights": base.digest(), "hessian": hessian, "dtype": str(dtype)}
-    known = load_scores(identity)
-    if known is None:
-        with tempfile.TemporaryDirectory(prefix="prunesweep-gradients-") as scratch:
-            estimate = _datainf if hessian == "datainf" else _identity
-            sweep = GradientSweep(base, dtype, device)
-            known = _by_part(estimate(sweep, train, validation, Path(scratch), progress))
-        save_scores(identity, known)
-    return known, used
+    from pruning.allocators.layerif_scores import influence_scores
+
+    scores, windows = influence_scores(base, spec, device=device, progress=progress)
+    return _aggregated(spec, scores), windows
 
 
-@dataclass(frozen=True)
-class _MatrixFolder:
-    """One float32 matrix per linear and layer, on disk; absent means zero."""
-
-    folder: Path
-
-    def read(self, like: LinearGradient) -> torch.Tensor:
-        file = self._file(like.layer, like.linear)
-        if not file.is_file():
-            return like.inputs.new_zeros(like.deltas.shape[-1], like.inputs.shape[-1], dtype=torch.float32)
-        return torch.from_numpy(np.load(file)).to(like.inputs.device)
-
-    def write(self, like: LinearGradient, matrix: torch.Tensor) -> None:
-        self.folder.mkdir(exist_ok=True)
-        np.save(self._file(like.layer, like.linear), matrix.cpu().numpy())
-
-    def _file(self, layer: int, linear: str) -> Path:
-        return self.folder / f"{layer:05d}.{linear}.npy"
+def _aggregated(spec: PruneSpec, scores: InfluenceScores) -> Statistics:
+    sign = 1.0 if spec.layerif_sign == "tracin" else -1.0
+    parts = {part: [[sign * value for value in row] for row in scores.parts[part]] for part in PARTS}
+    if spec.layerif_units == "blocks":
+        whole = [
+            [a + m for a, m in zip(attention, mlp, strict=True)]
+            for attention, mlp in zip(parts["attention"], parts["mlp"], strict=True)
+        ]
+        return {"influence": [_aggregate(spec, row) for row in whole]}
+    return {f"influence_{part}": [_aggregate(spec, row) for row in rows] for part, rows in parts.items()}
 
 
-def _identity(
-    sweep: GradientSweep, train: np.ndarray, validation: np.ndarray, scratch: Path, progress: Progress
-) -> Table:
-    target = _weighted_sum(sweep, validation, None, scratch / "validation", progress)
-    return _products(sweep, train, target, progress)
+def _aggregate(spec: PruneSpec, row: Sequence[float]) -> float:
+    if spec.layerif_aggregate == "sum":
+        return sum(row)
+    positive = [value for value in row if value > 0]
+    return float(len(positive)) if spec.layerif_aggregate == "count" else sum(positive)
 
 
-def _datainf(
-    sweep: GradientSweep, train: np.ndarray, validation: np.ndarray, scratch: Path, progress: Progress
-) -> Table:
-    """DataInf per weight matrix, in three more sweeps: products and norms, the weighted sum, products again.
-
-    With v the mean validation gradient and n training gradients g_i: damping = .1 mean_i mean(g_i^2) and
-    H^-1 v = (v - (1/n) sum_i <v, g_i> / (damping + |g_i|^2) g_i) / damping.
-    """
-    target = _weighted_sum(sweep, validation, None, scratch / "validation", progress)
-    products = _products(sweep, train, target, progress)
-    squares = _squared_norms(sweep, train, progress)
-    sizes = {linear: sweep.base.tensors[f"model.layers.0.{linear}.weight"].numel for linear in LINEARS}
-    damping = {linear: 0.1 * squares[linear].mean(axis=1, keepdims=True) / sizes[linear] for linear in LINEARS}
-    share = {
-        linear: np.divide(
-            products[linear],
-            damping[linear] + squares[linear],
-            out=np.zeros_like(products[linear]),
-            where=squares[linear] > 0,
-        )
-        for linear in LINEARS
-    }
-    spread = _weighted_sum(sweep, train, share, scratch / "spread", progress)
-    along = _products(sweep, train, spread, progress)
-    # <H^-1 v, g_k> needs no matrix of its own: it is linear in v and in the weighted sum.
-    return {
-        linear: np.divide(
-            products[linear] - along[linear],
-            damping[linear],
-            out=np.zeros_like(products[linear]),
-            where=damping[linear] > 0,
-        )
-        for linear in LINEARS
-    }
+def sparsities(spec: PruneSpec, sizes: Sizes, statistics: Statistics) -> Requested:
+    """One sparsity per block, as in the released LayerIF code, or one per part, as in arXiv 2604.25098's."""
+    window, degree = cast(int, spec.layerif_smoothing), spec.layerif_degree or 0
+    direction = cast(Any, spec.layerif_direction)
+    target, bounds = target_of(spec), bounds_of(spec)
+    if spec.layerif_units == "blocks":
+        smooth = smoothed(statistics["influence"], window=window, degree=degree)
+        ratios = linear_ratios(smooth.tolist(), epsilon=cast(float, spec.alpha_epsilon), direction=direction)
+        return same_in_all_parts(proportional(ratios, block_sizes(sizes), target, bounds=bounds))
+    low, high = cast(float, spec.layerif_low), cast(float, spec.layerif_high)
+    per_part = {}
+    for part in PARTS:
+        scores = statistics[f"influence_{part}"]
+        ratios = part_ratios(scores, low=low, high=high, window=window, degree=degree, direction=direction)
+        per_part[part] = proportional(ratios, sizes[part], target, bounds=bounds)
+    return [dict(zip(PARTS, values, strict=True)) for values in zip(*per_part.values(), strict=True)]
 
 
-def _weighted_sum(
-    sweep: GradientSweep, windows: np.ndarray, weights: Table | None, folder: Path, progress: Progress
-) -> _MatrixFolder:
-    """(1/n) sum_i w_i g_i of every linear, on disk; w_i = 1 without weights."""
-    matrices = _MatrixFolder(folder)
-
-    def add(gradient: LinearGradient) -> None:
-        deltas, inputs = gradient.deltas.float(), gradient.inputs.float()
-        if weights is not None:
-            factors = torch.from_numpy(weights[gradient.linear][gradient.layer, gradient.samples])
-            deltas = deltas * factors.to(deltas).reshape(-1, 1, 1)
-        total = matrices.read(gradient)
-        total.addmm_(deltas.flatten(0, 1).T, inputs.flatten(0, 1), alpha=1 / len(windows))
-        matrices.write(gradient, total)
-
-    sweep.run(windows, add, progress)
-    return matrices
+def check(spec: PruneSpec) -> None:
+    """Ratios must rise, the smoothing window must hold its polynomial, and groups must not mix parts."""
+    if spec.layerif_units == "parts" and (spec.layerif_low or 0) >= (spec.layerif_high or 0):
+        raise ValueError("layerif_low: must be below layerif_high; swap them.")
+    if spec.layerif_smoothing and spec.layerif_smoothing <= (spec.layerif_degree or 0):
+        raise ValueError("layerif_smoothing: the window must be wider than layerif_degree; widen it or use 0.")
+    if spec.group == "layer" and spec.layerif_units == "parts":
+        raise ValueError("group: 'layer' would undo an allocation per part; use 'row' or 'matrix'.")
 
 
-def _products(sweep: GradientSweep, windows: np.ndarray, target: _MatrixFolder, progress: Progress) -> Table:
-    """<target, g_i> of every linear: sum_t delta_t . (target x_t), without forming g_i."""
-    table = _empty(sweep, windows)
-
-    def multiply(gradient: LinearGradient) -> None:
-        image = gradient.inputs.float() @ target.read(gradient).T
-        values = (image * gradient.deltas.float()).sum(dim=(1, 2), dtype=torch.float64)
-        table[gradient.linear][gradient.layer, gradient.samples] = values.cpu().numpy()
-
-    sweep.run(windows, multiply, progress)
-    return table
+def _by_units(blocks: Any, parts: Any) -> Default:
+    return lambda preset, spec: blocks if spec.layerif_units == "blocks" else parts
 
 
-def _squared_norms(sweep: GradientSweep, windows: np.ndarray, progress: Progress) -> Table:
-    """|g_i|^2 of every linear, one sample's gradient matrix at a time."""
-    table = _empty(sweep, windows)
-
-    def measure(gradient: LinearGradient) -> None:
-        for i, (deltas, inputs) in enumerate(zip(gradient.deltas.float(), gradient.inputs.float(), strict=True)):
-            square = (deltas.T @ inputs).square().sum(dtype=torch.float64)
-            table[gradient.linear][gradient.layer, gradient.samples.start + i] = float(square)
-
-    sweep.run(windows, measure, progress)
-    return table
+def _units_are(units: str) -> Callable[[PruneSpec], bool]:
+    return lambda spec: spec.layerif_units == units
 
 
-def _empty(sweep: GradientSweep, windows: np.ndarray) -> Table:
-    return {linear: np.zeros((sweep.base.num_layers, len(windows))) for linear in LINEARS}
+def _epsilon(preset: str, spec: PruneSpec) -> float:
+    # LayerIF's run scripts take .1 with wanda and sparsegpt, .3 with magnitude.
+    return 0.1 if METHODS[spec.method].calibrated else 0.3
 
 
-def _by_part(table: Table) -> InfluenceScores:
-    return InfluenceScores(
-        {part: np.sum([table[linear] for linear in linears], axis=0).tolist() for part, linears in PARTS.items()}
-    )
+ALLOCATOR: Final = Allocator(
+    "layerif",
+    sparsities,
+    gradient_statistics=statistics,
+    check=check,
+    knobs={
+        **RANGE_KNOBS,
+        "layerif_units": Knob(
+            "what gets a sparsity of its own; layerif",
+            Choice(("blocks", "parts")),
+            by_preset("parts", "blocks", "parts"),
+        ),
+        "alpha_epsilon": epsilon_knob(_epsilon, _units_are("blocks")),
+        "layerif_direction": Knob(
+            "what a high score means; layerif",
+            Choice(("protect-high", "prune-high")),
+            _by_units("prune-high", "protect-high"),
+        ),
+        "layerif_sign": Knob(
+            "tracin: + helps validation; influence: + harms it; layerif",
+            Choice(("tracin", "influence")),
+            _by_units("influence", "tracin"),
+        ),
+        "layerif_aggregate": Knob(
+            "how samples are summed; layerif", Choice(("positive", "sum", "count")), always("positive")
+        ),
+        "layerif_smoothing": Knob("Savitzky-Golay window, 0 for none; layerif", Whole(0), _by_units(7, 5)),
+        "layerif_degree": Knob(
+            "Savitzky-Golay degree; layerif", Whole(0), _by_units(3, 2), lambda spec: bool(spec.layerif_smoothing)
+        ),
+        "layerif_low": Knob(
+            "ratio of the most protected part; layerif by parts",
+            Fraction(0, 1),
+            always(0.05),
+            _units_are("parts"),
+        ),
+        "layerif_high": Knob(
+            "ratio of the least protected part; layerif by parts",
+            Fraction(0, 1),
+            always(0.40),
+            _units_are("parts"),
+        ),
+        "layerif_hessian": Knob(
+            "estimator of influence; layerif",
+            Choice(("identity", "datainf")),
+            by_preset("identity", "datainf", "identity"),
+        ),
+    },
+)

@@ -1,6 +1,4 @@
-"""LayerIF scores as a value and as an artifact: computed once per (weights, data), reused for every
-sparsity.
-"""
+"""LayerIF scores on disk: computed once per weights and data, and reused for every sparsity."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ class InfluenceScores:
 
 
 def load_scores(identity: Mapping[str, Any]) -> InfluenceScores | None:
-    """The remembered scores of this identity (weights, windows, estimator), or None; a damaged entry is
-    ignored.
-    """
+    """The scores saved under this identity (weights, windows, estimator), or None; a damaged file counts as none."""
     try:
         value = json.loads(_entry(identity).read_text("utf-8"))
         return InfluenceScores(value["parts"]) if value["identity"] == dict(identity) else None
@@ -35,6 +31,7 @@ def load_scores(identity: Mapping[str, Any]) -> InfluenceScores | None:
 
 
 def save_scores(identity: Mapping[str, Any], scores: InfluenceScores) -> None:
+    """Save scores for later runs."""
     write_atomically(_entry(identity), json.dumps({"identity": dict(identity), **asdict(scores)}).encode())
 
 

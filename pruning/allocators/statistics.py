@@ -1,28 +1,31 @@
-"""What allocators and ShortGPT decide by, gathered once per (weights, data) and shared by every job that
-needs it.
+"""Layer statistics, by which allocators and block removal decide, and the input norms that masks are made from:
+gathered once per weights and data, and shared by all jobs that need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from pruning.allocators.alphapruning import layer_alphas
-from pruning.allocators.layerif import influence_scores
-from pruning.allocators.sparsities import influence_evidence
-from pruning.methods.scores import wanda
+from pruning.allocators import ALLOCATORS
+from pruning.allocators.allocator import BlockStatistic
+from pruning.methods import METHODS
 from pruning.model.calibration import load_windows, windows_digest
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.passes import Calibration, Pass, Visit, computing_dtype, run_pass
+from pruning.model.passes import BlockView, Calibration, PassSettings, computing_dtype, run_pass
 from pruning.spec import CalibrationSpec, PruneSpec
+
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What one job may look at. `layers` are per-layer statistics by name, `windows` digests of token windows
-    by use.
+class JobStatistics:
+    """What one job may look at.
+
+    `layers` holds the layer statistics by name, `windows` the digests of the token windows by field of PruneSpec,
+    `norms[layer][linear]` the dense input norms [d_in], for jobs whose masks follow from them.
     """
 
     layers: dict[str, list[float]]
@@ -32,118 +35,104 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class DenseStatistics:
-    """One calibration pass over the unpruned model.
-
-    `norms[layer][linear]` [d_in] float32 on the host, `influence[layer]` the block influence,
-    `outliers[m][layer]` the percentage of Wanda scores above m times their mean (OWL, arXiv 2310.05175,
-    equation 1).
+class DensePass:
+    """What one pass over the unpruned model found: by layer, the input norms of its linears ([d_in] float32 on the
+    host) and its block influence, both empty without calibration, and the block statistics asked for.
     """
 
     norms: list[dict[str, torch.Tensor]] = field(default_factory=list)
     influence: list[float] = field(default_factory=list)
-    outliers: dict[float, list[float]] = field(default_factory=dict)
+    measured: dict[BlockStatistic, list[float]] = field(default_factory=dict)
 
 
-def gather(
-    base: Checkpoint, specs: Sequence[PruneSpec], *, device: str, progress: Callable[[str], None]
-) -> list[Evidence]:
-    """One Evidence per resolved spec; what several specs need is computed once."""
-    calibrations = {spec: _calibration(base, spec) for s in specs if (spec := s.calibration) is not None}
-    dense: dict[CalibrationSpec, DenseStatistics] = {}
-    for calibration, loaded in calibrations.items():
-        readers = [spec for spec in specs if spec.calibration == calibration and _reads_dense(spec)]
+def gather(base: Checkpoint, specs: Sequence[PruneSpec], *, device: str, progress: Progress) -> list[JobStatistics]:
+    """The statistics of each resolved spec; what several specs need is computed once."""
+    sources = dict.fromkeys(spec.calibration for spec in specs if spec.calibration is not None)
+    calibrations = {source: _calibration(base, source) for source in sources}
+    passes: dict[CalibrationSpec | None, DensePass] = {}
+    for source, loaded in calibrations.items():
+        readers = [spec for spec in specs if spec.calibration == source and reads_dense_activations(spec)]
         if readers:
-            multiples = [spec.owl_m for spec in readers if spec.owl_m is not None]
-            dense[calibration] = dense_statistics(base, loaded, multiples, device=device, progress=progress)
-    alphas: dict[str, list[float]] = {}
-    for fit in {spec.alpha_fit for spec in specs if spec.alpha_fit is not None}:
-        alphas[fit] = layer_alphas(base, fit, device=device, progress=progress)
-    return [_evidence(base, spec, calibrations, dense, alphas, device=device, progress=progress) for spec in specs]
+            activations = [found for spec in readers if _is_calibrated(spec) and (found := _block_statistic(spec))]
+            passes[source] = dense_pass(base, loaded, activations, device=device, progress=progress)
+    weights = [found for spec in specs if not _is_calibrated(spec) and (found := _block_statistic(spec))]
+    if weights:
+        passes[None] = dense_pass(base, None, weights, device=device, progress=progress)
+    return [_of_job(base, spec, calibrations, passes, device=device, progress=progress) for spec in specs]
 
 
-def _calibration(base: Checkpoint, spec: CalibrationSpec) -> Calibration:
-    return Calibration(load_windows(spec, base), computing_dtype(spec.compute, base))
+def reads_dense_activations(spec: PruneSpec) -> bool:
+    """Whether a resolved spec decides by activations of the unpruned model."""
+    method = METHODS[spec.method]
+    masked_at_once = spec.propagate == "dense" and not method.updates_weights
+    return masked_at_once or _is_calibrated(spec) or method.removes_blocks
 
 
-def _reads_dense(spec: PruneSpec) -> bool:
-    return (
-        (spec.propagate == "dense" and spec.method != "sparsegpt") or spec.allocator == "owl" or spec.blocks is not None
-    )
+def _is_calibrated(spec: PruneSpec) -> bool:
+    return spec.allocator is not None and ALLOCATORS[spec.allocator].calibrated
 
 
-def _evidence(
+def _block_statistic(spec: PruneSpec) -> BlockStatistic | None:
+    make = ALLOCATORS[spec.allocator].block_statistic if spec.allocator is not None else None
+    return make(spec) if make is not None else None
+
+
+def _calibration(base: Checkpoint, source: CalibrationSpec) -> Calibration:
+    return Calibration(load_windows(source, base), computing_dtype(source.compute, base))
+
+
+def _of_job(
     base: Checkpoint,
     spec: PruneSpec,
-    calibrations: Mapping[CalibrationSpec, Calibration],
-    dense: Mapping[CalibrationSpec, DenseStatistics],
-    alphas: Mapping[str, list[float]],
+    calibrations: dict[CalibrationSpec, Calibration],
+    passes: dict[CalibrationSpec | None, DensePass],
     *,
     device: str,
-    progress: Callable[[str], None],
-) -> Evidence:
+    progress: Progress,
+) -> JobStatistics:
     layers: dict[str, list[float]] = {}
     windows: dict[str, str] = {}
-    loaded = norms = None
+    norms: list[dict[str, torch.Tensor]] = []
+    loaded = None
     if spec.calibration is not None:
         loaded = calibrations[spec.calibration]
         windows["calibration"] = windows_digest(loaded.windows)
-        statistics = dense.get(spec.calibration)
-        if statistics is not None:
-            norms = statistics.norms
-            if spec.owl_m is not None:
-                layers["outliers"] = statistics.outliers[spec.owl_m]
-            if spec.blocks is not None:
-                layers["block_influence"] = statistics.influence
-    if spec.alpha_fit is not None:
-        layers["alpha"] = alphas[spec.alpha_fit]
-    if spec.allocator == "layerif":
-        scores, used = influence_scores(base, spec, device=device, progress=progress)
-        layers |= influence_evidence(spec, scores)
+        if spec.calibration in passes:
+            norms = passes[spec.calibration].norms
+    statistic = _block_statistic(spec)
+    if statistic is not None:
+        source = spec.calibration if _is_calibrated(spec) else None
+        layers[statistic.name] = passes[source].measured[statistic]
+    if METHODS[spec.method].removes_blocks:
+        layers["block_influence"] = passes[spec.calibration].influence
+    gradients = ALLOCATORS[spec.allocator].gradient_statistics if spec.allocator is not None else None
+    if gradients is not None:
+        found, used = gradients(base, spec, device, progress)
+        layers |= {name: list(values) for name, values in found.items()}
         windows |= used
-    return Evidence(layers, windows, norms or [], loaded)
+    return JobStatistics(layers, windows, norms, loaded)
 
 
-def dense_statistics(
+def dense_pass(
     base: Checkpoint,
-    calibration: Calibration,
-    outlier_multiples: Iterable[float],
+    calibration: Calibration | None,
+    statistics: Iterable[BlockStatistic],
     *,
     device: str,
-    progress: Callable[[str], None],
-) -> DenseStatistics:
-    found = DenseStatistics(outliers={multiple: [] for multiple in sorted(set(outlier_multiples))})
+    progress: Progress,
+) -> DensePass:
+    """One pass over the unpruned model; without calibration it reads weights only."""
+    found = DensePass(measured={statistic: [] for statistic in statistics})
 
-    def look(visit: Visit) -> dict[str, torch.Tensor]:
-        assert visit.statistics is not None
-        assert visit.influence is not None
-        norms = visit.statistics.all_norms()
-        found.norms.append({linear: value.cpu() for linear, value in norms.items()})
-        found.influence.append(visit.influence)
-        for multiple, share in outlier_shares(visit.weights, norms, tuple(found.outliers)).items():
-            found.outliers[multiple].append(share)
+    def look(seen: BlockView) -> dict[str, torch.Tensor]:
+        norms = {} if seen.statistics is None else seen.statistics.all_norms()
+        if seen.influence is not None:
+            found.norms.append({linear: value.cpu() for linear, value in norms.items()})
+            found.influence.append(seen.influence)
+        for statistic, values in found.measured.items():
+            values.append(statistic.measure(seen.weights, norms))
         return {}
 
-    run_pass(Pass(base, calibration, device), look, lambda text: progress(f"dense statistics: {text}"))
+    title = "weight statistics" if calibration is None else "dense statistics"
+    run_pass(PassSettings(base, calibration, device), look, lambda text: progress(f"{title}: {text}"))
     return found
-
-
-def outlier_shares(
-    weights: Mapping[str, torch.Tensor], norms: Mapping[str, torch.Tensor], multiples: Iterable[float]
-) -> dict[float, float]:
-    """Percentage of a block's Wanda scores, all linears together, that exceed m times their mean; 0..100 per
-    m.
-
-    The scores are formed twice rather than held: together they are as large as the block in float32.
-    """
-    wanted = tuple(multiples)
-    if not wanted:
-        return {}
-    count = sum(weight.numel() for weight in weights.values())
-    mean = sum(float(wanda(weight, norms[name]).sum(dtype=torch.float64)) for name, weight in weights.items()) / count
-    above = dict.fromkeys(wanted, 0)
-    for name, weight in weights.items():
-        scores = wanda(weight, norms[name])
-        for multiple in wanted:
-            above[multiple] += int((scores > multiple * mean).sum())
-    return {multiple: 100 * hits / count for multiple, hits in above.items()}

@@ -1,1 +1,22 @@
-""""""
+"""The pruning methods. To add one, see docs/extending.md: a file beside this one, and a line in the table below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pruning.methods import dense, magnitude, ria, shortgpt, sparsegpt, wanda
+from pruning.methods.method import Method
+
+METHODS: Final[Mapping[str, Method]] = {
+    row.name: row
+    for row in (
+        dense.METHOD,
+        magnitude.METHOD,
+        wanda.METHOD,
+        ria.METHOD,
+        sparsegpt.METHOD,
+        shortgpt.METHOD,
+    )
+}
+"""Name -> method, in the order in which messages list them."""

@@ -1,10 +1,9 @@
-"""Importance and comparison group -> keep mask. Pure; scores are non-negative float32, masks are bool, True =
-kept.
+"""Importance and comparison group -> keep mask. Pure; scores are non-negative float32, masks are bool, True = kept.
 
-Selecting k of n needs an order statistic, not a sort: rows go through a partial selection, larger groups
-through two histogram passes over the float's bits (radix selection), which also works on tensors too many to
-hold at once. Ties are resolved as a stable ascending sort would: the entry that comes first in row-major
-order is dropped first.
+Selecting k of n needs an order statistic, not a sort. Rows go through a partial selection; larger groups go
+through two histogram passes over the bits of their floats (radix selection), so a group need not fit in memory.
+Ties are resolved as a stable ascending sort would: the entry that comes first in row-major order is dropped
+first.
 """
 
 from __future__ import annotations
@@ -15,22 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pruning.spec import n_of_m
+
 Scores = Callable[[], Iterable[torch.Tensor]]
-"""Gives the group's score tensors in order, afresh on every call."""
+"""Yields the score tensors of a group in order, again on every call."""
 
 
 @dataclass(frozen=True)
 class Cutoff:
-    """Drop everything below `value`, and of what equals it the first `ties` in order."""
+    """Drop everything below `value`, and the first `ties` of the entries that equal it."""
 
     value: float
     ties: int
 
 
 def row_mask(score: torch.Tensor, sparsity: float, selection: str) -> torch.Tensor:
-    """Each output row [d_in] is ranked alone (Wanda, arXiv 2306.11695, section 3).
+    """Keep mask of one matrix [d_out, d_in], each row ranked by itself (Wanda, arXiv 2306.11695, section 3).
 
-    `exact` drops the int(d_in * sparsity) smallest; `threshold` everything <= the value of that rank.
+    `exact` drops the int(d_in * sparsity) smallest of a row, `threshold` everything <= the value of that rank.
     """
     dropped = int(score.shape[1] * sparsity)
     if sparsity <= 0 or (selection == "exact" and dropped == 0):
@@ -48,8 +49,11 @@ def row_mask(score: torch.Tensor, sparsity: float, selection: str) -> torch.Tens
 
 
 def pattern_mask(score: torch.Tensor, pattern: str) -> torch.Tensor:
-    """N:M: of every M consecutive inputs of a row the N smallest are dropped, the first of equals first."""
-    n, m = (int(part) for part in pattern.split(":"))
+    """Keep mask that drops the N smallest of every M consecutive inputs of a row, the earlier of equals first.
+
+    Raises ValueError if M does not divide d_in.
+    """
+    n, m = n_of_m(pattern)
     rows, columns = score.shape
     if columns % m:
         raise ValueError(f"pattern {pattern} needs a multiple of {m} inputs, not {columns}; use another pattern.")
@@ -59,9 +63,7 @@ def pattern_mask(score: torch.Tensor, pattern: str) -> torch.Tensor:
 
 
 def cutoff(scores: Scores, dropped: int, selection: str) -> Cutoff:
-    """Where to cut a group of `scores` so that `exact`ly `dropped` fall, or all <= the value of that rank
-    fall.
-    """
+    """Where to cut a group: 'exact' drops `dropped` entries, 'threshold' everything <= the value of that rank."""
     if dropped == 0 and selection == "exact":
         return Cutoff(0.0, 0)
     if selection == "threshold":
@@ -72,7 +74,7 @@ def cutoff(scores: Scores, dropped: int, selection: str) -> Cutoff:
 
 
 def cut(scores: Iterable[torch.Tensor], where: Cutoff) -> Iterator[torch.Tensor]:
-    """Keep masks of the group's tensors, in order; ties are spent across tensors in the same order."""
+    """Keep masks of the group's tensors, in order. The ties to drop are used up in that order, across tensors."""
     left = where.ties
     for score in scores:
         keep = score > where.value
@@ -86,7 +88,7 @@ def cut(scores: Iterable[torch.Tensor], where: Cutoff) -> Iterator[torch.Tensor]
 
 
 def _row_order_statistic(score: torch.Tensor, rank: int) -> torch.Tensor:
-    """The value of 0-based `rank` in each row, [rows, 1]."""
+    """The entry of 0-based `rank` of each row, [rows, 1]."""
     if score.device.type == "cpu":  # numpy's vectorised partition is several times torch.kthvalue there
         part = np.partition(score.numpy(), rank, axis=1)[:, rank : rank + 1]
         return torch.from_numpy(np.ascontiguousarray(part))
@@ -94,9 +96,9 @@ def _row_order_statistic(score: torch.Tensor, rank: int) -> torch.Tensor:
 
 
 def _order_statistic(scores: Scores, rank: int) -> tuple[float, int]:
-    """The value of 0-based `rank` over all scores, and how many are smaller.
+    """The entry of 0-based `rank` over all scores, and how many are smaller.
 
-    Non-negative floats order like their bit patterns, so the upper 16 bits are found first, then the lower.
+    Non-negative floats sort like their bit patterns: find its upper 16 bits first, then the lower 16.
     """
     prefix, below = _bucket((_bits(score) >> 16 for score in scores()), rank, 1 << 15)
     suffixes = (bits[(bits >> 16) == prefix] & 0xFFFF for bits in map(_bits, scores()))
@@ -106,7 +108,7 @@ def _order_statistic(scores: Scores, rank: int) -> tuple[float, int]:
 
 
 def _bucket(keys: Iterable[torch.Tensor], rank: int, size: int) -> tuple[int, int]:
-    """The key of `rank`, and how many keys are smaller."""
+    """The key of 0-based `rank` among integers in [0, size), and how many keys are smaller."""
     counts = torch.zeros(size, dtype=torch.int64)
     for key in keys:
         counts += torch.bincount(key.flatten(), minlength=size).cpu()

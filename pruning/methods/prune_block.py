@@ -1,4 +1,4 @@
-"""One block's linears -> keep masks and updated weights, by the method and knobs of a resolved spec. Pure."""
+"""The linears of one block -> keep masks and updated weights, as a resolved spec says. Pure."""
 
 from __future__ import annotations
 
@@ -7,32 +7,28 @@ from dataclasses import dataclass
 
 import torch
 
+from pruning.methods import METHODS
 from pruning.methods.masks import cut, cutoff, pattern_mask, row_mask
-from pruning.methods.scores import magnitude, ria, wanda
-from pruning.methods.sparsegpt import sparsegpt
 from pruning.model.input_statistics import InputStatistics
 from pruning.spec import PruneSpec
 
 
 @dataclass(frozen=True)
-class PrunedLayer:
-    """Keep masks by linear, and new weights (in the stored dtype) for the linears whose kept weights
-    changed.
-    """
+class PrunedBlock:
+    """Keep masks by linear, and new weights, in the stored dtype, of the linears whose kept weights changed."""
 
     keep: dict[str, torch.Tensor]
     updated: dict[str, torch.Tensor]
 
 
 def score(spec: PruneSpec, weight: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:
-    """Importance [d_out, d_in] of one linear. `norms` [d_in] is None for magnitude only."""
-    if spec.method == "magnitude":
-        return magnitude(weight)
-    assert norms is not None, "check() demands calibration for wanda and ria"
-    if spec.method == "wanda":
-        return wanda(weight, norms)
-    assert spec.ria_power is not None, "resolve() sets ria_power"
-    return ria(weight, norms, spec.ria_power)
+    """Importance [d_out, d_in] of one linear; only a calibrated method needs, and gets, its `norms` [d_in]."""
+    method = METHODS[spec.method]
+    assert method.score is not None, f"{spec.method} does not score weights"
+    if not method.calibrated:
+        return method.score(weight, weight.new_empty(0), spec)
+    assert norms is not None, "check() demands calibration"
+    return method.score(weight, norms, spec)
 
 
 def prune_by_score(
@@ -40,8 +36,8 @@ def prune_by_score(
     weights: Mapping[str, torch.Tensor],
     norms: Mapping[str, torch.Tensor],
     sparsity: Mapping[str, float],
-) -> PrunedLayer:
-    """Magnitude, wanda and ria in groups within one block; `norms` [d_in] and `sparsity` are by linear."""
+) -> PrunedBlock:
+    """Rank the scores of one block's linears in the spec's groups. `norms` [d_in] and `sparsity` are by linear."""
 
     def scored(linear: str) -> torch.Tensor:
         return score(spec, weights[linear], norms.get(linear))
@@ -56,9 +52,9 @@ def prune_by_score(
         for linear in weights:
             keep |= _cut_together(spec, {linear: scored(linear)}, sparsity)
     else:
-        assert spec.group == "layer", "group 'model' is ranked over all layers, in walk.py"
+        assert spec.group == "layer", "prune.py ranks group 'model', over all layers"
         keep = _cut_together(spec, {linear: scored(linear) for linear in weights}, sparsity)
-    return PrunedLayer(keep, {})
+    return PrunedBlock(keep, {})
 
 
 def prune_by_solver(
@@ -66,30 +62,22 @@ def prune_by_solver(
     weights: Mapping[str, torch.Tensor],
     statistics: InputStatistics,
     sparsity: Mapping[str, float],
-) -> PrunedLayer:
-    """SparseGPT, one linear at a time; new weights are rounded to the stored dtype."""
-    assert spec.sparsegpt_block is not None
-    assert spec.sparsegpt_damp is not None
+) -> PrunedBlock:
+    """Solve for one linear at a time; new weights are rounded to the stored dtype. `sparsity` is by linear."""
+    solve = METHODS[spec.method].solve
+    assert solve is not None, f"{spec.method} does not update weights"
     keep, updated = {}, {}
     for linear, weight in weights.items():
-        mask, values = sparsegpt(
-            weight,
-            statistics.hessian(linear),
-            sparsity[linear],
-            pattern=spec.pattern,
-            selection=spec.selection or "exact",
-            block=spec.sparsegpt_block,
-            damp=spec.sparsegpt_damp,
-        )
+        mask, values = solve(weight, statistics.hessian(linear), sparsity[linear], spec)
         keep[linear], updated[linear] = mask, values.to(weight.dtype)
-    return PrunedLayer(keep, updated)
+    return PrunedBlock(keep, updated)
 
 
 def _cut_together(
     spec: PruneSpec, scores: Mapping[str, torch.Tensor], sparsity: Mapping[str, float]
 ) -> dict[str, torch.Tensor]:
-    """One ranking over all of `scores`; a group asked for no sparsity keeps everything, ties with its minimum
-    too.
+    """Keep masks from one ranking over all of `scores`. At a requested sparsity of 0 everything is kept, even where a
+    threshold would drop the minimum.
     """
     if all(sparsity[linear] <= 0 for linear in scores):
         return {linear: torch.ones_like(value, dtype=torch.bool) for linear, value in scores.items()}

@@ -1,4 +1,4 @@
-"""SparseGPT (Frantar & Alistarh, arXiv 2301.00774): prune and update the remaining weights. Pure.
+"""SparseGPT (Frantar & Alistarh, arXiv 2301.00774): prune, and update the weights that stay.
 
 Algorithm 1 as in IST-DASLab/sparsegpt: the inverse Hessian's upper Cholesky factor, columns left to right in
 blocks, each removal's error spread over the columns to its right. The comparison group is the method's own:
@@ -8,37 +8,37 @@ all rows times one block of columns (or N:M groups), with scores from the weight
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING, Final
 
-import torch
+from pruning.methods.method import Method
+from pruning.spec import Fraction, Knob, PruneSpec, Whole, always, n_of_m
 
-from pruning.methods.masks import cut, cutoff, pattern_mask
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def sparsegpt(
-    weight: torch.Tensor,
-    hessian: torch.Tensor,
-    sparsity: float,
-    *,
-    pattern: str | None,
-    selection: str,
-    block: int,
-    damp: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def solve(weight: Tensor, hessian: Tensor, sparsity: float, spec: PruneSpec) -> tuple[Tensor, Tensor]:
     """The keep mask and the updated weights (float32, zero where dropped), both [d_out, d_in].
 
-    `hessian` is the sum of x x^T [d_in, d_in] float32 and is overwritten; any positive factor cancels. `damp`
-    is the share of its mean diagonal that is added to it. The weights of an input that is always zero become
-    zero, as upstream. Raises ValueError if the damped Hessian is not positive definite or the pattern does
+    `hessian` is overwritten; any positive factor of it cancels. The weights of an input that is always zero
+    become zero, as upstream. Raises ValueError if the damped Hessian is not positive definite or the pattern does
     not divide d_in.
     """
-    updated = weight.to(torch.float32).clone()
+    import torch
+
+    from pruning.methods.masks import cut, cutoff, pattern_mask
+
+    assert spec.sparsegpt_block is not None, "resolve() sets sparsegpt_block"
+    pattern, selection, block = spec.pattern, spec.selection or "exact", spec.sparsegpt_block
+    updated = weight.float().clone()
     keep = torch.ones_like(updated, dtype=torch.bool)
     if pattern is None and sparsity <= 0:
         return keep, updated
     columns = updated.shape[1]
+    members = 1 if pattern is None else n_of_m(pattern)[1]
     dead = hessian.diagonal() == 0
     updated[:, dead] = 0
-    factor = _inverse_factor(hessian, dead, damp)
+    factor = _inverse_factor(hessian, dead, spec.sparsegpt_damp or 0.0)
     for start in range(0, columns, block):
         here = slice(start, min(start + block, columns))
         span = updated[:, here]
@@ -49,8 +49,8 @@ def sparsegpt(
         errors = torch.empty_like(span)
         for column in range(here.start, here.stop):
             offset = column - here.start
-            if pattern is not None and column % _group(pattern) == 0:
-                group = slice(column, column + _group(pattern))
+            if pattern is not None and column % members == 0:
+                group = slice(column, column + members)
                 keep[:, group] = pattern_mask((updated[:, group] / factor.diagonal()[group]).square(), pattern)
             errors[:, offset] = updated[:, column].masked_fill(keep[:, column], 0) / factor[column, column]
             updated[:, column : here.stop] -= torch.outer(errors[:, offset], factor[column, column : here.stop])
@@ -59,12 +59,10 @@ def sparsegpt(
     return keep, updated
 
 
-def _group(pattern: str) -> int:
-    return int(pattern.split(":")[1])
-
-
-def _inverse_factor(hessian: torch.Tensor, dead: torch.Tensor, damp: float) -> torch.Tensor:
+def _inverse_factor(hessian: Tensor, dead: Tensor, damp: float) -> Tensor:
     """Upper U with U^T U = (H + damp * mean(diag H) * I)^-1."""
+    import torch
+
     diagonal = hessian.diagonal()
     diagonal[dead] = 1
     diagonal += damp * diagonal.mean()
@@ -73,5 +71,25 @@ def _inverse_factor(hessian: torch.Tensor, dead: torch.Tensor, damp: float) -> t
         raise ValueError(
             "sparsegpt: the Hessian is not positive definite; raise sparsegpt_damp or add calibration data."
         )
-    factor: torch.Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
     return factor
+
+
+def check(spec: PruneSpec) -> None:
+    """Groups of a pattern must not straddle two blocks of columns."""
+    if spec.pattern and spec.sparsegpt_block and spec.sparsegpt_block % n_of_m(spec.pattern)[1]:
+        raise ValueError(f"sparsegpt_block: must be a multiple of the group of pattern {spec.pattern}; use 128.")
+
+
+METHOD: Final = Method(
+    "sparsegpt",
+    calibrated=True,
+    solve=solve,
+    check=check,
+    knobs={
+        "sparsegpt_block": Knob("columns per lazy update; sparsegpt", Whole(1), always(128)),
+        "sparsegpt_damp": Knob(
+            "share of the mean diagonal added to the Hessian; sparsegpt", Fraction(0, 1), always(0.01)
+        ),
+    },
+)

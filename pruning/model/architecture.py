@@ -1,8 +1,8 @@
-"""What a supported checkpoint looks like: its block linears, its tensor names, its configuration.
+"""What a supported checkpoint looks like: its block linears, its tensor names, its configuration. Imports no torch.
 
 Supported are the dense decoders whose block is `self_attn.{q,k,v,o}_proj` + `mlp.{gate,up,down}_proj`: Qwen2,
-Qwen3, Llama and Mistral. Everything else is refused by name, because a prunable module that we overlook would
-silently stay dense. Nothing here imports torch.
+Qwen3, Llama and Mistral. Everything else is refused by name, because a prunable module that we overlooked would
+silently stay dense.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ INPUT_OF: Final[Mapping[str, str]] = {
     "mlp.up_proj": "mlp.gate_proj",
     "mlp.down_proj": "mlp.down_proj",
 }
-"""q, k, v read one tensor and gate, up another: statistics of an input are gathered once, under the first
-reader.
-"""
+"""Linear -> the first linear with the same input, under which the input's statistics are gathered."""
 
 EMBEDDING: Final = "model.embed_tokens.weight"
 FINAL_NORM: Final = "model.norm.weight"
@@ -51,7 +49,7 @@ _SIZES: Final = (
     "max_position_embeddings",
 )
 
-# Neither says anything about the function that the weights compute.
+# These do not change what the weights compute.
 _SILENT_CONFIG_KEYS: Final = frozenset({"transformers_version", "use_cache", "auto_map"})
 
 
@@ -60,17 +58,13 @@ def layer_prefix(index: int) -> str:
 
 
 def split_layer_name(name: str) -> tuple[int, str] | None:
-    """`model.layers.3.mlp.up_proj.weight` -> `(3, "mlp.up_proj.weight")`; None for a tensor outside the
-    blocks.
-    """
+    """`model.layers.3.mlp.up_proj.weight` -> `(3, "mlp.up_proj.weight")`; None for a tensor outside the blocks."""
     match = _LAYER.match(name)
     return (int(match[1]), match[2]) if match else None
 
 
 def check_config(config: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError for a model that cannot be pruned faithfully here, saying which property forbids
-    it.
-    """
+    """Raise ValueError for a model that is not supported, naming the property that rules it out."""
     kind = config.get("model_type")
     experts = next((key for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), None)
     if experts is not None:
@@ -113,14 +107,12 @@ def check_names(names: Iterable[str], config: Mapping[str, Any], where: str) -> 
 
 
 def expected_shape(name: str, config: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Shape of an embedding, head or linear weight as the configuration implies it; None for any other
-    tensor.
-    """
+    """The shape that the configuration implies for an embedding, head or linear weight; None for other tensors."""
     width, inner = config["hidden_size"], config["intermediate_size"]
     if name in (EMBEDDING, HEAD):
         return config["vocab_size"], width
-    place = split_layer_name(name)
-    if place is None or not place[1].endswith("_proj.weight"):
+    layer = split_layer_name(name)
+    if layer is None or not layer[1].endswith("_proj.weight"):
         return None
     heads = config["num_attention_heads"]
     # Qwen3's configuration class defaults to 128, the others to an equal share of the width.
@@ -128,13 +120,11 @@ def expected_shape(name: str, config: Mapping[str, Any]) -> tuple[int, ...] | No
     queries, keys = heads * head, (config.get("num_key_value_heads") or heads) * head
     shapes = {"q": (queries, width), "k": (keys, width), "v": (keys, width), "o": (width, queries)}
     shapes |= {"gate": (inner, width), "up": (inner, width), "down": (width, inner)}
-    return shapes[place[1].split(".")[-2].removesuffix("_proj")]
+    return shapes[layer[1].split(".")[-2].removesuffix("_proj")]
 
 
 def computing_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of config.json that change the computation, in one spelling whichever transformers wrote
-    them.
-    """
+    """The parts of config.json that change the computation, in one spelling for all versions of transformers."""
     kept = {
         key: value
         for key, value in config.items()
@@ -158,9 +148,8 @@ def computing_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def config_after_removal(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     """config.json of the model that keeps only the blocks `kept` (ascending, 0-based, of the original).
 
-    `layer_types` is trimmed with the blocks (newer Qwen2 and Qwen3 configurations validate its length) and
-    written out where it was implied by `max_window_layers`, since the position of a block no longer implies
-    its window.
+    `layer_types` is trimmed to the kept blocks (newer Qwen2 and Qwen3 configurations validate its length). Where
+    `max_window_layers` implied it, it is written out, since the position of a block no longer implies its window.
     """
     result = dict(config)
     if list(kept) == list(range(config["num_hidden_layers"])):
@@ -176,10 +165,10 @@ def config_after_removal(config: Mapping[str, Any], kept: Sequence[int]) -> dict
 
 
 def config_of_length(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """config.json of the model that keeps `layers` blocks, whichever they are (`max_window_layers` apart, which means
-    nothing where no window is used).
+    """config.json of every model that keeps `layers` of the blocks; only `max_window_layers`, which has no effect
+    without windows, may differ.
 
-    Raises ValueError where it depends on which they are: blocks of some models differ in their attention windows.
+    Raises ValueError for a model whose blocks differ in their attention windows: there it depends on which are kept.
     """
     kinds = set(_layer_types(config) or ())
     if layers < config["num_hidden_layers"] and len(kinds) > 1:
@@ -191,7 +180,7 @@ def config_of_length(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
 
 
 def _layer_types(config: Mapping[str, Any]) -> list[str] | None:
-    """What kind of attention each block has, where the configuration says or implies it."""
+    """The kind of attention of each block, if the configuration states or implies it."""
     types: list[str] | None = config.get("layer_types")
     if types is None and config.get("use_sliding_window") and config.get("sliding_window") is not None:
         total, start = config["num_hidden_layers"], config.get("max_window_layers")

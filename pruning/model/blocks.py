@@ -1,8 +1,8 @@
 """One decoder block at a time: transformers' own layer classes, materialised, run and released.
 
-The model is built on the meta device, so that it costs no memory; a block borrows real tensors for the time
-of a `with` statement. Rotary embeddings and attention masks (full, sliding, per `layer_types`) are made by
-transformers' own functions, so a block computes what it computes inside the whole model.
+The model is built on the meta device, where it takes no memory; a block holds real tensors only inside a `with`
+statement. Rotary embeddings and attention masks (full, sliding, per `layer_types`) come from transformers' own
+functions, so a block computes what it computes inside the whole model.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import create_masks_for_generate
 
 BATCH_TOKENS: Final = 8192
-"""Tokens per forward: large enough to keep a GPU busy, small enough that an MLP's intermediates stay under 1
-GB.
-"""
+"""Tokens per forward: enough to keep a GPU busy, few enough that an MLP's intermediates stay under 1 GB."""
 
 
 class Blocks:
@@ -36,7 +34,7 @@ class Blocks:
         model.requires_grad_(False)
         self._layers: nn.ModuleList = model.model.layers
         self._norm: nn.Module = model.model.norm
-        # Built again off the meta device: its buffers are computed, not loaded, and stay float32.
+        # Built again on the real device: its buffers are computed, not loaded, and stay float32.
         self._rotary: nn.Module = type(model.model.rotary_emb)(config=self._config).to(self.device)
 
     def __len__(self) -> int:
@@ -50,8 +48,8 @@ class Blocks:
     def resident(self, index: int, tensors: Mapping[str, torch.Tensor]) -> Iterator[nn.Module]:
         """Block `index` holding `tensors` (keys without the layer prefix), cast to the computing dtype."""
         block = self._layers[index]
-        wanted = block.state_dict()
-        block.load_state_dict({name: tensors[name].to(self.device, self.dtype) for name in wanted}, assign=True)
+        names = self.tensor_names(index)
+        block.load_state_dict({name: tensors[name].to(self.device, self.dtype) for name in names}, assign=True)
         block.requires_grad_(False)
         try:
             yield block
@@ -64,9 +62,7 @@ class Blocks:
         return self._norm
 
     def forward(self, block: nn.Module, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Hidden states [batch, tokens, width] through a resident block; positions start at 0, nothing is
-        padded.
-        """
+        """Hidden states [batch, tokens, width] through a resident block; positions start at 0, without padding."""
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         masks = create_masks_for_generate(
             config=self._config,
@@ -86,6 +82,6 @@ class Blocks:
 
 
 def batches(windows: int, tokens: int) -> list[slice]:
-    """Slices of the window axis that hold about BATCH_TOKENS tokens each."""
+    """Slices of the window axis of at most BATCH_TOKENS tokens each, and of one window at least."""
     step = max(1, BATCH_TOKENS // tokens)
     return [slice(start, min(start + step, windows)) for start in range(0, windows, step)]

@@ -1,9 +1,9 @@
 """Documents -> token windows, int64 [samples, tokens].
 
-Two ways to draw. `document` is the wanda repository's (lib/data.py): draw a document with Python's seeded
-generator, reject it unless it is longer than a window, take a random window of it. `packed` shuffles the
-documents, joins them with the end-of-text token and cuts consecutive windows: what short documents and
-reasoning traces need. The exact windows of a `tokens.npy` are used as they are.
+`document` draws as the wanda repository does (lib/data.py): pick a document with Python's seeded generator,
+reject it unless it is longer than a window, take a random window of it. `packed` shuffles the documents, joins
+them with the end-of-text token and cuts consecutive windows, as short documents and reasoning traces need. The
+windows of a `tokens.npy` are used as they are.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pruning.spec import CalibrationSpec
 
 _C4: Final = ("allenai/c4", {"data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}, "train")
 _HUB: Final = {"c4": _C4, "pg19": ("emozilla/pg19", {}, "validation")}
-"""The sources that papers name: the first shard of C4 (wanda, OWL), the validation books of PG19
+"""Name -> hub repository, options and default split: C4's first shard (wanda, OWL), PG19's validation books
 (ShortGPT).
 """
 
 
 @dataclass(frozen=True)
 class Documents:
-    """A sequence of documents that become token ids when asked for."""
+    """A sequence of documents, tokenised one at a time on demand."""
 
     rows: Sequence[Any]
     tokenizer: Any
@@ -39,9 +39,7 @@ class Documents:
         return len(self.rows)
 
     def tokens(self, index: int) -> list[int]:
-        """Token ids of one row: its own `token_ids`, its `messages` through the chat template, or its
-        `text`.
-        """
+        """Token ids of one row: its `token_ids`, its `messages` through the chat template, or its `text`."""
         row = self.rows[index]
         if "token_ids" in row:
             return list(row["token_ids"])
@@ -97,7 +95,7 @@ def _check_context(data: str, tokens: int, checkpoint: Checkpoint) -> None:
 
 
 def windows_digest(windows: np.ndarray) -> str:
-    """sha256 hex of shape and token ids: what identity should depend on, whatever file they came from."""
+    """sha256 hex of shape and token ids, whichever file they came from; identities contain it."""
     content = np.ascontiguousarray(windows, dtype="<i8")
     return hashlib.sha256(f"{content.shape[0]}x{content.shape[1]}|".encode() + content.tobytes()).hexdigest()
 
@@ -149,10 +147,10 @@ def _parquet(file: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     names = pyarrow.parquet.read_schema(file).names
-    wanted = next((name for name in ("token_ids", "messages", "text") if name in names), None)
-    if wanted is None:
+    column = next((name for name in ("token_ids", "messages", "text") if name in names), None)
+    if column is None:
         raise ValueError(f"{file}: needs a column 'token_ids', 'messages' or 'text', has {', '.join(names)}.")
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file, columns=[wanted]).to_pylist()
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file, columns=[column]).to_pylist()
     return rows
 
 
@@ -192,15 +190,15 @@ def _packed_windows(documents: Documents, spec: CalibrationSpec) -> np.ndarray:
     order = list(range(len(documents)))
     random.Random(spec.seed).shuffle(order)
     end = None if documents.tokenizer is None else documents.tokenizer.eos_token_id
-    wanted = spec.samples * spec.tokens
+    needed = spec.samples * spec.tokens
     stream: list[int] = []
     for index in order:
         stream += documents.tokens(index)
         if end is not None and stream and stream[-1] != end:
             stream.append(end)
-        if len(stream) >= wanted:
-            return np.array(stream[:wanted], dtype=np.int64).reshape(spec.samples, spec.tokens)
+        if len(stream) >= needed:
+            return np.array(stream[:needed], dtype=np.int64).reshape(spec.samples, spec.tokens)
     raise ValueError(
-        f"too few calibration tokens: {len(stream)} of {spec.samples} x {spec.tokens} = {wanted}; "
+        f"too few calibration tokens: {len(stream)} of {spec.samples} x {spec.tokens} = {needed}; "
         "add documents or lower calibration.samples or calibration.tokens."
     )

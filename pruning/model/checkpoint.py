@@ -1,9 +1,9 @@
 """A checkpoint on disk, read without torch: configuration, safetensors headers, content digests.
 
-A digest says what the weights *are*: renaming, re-sharding or copying a checkpoint does not change it,
-flipping one bit does (promise same-name-same-bytes). Hashing gigabytes takes seconds, so digests are
-remembered in the cache folder ($PRUNESWEEP_CACHE, else ~/.cache/prunesweep) under the real path, size and
-mtime of each file; a cache entry that does not parse is ignored and rewritten.
+A digest names the content: renaming, re-sharding or copying a checkpoint does not change it, flipping one bit
+does (promise same-name-same-bytes). Hashing gigabytes takes seconds, so digests are kept in the cache folder
+($PRUNESWEEP_CACHE, else ~/.cache/prunesweep) under the real path, size and mtime of each file; an entry that
+does not parse is ignored and rewritten.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pruning.model.architecture import (
     FINAL_NORM,
     HEAD,
     LINEARS,
+    PARTS,
     check_config,
     check_names,
     computing_config,
@@ -67,11 +68,11 @@ class Checkpoint:
                     f"{header.file}: {header.name!r} has dtype {header.dtype}; "
                     f"weights must be {', '.join(FLOATS)}. Prune the unquantised checkpoint instead."
                 )
-            wanted = expected_shape(header.name, config)
-            if wanted not in (None, header.shape):
+            expected = expected_shape(header.name, config)
+            if expected not in (None, header.shape):
                 raise ValueError(
                     f"{header.file}: {header.name!r} has shape {list(header.shape)}, config.json implies "
-                    f"{list(wanted or ())}; config.json belongs to another model."
+                    f"{list(expected or ())}; config.json belongs to another model."
                 )
         return cls(folder, config, tensors)
 
@@ -81,17 +82,26 @@ class Checkpoint:
 
     @property
     def context_length(self) -> int:
-        """Tokens that the model can attend to, from max_position_embeddings."""
+        """The longest sequence that the model can attend to, in tokens (max_position_embeddings)."""
         return int(self.config["max_position_embeddings"])
 
     @property
     def tied(self) -> bool:
         return bool(self.config.get("tie_word_embeddings", False))
 
+    @cached_property
+    def part_sizes(self) -> dict[str, list[int]]:
+        """Part of a block ('attention', 'mlp') -> its prunable parameters in each block."""
+        return {
+            part: [
+                sum(self.tensors[f"{layer_prefix(layer)}{linear}.weight"].numel for linear in linears)
+                for layer in range(self.num_layers)
+            ]
+            for part, linears in PARTS.items()
+        }
+
     def names_after(self, kept: Sequence[int]) -> dict[str, str]:
-        """Name in the model that keeps only the blocks `kept` -> name here, from the embedding to the
-        head.
-        """
+        """Name in the model that keeps only the blocks `kept` -> name here, from the embedding to the head."""
         names = {EMBEDDING: EMBEDDING}
         for position, index in enumerate(kept):
             new, old = layer_prefix(position), layer_prefix(index)
@@ -99,22 +109,20 @@ class Checkpoint:
         return names | {name: name for name in (FINAL_NORM, HEAD) if name in self.tensors}
 
     def layer_tails(self, index: int) -> list[str]:
-        """Tensor names of block `index` without the layer prefix: its linears' weights, then the rest by
-        name.
-        """
+        """Tensor names of block `index` without the layer prefix: its linears' weights, then the rest by name."""
         return self._tails[index]
 
     @cached_property
     def _tails(self) -> dict[int, list[str]]:
         tails = {index: [f"{linear}.weight" for linear in LINEARS] for index in range(self.num_layers)}
         for name in sorted(self.tensors):
-            place = split_layer_name(name)
-            if place is not None and place[1] not in tails[place[0]]:
-                tails[place[0]].append(place[1])
+            layer = split_layer_name(name)
+            if layer is not None and layer[1] not in tails[layer[0]]:
+                tails[layer[0]].append(layer[1])
         return tails
 
     def tensor_digests(self) -> dict[str, str]:
-        """sha256 of dtype|shape|bytes of every tensor, in hex: what a manifest records and a swap proves."""
+        """sha256 of dtype|shape|bytes of every tensor, in hex; manifests record the same of what a patch makes."""
         return self._tensor_digests
 
     @cached_property
@@ -138,9 +146,7 @@ class Checkpoint:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def tokenizer_digest(self) -> str:
-        """sha256 hex over the tokenizer's vocabulary, merges and chat template (file content, not JSON
-        layout).
-        """
+        """sha256 hex over the tokenizer's files and the chat template. Raises ValueError if there are none."""
         settings = self.path / "tokenizer_config.json"
         template = _read_object(settings).get("chat_template") if settings.is_file() else None
         parts: dict[str, str] = {} if template is None else {"chat_template": _text_digest(json.dumps(template))}

@@ -1,12 +1,12 @@
 """Per-sample gradients of every block linear, one block resident at a time.
 
-A linear's weight gradient is delta^T x: the gradient of its outputs times its inputs, summed over tokens. The
-sweep hands out x and delta and never forms a weight gradient itself, because most uses need only its inner
-product with some matrix V, which is sum_t delta_t . (V x_t), for a whole batch of samples at once.
+A linear's weight gradient is delta^T x, the gradient of its outputs times its inputs, summed over tokens. The
+sweep yields x and delta and never forms a weight gradient, because most uses need only its inner product with
+some matrix V, which is sum_t delta_t . (V x_t), for a whole batch of samples at once.
 
 Memory: one block's weights, the inputs of every block for one chunk of samples (BOUNDARY_BYTES at most, one
-sample at least), and one batch's activations. Samples beyond a chunk cost another read of the weights.
-Nothing grows with the number of samples or, but for the chunk's boundaries, with the number of blocks.
+sample at least), and one batch's activations. Each further chunk costs another read of the weights. Nothing
+grows with the number of samples and, except for the block inputs, nothing with the number of blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from pruning.model.architecture import EMBEDDING, FINAL_NORM, HEAD, LINEARS
 from pruning.model.blocks import Blocks, batches
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.memory import give_back
+from pruning.model.memory import trim_heap
 from pruning.model.passes import embedded
 from pruning.model.tensors import layer_tensors, read_tensor
 
@@ -33,9 +33,7 @@ _LOSS_TOKENS: Final = 512  # logits of a 152k vocabulary weigh .6 MB per token i
 
 @dataclass(frozen=True)
 class LinearGradient:
-    """What one linear contributed for some samples: `inputs` [batch, tokens, d_in], `deltas` [batch, tokens,
-    d_out].
-    """
+    """Factors of one linear's gradients: `inputs` [batch, tokens, d_in], `deltas` [batch, tokens, d_out]."""
 
     layer: int
     linear: str
@@ -56,9 +54,7 @@ class GradientSweep:
     device: str
 
     def run(self, windows: np.ndarray, receive: Receive, progress: Callable[[str], None]) -> None:
-        """Hand every linear's gradient of every sample in `windows`, int64 [samples, tokens], to
-        `receive`.
-        """
+        """Call `receive` with the gradient of every linear and sample; `windows` is int64 [samples, tokens]."""
         blocks = Blocks(self.base.config, self.dtype, self.device)
         samples, tokens = windows.shape
         width = int(self.base.config["hidden_size"])
@@ -85,15 +81,13 @@ class GradientSweep:
                 for part in parts:
                     gradients, passed_on = _backward(blocks, block, layer, inputs[part], upstream[part])
                     here = slice(offset + part.start, offset + part.stop)
-                    for linear, (entered, delta) in gradients.items():
-                        receive(LinearGradient(layer, linear, here, entered, delta))
+                    for linear, (entering, delta) in gradients.items():
+                        receive(LinearGradient(layer, linear, here, entering, delta))
                     upstream[part] = passed_on  # only now: down_proj's delta is a view of it
-            give_back()
+            trim_heap()
 
     def _loss_gradient(self, blocks: Blocks, hidden: torch.Tensor, windows: np.ndarray) -> torch.Tensor:
-        """Gradient of each sample's loss with respect to the last block's output, [samples, tokens,
-        width].
-        """
+        """Gradient of each sample's loss by the last block's output, [samples, tokens, width]."""
         norm = blocks.final_norm(read_tensor(self.base.tensors[FINAL_NORM])).requires_grad_(False)
         tied = self.base.tied or HEAD not in self.base.tensors
         head = read_tensor(self.base.tensors[EMBEDDING if tied else HEAD]).to(self.device, self.dtype)
@@ -118,8 +112,8 @@ def _backward(
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def keep(linear: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        def hook(_module: nn.Module, entered: tuple[torch.Tensor, ...], left: torch.Tensor) -> None:
-            seen[linear] = (entered[0], left)
+        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen[linear] = (inputs[0], output)
 
         return hook
 
@@ -130,7 +124,7 @@ def _backward(
     finally:
         for handle in handles:
             handle.remove()
-    wanted = [leaf, *(seen[linear][1] for linear in LINEARS)]
-    gradients = torch.autograd.grad(outputs, wanted, upstream)
+    sources = [leaf, *(seen[linear][1] for linear in LINEARS)]
+    gradients = torch.autograd.grad(outputs, sources, upstream)
     deltas = zip(LINEARS, gradients[1:], strict=True)
     return {linear: (seen[linear][0].detach(), delta) for linear, delta in deltas}, gradients[0]

@@ -1,7 +1,7 @@
-"""What calibration activations say about a block's linears: input norms and Hessians, gathered by hooks.
+"""Statistics of the inputs of a block's linears under calibration data: norms and Hessians, gathered by hooks.
 
-Everything is accumulated in float32 or wider whatever the forward computes in. Linears that read the same
-tensor share one statistic (`architecture.INPUT_OF`).
+They are accumulated in float32 or wider, whatever dtype the forward has. Linears that read the same tensor share
+one statistic (`architecture.INPUT_OF`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pruning.model.architecture import INPUT_OF, LINEARS
 
 @dataclass
 class InputStatistics:
-    """Sums over all calibration tokens of one block, filled while `observing` and read after."""
+    """Sums over all calibration tokens of one block: filled inside `observing`, read afterwards."""
 
-    hessians_wanted: bool = False
+    with_hessians: bool = False
     _squares: dict[str, torch.Tensor] = field(default_factory=dict)
     _grams: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -40,6 +40,7 @@ class InputStatistics:
         return self._squares[INPUT_OF[linear]].sqrt().to(torch.float32)
 
     def all_norms(self) -> dict[str, torch.Tensor]:
+        """`norms` of every linear of the block."""
         return {linear: self.norms(linear) for linear in LINEARS}
 
     def hessian(self, linear: str) -> torch.Tensor:
@@ -51,7 +52,7 @@ class InputStatistics:
             rows = inputs[0].detach().flatten(0, -2)
             squares = torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).double().square()
             self._squares[reader] = self._squares[reader] + squares if reader in self._squares else squares
-            if self.hessians_wanted:
+            if self.with_hessians:
                 wide = rows.to(torch.float32)
                 gram = self._grams.setdefault(reader, wide.new_zeros(wide.shape[1], wide.shape[1]))
                 gram.addmm_(wide.T, wide)

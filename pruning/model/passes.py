@@ -1,10 +1,9 @@
-"""One pass over the decoder blocks: the only such loop of pruning. One block's weights, one activation
-buffer.
+"""One pass over the decoder blocks, holding one block's weights and one buffer of activations.
 
-`run_pass` reads a block's tensors from safetensors, forwards all windows through it in batches and shows the
-visitor its linears and their input statistics. The windows' hidden states are overwritten batch by batch by
-the block's outputs: at once where unpruned outputs are passed on, else in a second run through the block as
-the visitor pruned it (locuslab/wanda's order).
+`run_pass` reads a block's tensors from safetensors, forwards all windows through it in batches and shows its
+linears and their input statistics to the visitor. The block's outputs overwrite the windows' hidden states batch
+by batch: at once if unpruned outputs are passed on, else in a second run through the block as the visitor pruned
+it (locuslab/wanda's order).
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from pruning.methods.shortgpt import cosines
 from pruning.model.architecture import EMBEDDING, FINAL_NORM, LINEARS
 from pruning.model.blocks import Blocks, batches
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.input_statistics import InputStatistics
-from pruning.model.memory import give_back
+from pruning.model.memory import trim_heap
 from pruning.model.tensors import TORCH_DTYPE, layer_tensors, read_rows, read_tensor
 
 
@@ -34,11 +32,11 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Visit:
-    """A block as the visitor sees it: its linears as stored, on the pass's device, and what its inputs were
-    like.
+class BlockView:
+    """A block as the visitor sees it: its linears as stored, on the pass's device, and statistics of their inputs.
 
-    `influence` is 1 - mean cosine (input, output), measured only in passes that hand unpruned outputs on.
+    `influence` is 1 - mean cosine(block input, block output), measured only if unpruned outputs are passed on. Both
+    are None without calibration.
     """
 
     index: int
@@ -48,10 +46,8 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What a pass needs to know: `rerun` hands on the outputs of the pruned block, `hessians` gathers x x^T
-    too.
-    """
+class PassSettings:
+    """What to run a pass on. `rerun` passes the outputs of the pruned block on; `hessians` gathers x x^T, too."""
 
     base: Checkpoint
     calibration: Calibration | None
@@ -60,67 +56,65 @@ class Pass:
     hessians: bool = False
 
 
-Visitor = Callable[[Visit], Mapping[str, torch.Tensor]]
-"""Returns the pruned linears, which a rerun computes with."""
+Visitor = Callable[[BlockView], Mapping[str, torch.Tensor]]
+"""Returns the pruned linears, by which a rerun replaces the block's own."""
 
 
 def computing_dtype(compute: str, base: Checkpoint) -> torch.dtype:
-    """The dtype of calibration forwards. 'stored' widens float16 to bfloat16: activations overflow its
-    range.
-    """
+    """The dtype of calibration forwards. 'stored' widens float16, whose range activations overflow, to bfloat16."""
     if compute == "stored":
         stored = TORCH_DTYPE[base.tensors[EMBEDDING].dtype]
         return torch.bfloat16 if stored is torch.float16 else stored
     return {"bfloat16": torch.bfloat16, "float32": torch.float32}[compute]
 
 
-def run_pass(plan: Pass, visit: Visitor, progress: Callable[[str], None]) -> None:
-    """Show every block to `visit`, in order; without calibration there are weights only.
+def run_pass(settings: PassSettings, visit: Visitor, progress: Callable[[str], None]) -> None:
+    """Show every block to `visit`, in order; without calibration only its weights.
 
     Raises ValueError naming the layer for weights or activations that are not finite.
     """
-    base, calibration = plan.base, plan.calibration
+    base, calibration = settings.base, settings.calibration
     blocks = hidden = None
     if calibration is not None:
-        blocks = Blocks(base.config, calibration.dtype, plan.device)
-        hidden = embedded(base, calibration.windows, calibration.dtype, plan.device)
+        blocks = Blocks(base.config, calibration.dtype, settings.device)
+        hidden = embedded(base, calibration.windows, calibration.dtype, settings.device)
     for index in range(base.num_layers):
-        tensors = {name: tensor.to(plan.device) for name, tensor in layer_tensors(base, index).items()}
+        tensors = {name: tensor.to(settings.device) for name, tensor in layer_tensors(base, index).items()}
         for name, tensor in tensors.items():
             if not torch.isfinite(tensor).all():
                 raise ValueError(f"layer {index}: {name} has NaN or infinite weights; the checkpoint is damaged.")
         weights = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
         if blocks is None or hidden is None:
-            visit(Visit(index, weights, None, None))
+            visit(BlockView(index, weights, None, None))
         else:
-            statistics, influence = _observe(plan, blocks, hidden, index, tensors)
-            pruned = visit(Visit(index, weights, statistics, influence))
-            if plan.rerun and index + 1 < base.num_layers:  # nobody reads the last block's outputs
+            statistics, influence = _observe(settings, blocks, hidden, index, tensors)
+            pruned = visit(BlockView(index, weights, statistics, influence))
+            if settings.rerun and index + 1 < base.num_layers:  # the last block's outputs are not used
                 replaced = tensors | {f"{linear}.weight": weight for linear, weight in pruned.items()}
                 with blocks.resident(index, replaced) as block, torch.no_grad():
                     for part in batches(*hidden.shape[:2]):
                         hidden[part] = _finite(blocks.forward(block, index, hidden[part]), index)
-        give_back()
+        trim_heap()
         progress(f"layer {index + 1}/{base.num_layers}")
 
 
 def _observe(
-    plan: Pass, blocks: Blocks, hidden: torch.Tensor, index: int, tensors: Mapping[str, torch.Tensor]
+    settings: PassSettings, blocks: Blocks, hidden: torch.Tensor, index: int, tensors: Mapping[str, torch.Tensor]
 ) -> tuple[InputStatistics, float | None]:
-    """Statistics of the unpruned block; without a rerun also its influence, and `hidden` moves on."""
-    statistics = InputStatistics(plan.hessians)
+    """Statistics of the unpruned block; without a rerun also its influence, and its outputs replace `hidden`."""
+    statistics = InputStatistics(settings.hessians)
     agreement = 0.0
     norm = nn.Identity()
-    if index + 1 == plan.base.num_layers:
+    if index + 1 == settings.base.num_layers:
         # The official ShortGPT code reads transformers' `output_hidden_states`, whose last entry is normed.
-        norm = blocks.final_norm(read_tensor(plan.base.tensors[FINAL_NORM]))
+        norm = blocks.final_norm(read_tensor(settings.base.tensors[FINAL_NORM]))
     with blocks.resident(index, tensors) as block, statistics.observing(block), torch.no_grad():
         for part in batches(*hidden.shape[:2]):
             outputs = _finite(blocks.forward(block, index, hidden[part]), index)
-            if not plan.rerun:
+            if not settings.rerun:
                 agreement += float(cosines(hidden[part], norm(outputs)))
                 hidden[part] = outputs
-    return statistics, None if plan.rerun else 1 - agreement / (hidden.shape[0] * hidden.shape[1])
+    return statistics, None if settings.rerun else 1 - agreement / (hidden.shape[0] * hidden.shape[1])
 
 
 def _finite(outputs: torch.Tensor, index: int) -> torch.Tensor:
@@ -130,6 +124,17 @@ def _finite(outputs: torch.Tensor, index: int) -> torch.Tensor:
             "calibrate with compute='float32'."
         )
     return outputs
+
+
+def cosines(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Sum over tokens of cos(h_in, h_out), a float64 scalar; inputs [..., width].
+
+    A zero vector has no direction; its cosine counts as .5, by which ShortGPT's code replaces NaN.
+    """
+    wide_before, wide_after = before.to(torch.float32), after.to(torch.float32)
+    dots = (wide_before * wide_after).sum(dim=-1)
+    lengths = wide_before.norm(dim=-1) * wide_after.norm(dim=-1)
+    return torch.where(lengths > 0, dots / lengths, 0.5).double().sum()
 
 
 def embedded(base: Checkpoint, windows: np.ndarray, dtype: torch.dtype, device: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The safetensors format, without torch: headers in, headers out, digests of the bytes between."""
+"""The safetensors format without torch: read and write headers, digest tensors."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
             header = TensorHeader(name, entry["dtype"], tuple(map(int, entry["shape"])), file, begin, end)
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{file}: damaged safetensors header at {name!r}; download it again.") from None
-        wanted = header.numel * _BITS.get(header.dtype, 0) // 8
-        if header.dtype not in _BITS or end - begin != wanted:
+        expected = header.numel * _BITS.get(header.dtype, 0) // 8
+        if header.dtype not in _BITS or end - begin != expected:
             raise ValueError(f"{file}: {name!r} ({header.dtype}) does not fill its bytes; download it again.")
         if end > size:
             raise ValueError(f"{file}: truncated: {name!r} ends at byte {end} of {size}; download it again.")
@@ -80,14 +80,12 @@ def header_bytes(tensors: Mapping[str, TensorHeader]) -> bytes:
         }
         offset += size
     text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)  # readers map the data that follows: keep it aligned
+    text += b" " * (-len(text) % 8)  # readers map the data that follows, so keep it aligned
     return struct.pack("<Q", len(text)) + text
 
 
 def tensor_digest(dtype: str, shape: tuple[int, ...], content: Iterable[bytes | memoryview]) -> str:
-    """sha256 hex of `DTYPE|AxB|` (the safetensors dtype name) followed by the tensor's little-endian
-    bytes.
-    """
+    """sha256 hex of `DTYPE|AxB|` (the safetensors dtype name) followed by the tensor's little-endian bytes."""
     digest = hashlib.sha256(f"{dtype}|{'x'.join(map(str, shape))}|".encode())
     for chunk in content:
         digest.update(chunk)

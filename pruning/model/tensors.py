@@ -1,4 +1,4 @@
-"""Tensors between safetensors bytes and torch: read one, apply one mask, digest one."""
+"""Tensors from safetensors files into torch, their raw bytes, digests and masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPE_NAME: Final[Mapping[torch.dtype, str]] = {dtype: name for name, dtype in T
 
 
 def read_tensor(header: TensorHeader) -> torch.Tensor:
-    """The whole tensor, read (not memory-mapped: a mapped file would count as resident until evicted)."""
+    """The whole tensor, read (not memory-mapped: mapped pages would count as resident memory)."""
     raw = np.fromfile(header.file, dtype=np.uint8, count=header.end - header.begin, offset=header.begin)
     if raw.size != header.end - header.begin:
         raise ValueError(f"{header.file}: truncated while reading {header.name!r}; download it again.")
@@ -29,7 +29,7 @@ def read_tensor(header: TensorHeader) -> torch.Tensor:
 
 
 def read_rows(header: TensorHeader, rows: np.ndarray) -> torch.Tensor:
-    """`tensor[rows]` of a matrix, touching only these rows: an embedding may outweigh a whole layer."""
+    """`tensor[rows]` of a matrix, reading only these rows: an embedding may be larger than a block."""
     width = TORCH_DTYPE[header.dtype].itemsize * header.shape[1]
     mapped = np.memmap(header.file, np.uint8, "r", header.begin, (header.shape[0], width))
     return torch.from_numpy(mapped[rows]).view(TORCH_DTYPE[header.dtype])
@@ -41,7 +41,7 @@ def layer_tensors(base: Checkpoint, index: int) -> dict[str, torch.Tensor]:
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
-    """The tensor's bytes in row-major order, on the host; a view when it already lies so."""
+    """The tensor's bytes in row-major order, on the host; a view if it already has that layout."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy())
 
@@ -52,5 +52,5 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def masked(weight: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """`weight` with +0 where `keep` is False. Multiplying would leave -0 behind and change the digest."""
+    """`weight` with +0 where `keep` is False. Multiplying would leave -0, which changes the digest."""
     return weight.masked_fill(~keep, 0)

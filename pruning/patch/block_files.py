@@ -28,8 +28,7 @@ def layer_file(index: int) -> str:
 def write_layer(
     folder: Path, index: int, keep: Mapping[str, torch.Tensor], updated: Mapping[str, torch.Tensor]
 ) -> tuple[str, FileRecord]:
-    """Write one block's keep masks (bool [d_out, d_in] by linear) and, for linears in `updated`, the kept
-    values.
+    """Write one block's keep masks, bool [d_out, d_in] by linear, and the kept values of the linears in `updated`.
 
     Returns the file's name and record.
     """
@@ -46,9 +45,9 @@ def write_layer(
 
 
 def read_layer(file: Path, base: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The pruned linears of one layer file, made in place of the base's freshly read ones.
+    """The pruned linears of one layer file. `base` holds the base's linears, which are overwritten.
 
-    Raises ValueError naming a file that is damaged.
+    Raises ValueError naming the file if it is damaged.
     """
     content = load_file(file)
     for linear, weight in base.items():

@@ -1,8 +1,8 @@
-"""Log-probabilities of a fixed prompt: what proves that an engine computes with the weights it should.
+"""Log-probabilities of a fixed prompt, by which an engine proves that it computes with the right weights.
 
 The forward runs in float32 with one block resident, on weights as they stream out of base + patch, so it also
-proves that the patch on disk decodes. The prompt is longer than a 128-token block of a paged KV cache where
-the context allows.
+proves that the patch on disk decodes. Where the context allows, the prompt is longer than a 128-token block of a
+paged KV cache.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from pruning.model.architecture import EMBEDDING, FINAL_NORM, HEAD, split_layer_name
 from pruning.model.blocks import Blocks
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.memory import give_back
+from pruning.model.memory import trim_heap
 
 CANARY_TOKENS: Final = 192
 _TEXT: Final = (
@@ -25,13 +25,11 @@ _TEXT: Final = (
     "without the rest, so (3 * 7 - 1) / 4 = 5 is not needed here. Wait, with the rest: "
     "200 / (2.5 + 1/6) = 75 km/h. "
 )
-_HEAD_ROWS: Final = 16384  # a float32 copy of a whole 152k-row head would outweigh everything else
+_HEAD_ROWS: Final = 16384  # a float32 copy of a 152k-row head would be larger than all else in memory
 
 
 def canary_tokens(checkpoint: Checkpoint) -> list[int]:
-    """The fixed text in the model's own tokens; a fixed walk over the vocabulary for a folder without
-    tokenizer.
-    """
+    """The fixed text in the model's own tokens; without a tokenizer, a fixed sequence of token ids."""
     length = min(CANARY_TOKENS, checkpoint.context_length)
     vocabulary = int(checkpoint.config["vocab_size"])
     if not (checkpoint.path / "tokenizer_config.json").is_file():
@@ -53,8 +51,8 @@ def canary_logprobs(
 ) -> list[float]:
     """log p(token_i | token_<i) in nats for i = 1.., float32, from a stream of weights in layer order.
 
-    `config` and the names are those of the resulting model (blocks renumbered after a removal).
-    They are NaN where the weights make them so: recorded as such, it is this variant that is at fault, and no engine.
+    `config` and the names are those of the resulting model, whose blocks are renumbered after a removal. A NaN is
+    recorded like any value: it tells that the variant is at fault, not an engine.
     """
     blocks = Blocks(config, torch.float32, device)
     tokens = torch.tensor(token_ids, device=blocks.device)
@@ -64,11 +62,11 @@ def canary_logprobs(
     hidden: torch.Tensor | None = None
     with torch.no_grad():
         for name, tensor in weights:
-            place = split_layer_name(name)
-            if place is None:
+            layer = split_layer_name(name)
+            if layer is None:
                 outer[name] = tensor
             else:
-                waiting.setdefault(place[0], {})[place[1]] = tensor
+                waiting.setdefault(layer[0], {})[layer[1]] = tensor
             if hidden is None and EMBEDDING in outer:
                 hidden = outer[EMBEDDING][tokens.cpu()].to(blocks.device, torch.float32).unsqueeze(0)
                 if not config.get("tie_word_embeddings", False):
@@ -76,7 +74,7 @@ def canary_logprobs(
             while hidden is not None and waiting.get(done, {}).keys() >= set(_needed(blocks, done)):
                 with blocks.resident(done, waiting.pop(done)) as block:
                     hidden = blocks.forward(block, done, hidden)
-                give_back()
+                trim_heap()
                 done += 1
         assert hidden is not None
         assert done == len(blocks), "the stream ended before the last block"

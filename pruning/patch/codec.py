@@ -2,7 +2,7 @@
 
 At 20 % sparsity a keep bit carries 0.72 bits of information, at 10 % 0.47. Deflate restricted to Huffman
 coding, on bytes of eight keep bits, comes within about two percent of that and decodes at several GB/s of
-weights: the match search of ordinary deflate finds nothing in a mask and costs ten times the time.
+weights. The match search of ordinary deflate finds nothing in a mask and takes ten times as long.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ _RAW_DEFLATE: Final = -15
 
 
 def encode(keep: np.ndarray) -> tuple[Encoding, bytes]:
-    """Pack a bool array in row-major order, first entry in the highest bit; the shorter of the two
-    encodings.
-    """
+    """Pack a bool array in row-major order, first entry in the highest bit, by the shorter of the two encodings."""
     packed = np.packbits(keep.reshape(-1)).tobytes()
     coder = zlib.compressobj(level=1, wbits=_RAW_DEFLATE, memLevel=9, strategy=zlib.Z_HUFFMAN_ONLY)
     coded = coder.compress(packed) + coder.flush()
@@ -52,8 +50,8 @@ def unpack(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def clear_dropped(bits: np.ndarray, packed: np.ndarray) -> None:
     """Zero, in place, every entry of the flat unsigned-integer array `bits` whose keep bit is 0.
 
-    A table turns each byte of keep bits into eight all-ones or all-zeros words at once, which is several times faster
-    than unpacking to booleans and leaves +0, never -0, behind. A slice at a time, so that the words stay in cache.
+    A table turns each byte of keep bits into eight words of all ones or all zeros, which is several times faster than
+    unpacking to booleans and leaves +0, never -0. One slice at a time, so that the words stay in the CPU's cache.
     """
     table = _WORDS[bits.dtype.itemsize]
     whole = len(bits) // 8

@@ -1,11 +1,11 @@
-"""What a patch folder says about itself: `manifest.json`, typed, self-checking, read without torch."""
+"""`manifest.json`: what a patch folder holds and how it was made, sealed by a checksum. Imports no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,7 @@ MANIFEST: Final = "manifest.json"
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """One kept block, numbered as in the base. Sparsities are fractions of zeros over its linears, weighted
-    by size.
-    """
+    """One kept block, numbered as in the base. Sparsities are shares of its weights, 0..1."""
 
     index: int
     requested: float
@@ -44,11 +42,11 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that is known of a patch. `payload` is the caller's identity payload, kept verbatim.
+    """Everything recorded about a patch; the names of the fields are stored.
 
-    `base` is the digest of the checkpoint that the patch belongs to; `tensors` the digest of every tensor of
-    base + patch, named as an export names it; `evidence` the layer statistics that an allocator or shortgpt
-    decided by; `calibration` the digest of the exact token windows, where any were used.
+    `payload` is the caller's identity payload, kept verbatim; `base` the digest of the checkpoint that the patch
+    belongs to; `tensors` the digest of every tensor of base + patch, named as an export names it; `evidence` the
+    layer statistics that an allocator or shortgpt decided by; `calibration` the digests of the token windows used.
     """
 
     payload: dict[str, Any]
@@ -79,15 +77,13 @@ class Manifest:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The content of manifest.json; its last field is the sha256 of the rest."""
-    value = asdict(replace(manifest)) | {"spec": to_json(manifest.spec), "bytes": manifest.bytes}
+    """The content of manifest.json; its last field is the sha256 of all others."""
+    value = asdict(manifest) | {"spec": to_json(manifest.spec), "bytes": manifest.bytes}
     return json.dumps(value | {"sha256": _seal(value)}, indent=1).encode()
 
 
 def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a patch folder. Raises ValueError naming the file if it is missing, damaged or of
-    another format.
-    """
+    """The manifest of a patch folder. Raises ValueError naming the file if it is missing, damaged or another format."""
     file = Path(folder) / MANIFEST
     try:
         value = json.loads(file.read_bytes())

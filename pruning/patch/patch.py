@@ -1,12 +1,11 @@
 """A patch on disk: keep bits per layer, replaced values where a method updates weights, and a manifest.
 
     manifest.json               what it is, what it belongs to, what comes out (manifest.py)
-    layer-00012.safetensors     the keep bits of one block, and its kept values where they changed
-    (layer_files.py)
+    layer-00012.safetensors     the keep bits of one block, and its kept values where they changed (block_files.py)
 
-A file exists for each pruned block, numbered as in the base. Decoding streams block by block, so base + patch
-never needs more than one layer file and the blocks that are made ahead. torch is imported inside the functions
-that make tensors: a plan reads manifests and must not load it.
+There is a file for each pruned block, numbered as in the base. Decoding streams block by block, so memory holds
+one block and those being prefetched. torch is imported inside the functions that make tensors: a plan reads
+manifests and must not load it.
 """
 
 from __future__ import annotations
@@ -30,18 +29,16 @@ from pruning.model.architecture import (
 )
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.safetensors import TensorHeader, header_bytes
-from pruning.patch.manifest import MANIFEST
+from pruning.patch.manifest import MANIFEST, Manifest, read_manifest
 from pruning.patch.manifest import Canary as Canary
-from pruning.patch.manifest import Manifest as Manifest
-from pruning.patch.manifest import read_manifest as read_manifest
-from pruning.patch.prefetch import made_ahead
+from pruning.patch.prefetch import prefetch
 
 if TYPE_CHECKING:
     import torch
 
 
 def digest_tensor(tensor: torch.Tensor) -> str:
-    """sha256 hex of dtype|shape|bytes: the digest in manifests, also taken after a swap to prove it."""
+    """sha256 hex of dtype|shape|bytes, as manifests record it; engines compare it after loading weights."""
     from pruning.model.tensors import digest
 
     return digest(tensor)
@@ -72,16 +69,13 @@ class Patch:
         return cls(path, manifest)
 
     def config(self, base: Checkpoint) -> dict[str, Any]:
-        """config.json of base + patch: as the base's, with removed blocks taken out everywhere they are
-        counted.
-        """
+        """config.json of base + patch: the base's, without the removed blocks."""
         return config_after_removal(base.config, self.manifest.kept_layers)
 
     def weights(self, base: Checkpoint, ahead: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
-        """Base + patch, tensor by tensor in layer order, named as in an exported checkpoint, in the base's
-        dtypes.
+        """Base + patch, tensor by tensor in layer order, named as in an export, in the base's dtypes.
 
-        Up to `ahead` blocks are read and decoded by threads before they are asked for; each is held in memory.
+        Threads read and decode up to `ahead` blocks before they are asked for; each takes its size in memory.
         Raises ValueError if the base is not the checkpoint that the patch was made from.
         """
         if base.digest() != self.manifest.base:
@@ -95,7 +89,7 @@ class Patch:
         from pruning.model.tensors import read_tensor
 
         yield EMBEDDING, read_tensor(base.tensors[EMBEDDING])
-        blocks = made_ahead((partial(self._block, base, index) for index in self.manifest.kept_layers), ahead)
+        blocks = prefetch((partial(self._block, base, index) for index in self.manifest.kept_layers), ahead)
         for position, block in enumerate(blocks):
             for tail, tensor in block.items():
                 yield layer_prefix(position) + tail, tensor
@@ -104,7 +98,7 @@ class Patch:
                 yield name, read_tensor(base.tensors[name])
 
     def _block(self, base: Checkpoint, index: int) -> dict[str, torch.Tensor]:
-        """The tensors of the base's block `index` as they come out, without their layer prefix."""
+        """The resulting tensors of the base's block `index`, without their layer prefix."""
         from pruning.model.tensors import layer_tensors
         from pruning.patch.block_files import layer_file, read_layer
 
@@ -121,12 +115,10 @@ _WEIGHT_FILES: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpac
 
 
 def export(model_dir: str | Path, patch_folder: str | Path, destination: str | Path) -> None:
-    """Write base + patch as an ordinary Hugging Face folder: safetensors, config.json, tokenizer and all
-    else.
+    """Write base + patch as an ordinary Hugging Face folder: weights, config.json and the base's other files.
 
-    Tensors stream from the base through the patch into shards of at most 4 GiB and are compared with the
-    manifest's digests on the way. The folder appears whole or not at all. Raises ValueError as `Patch.open`
-    and `Patch.weights`.
+    Tensors stream through the patch into shards of at most 4 GiB and are compared with the manifest's digests on
+    the way. The folder appears whole or not at all. Raises ValueError as `Patch.open` and `Patch.weights` do.
     """
     base, patch = Checkpoint.open(model_dir), Patch.open(patch_folder)
     with folder_in_one_piece(Path(destination)) as folder:
@@ -159,7 +151,7 @@ def _write_shards(folder: Path, patch: Patch, base: Checkpoint) -> None:
             out.write(header_bytes(shard))
             for name in shard:
                 streamed, tensor = next(stream)
-                assert streamed == name, "weights() and headers() name the tensors in the same order"
+                assert streamed == name, "weights() and names_after() name the tensors in the same order"
                 if digest_tensor(tensor) != patch.manifest.tensors[name]:
                     raise ValueError(f"{patch.folder}: {name} is not what the manifest promises; prune again.")
                 out.write(raw_bytes(tensor))

@@ -1,4 +1,4 @@
-"""Values made by threads a little before they are asked for, in order: reading and decoding beside what uses them."""
+"""Compute values in threads shortly before they are used, in order."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def made_ahead(makers: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
-    """What the makers make, in their order; up to `ahead` are under way or waiting. With 0, each when it is asked for.
+def prefetch(calls: Iterable[Callable[[], T]], ahead: int) -> Iterator[T]:
+    """The results of `calls` in order, up to `ahead` of them computed before they are asked for; 0 uses no threads.
 
-    Raises what a maker raises, in its turn. A reader that stops early waits only for what is under way.
+    An error is raised in the place of its result. Closing the iterator early waits only for calls that have begun.
     """
     if ahead == 0:
-        yield from (make() for make in makers)
+        yield from (call() for call in calls)
         return
-    pool = ThreadPoolExecutor(ahead, thread_name_prefix="made-ahead")
-    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(ahead, thread_name_prefix="prefetch")
+    pending: deque[Future[T]] = deque()
     try:
-        for make in makers:
-            waiting.append(pool.submit(make))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        for call in calls:
+            pending.append(pool.submit(call))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

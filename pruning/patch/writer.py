@@ -1,7 +1,7 @@
-"""A patch in the making: layer files as they are pruned, then read-back, canary and manifest.
+"""Writing a patch: layer files as blocks are pruned, then read-back, canary and manifest.
 
-Nothing is trusted that was not read back: the layer files are decoded again from disk, every resulting tensor
-is compared with the digest taken while pruning, and the canary runs on what was decoded.
+Nothing is trusted until it was read back: the layer files are decoded from disk, every resulting tensor is
+compared with the digest taken while pruning, and the canary runs on what was decoded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from pruning.files import write_atomically
-from pruning.methods.prune_block import PrunedLayer
+from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.tensors import masked
@@ -24,7 +24,7 @@ from pruning.patch.patch import Patch, digest_tensor
 
 
 class PatchWriter:
-    """Collects the layers of one patch in `folder`, which the caller renames into place afterwards."""
+    """Writes the layers of one patch into `folder`, which the caller renames into place afterwards."""
 
     def __init__(self, folder: Path, base: Checkpoint) -> None:
         self._folder, self._base = folder, base
@@ -37,7 +37,7 @@ class PatchWriter:
         self,
         index: int,
         weights: Mapping[str, torch.Tensor],
-        pruned: PrunedLayer,
+        pruned: PrunedBlock,
         requested: Mapping[str, float],
     ) -> dict[str, torch.Tensor]:
         """Write block `index`; `requested` is by part. Returns the resulting linears, in the stored dtype."""
@@ -73,22 +73,20 @@ class PatchWriter:
         }
 
     def finish(self, draft: Manifest, device: str) -> Manifest:
-        """Read the patch back, run the canary on it and write the manifest, last. `draft` still lacks its
-        canary.
-        """
+        """Read the patch back, run the canary on it and write the manifest last: `draft` with its canary filled in."""
         patch = Patch(self._folder, draft)
         tokens = canary_tokens(self._base)
-        stream = _proved(patch.weights(self._base), draft.tensors, self._folder)
+        stream = _verified(patch.weights(self._base), draft.tensors, self._folder)
         logprobs = canary_logprobs(patch.config(self._base), stream, tokens, device)
         manifest = replace(draft, canary=Canary(tuple(tokens), tuple(logprobs)))
         write_atomically(self._folder / MANIFEST, encode_manifest(manifest))
         return manifest
 
 
-def _proved(
+def _verified(
     stream: Iterator[tuple[str, torch.Tensor]], expected: Mapping[str, str], folder: Path
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The stream, unchanged, after comparing each tensor's digest."""
+    """The stream, unchanged. Raises ValueError at a tensor whose digest is not the expected one."""
     for name, tensor in stream:
         if digest_tensor(tensor) != expected[name]:
             raise ValueError(f"{folder}: {name} does not decode to what was pruned; the disk or memory is faulty.")

@@ -25,7 +25,8 @@ from orchestrator.identity import (
     patch_payload,
     prompt_id,
 )
-from pruning.spec import CalibrationSpec, PruneSpec, resolve
+from pruning.resolve import resolve
+from pruning.spec import CalibrationSpec, PruneSpec
 
 SAMPLING = SamplingSpec(0.6, 0.95, 20, 0.05, (0, 1))
 BUDGET = BudgetSpec("s1-legacy", answer_tokens=64, wait=2)

@@ -11,7 +11,8 @@ import pytest
 
 from pruning.__main__ import main
 from pruning.model.checkpoint import Checkpoint
-from pruning.patch.patch import Patch, read_manifest
+from pruning.patch.manifest import read_manifest
+from pruning.patch.patch import Patch
 from tests.support import ROOT
 
 TINY = ROOT / "examples" / "tiny"
@@ -68,7 +69,7 @@ def test_shortgpt_reports_what_it_removed(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "wnada", "--sparsity", "0.2"], "did you mean 'wanda'"),
+        (["--method", "wnada", "--sparsity", "0.2"], "Did you mean 'wanda'?"),
         (["--method", "wanda", "--sparsity", "0.2"], "needs calibration data"),
         (["--method", "magnitude", "--sparsity", "1.5"], "sparsity: magnitude needs a fraction"),
         (["--method", "wanda", "--sparsity", "0.2", "--calibration", "gone.jsonl"], "gone.jsonl: no such file"),

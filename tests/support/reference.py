@@ -1,6 +1,5 @@
-"""Naive references, written from the papers' definitions: the whole model in memory, one window and one
-matrix at a time, full sorts and explicit inverses in float64. Nothing of `pruning` is used but the names of
-the linears.
+"""Naive references, written from the papers' definitions: the whole model in memory, one window and one matrix at a
+time, full sorts and explicit inverses in float64. Imports nothing of `pruning`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.methods.masks import cut, cutoff, pattern_mask, row_mask
-from pruning.methods.scores import ria
 from tests.support import reference as naive
 
 
@@ -61,11 +60,3 @@ def test_pattern_needs_whole_groups():
 def test_zero_sparsity_keeps_everything_even_what_ties_with_the_minimum():
     for selection in ("exact", "threshold"):
         assert row_mask(torch.zeros(3, 5), 0.0, selection).all()
-
-
-def test_ria_of_empty_rows_and_columns_is_zero_not_nan():
-    weight = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, -2.0]])
-    score = ria(weight, torch.tensor([1.0, 2.0, 0.0]), 0.5)
-    assert torch.isfinite(score).all()
-    assert score[0].tolist() == [0, 0, 0]
-    assert score[1, 1] > 0

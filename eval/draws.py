@@ -6,7 +6,7 @@ trace).
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 Finish = Literal["stop", "length"]
@@ -110,18 +110,6 @@ def answer_for(limit: int, trace_len: int, ended: bool, answers_by_cut: Mapping[
     return answers_by_cut.get(min(limit, trace_len))
 
 
-def owed_limits(trace: PriorTrace | None, cuts: Set[int], limits: tuple[int, ...]) -> tuple[int, ...]:
-    """The ``limits`` that the stored ``trace`` and the answers at ``cuts`` do not serve yet, in the given
-    order.
-    """
-    return limits if trace is None else unserved_limits(len(trace.token_ids), trace.ended, cuts, limits)
-
-
 def unserved_limits(length: int, ended: bool, cuts: Set[int], limits: tuple[int, ...]) -> tuple[int, ...]:
     """The ``limits`` that a trace of ``length`` tokens with answers at ``cuts`` does not serve yet."""
     return tuple(limit for limit in limits if (not ended and length < limit) or min(limit, length) not in cuts)
-
-
-def independent_jobs(job: DrawJob) -> tuple[DrawJob, ...]:
-    """One job per limit, for ``independent_limits``: each decodes a trace of its own, with the same seeds."""
-    return tuple(replace(job, limits=(limit,), prior=None) for limit in job.limits)

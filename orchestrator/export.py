@@ -15,8 +15,9 @@ from typing import Any
 
 from eval.budget import start
 from eval.draws import DrawJob, PriorTrace
+from eval.modes import make_rules
 from eval.prompts import ChatTokenizer
-from eval.rules import Rules, make_rules
+from eval.rules import Rules, thinking_prompt
 from eval.spec import nearest
 from orchestrator.grid.errors import InputError
 from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
@@ -102,8 +103,7 @@ def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit
         # The ask tells what the model read before its answer: s1's budget puts text of its own in the end tag's place.
         if asks := start(rules, job).asks:
             return asks[0].prompt_ids + tuple(answer["token_ids"])
-    opening = rules.tags.opening if rules.tags is not None and rules.budget.mode != "none" else ()
-    return question.prompt_ids + opening + trace[:limit]
+    return thinking_prompt(rules, question.prompt_ids) + trace[:limit]
 
 
 def _full_name(variant: ResolvedVariant) -> str:

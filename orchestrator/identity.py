@@ -17,6 +17,7 @@ from typing import Any
 
 from eval.benchmarks import Problem
 from eval.formats import Tags, ThinkingFormat
+from eval.modes import MODES
 from eval.spec import BudgetSpec, SamplingSpec
 from pruning.spec import PruneSpec, to_json
 
@@ -131,8 +132,7 @@ def context_payload(
         "mode": budget.mode,
         "eos": sorted(eos_ids),
     }
-    if style is not None and tags is not None and budget.mode != "none":
-        payload |= {"opening": tags.opening, "end": style.end}
+    payload |= MODES[budget.mode].trace_identity(style, tags)
     if budget.wait:
         payload |= {"wait": budget.wait, "wait_text": budget.wait_text}
     return payload if limit is None else payload | {"limit": limit}
@@ -140,15 +140,5 @@ def context_payload(
 
 def answer_payload(budget: BudgetSpec, style: ThinkingFormat | None, tags: Tags | None) -> dict[str, Any]:
     """What the answers of a variant have in common, beside the trace and the cut."""
-    payload: dict[str, Any] = {"version": VERSION, "what": "answer", "mode": budget.mode}
-    if budget.mode == "none":
-        return payload | ({"end": style.end} if style is not None else {})  # the answer is what follows it
-    if style is None or tags is None:
-        return payload
-    return payload | {
-        "answer_tokens": budget.answer_tokens,
-        "early_stop": tags.early_stop,
-        "bridge": tags.bridge,
-        "newline": tags.newline,
-        "after_eos": style.answer_after_eos,
-    }
+    payload = {"version": VERSION, "what": "answer", "mode": budget.mode}
+    return payload | MODES[budget.mode].answer_identity(budget, style, tags)

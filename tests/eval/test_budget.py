@@ -6,24 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.budget import (
-    Answer,
-    Completion,
-    Draw,
-    DrawJob,
-    PriorTrace,
-    Rules,
-    advance,
-    answer_for,
-    derived_seed,
-    independent_jobs,
-    make_rules,
-    owed_limits,
-    start,
-)
+from eval.budget import advance, start
+from eval.draws import Answer, Completion, Draw, DrawJob, PriorTrace, answer_for
 from eval.formats import FORMATS, ThinkingFormat
+from eval.modes import make_rules
+from eval.rules import Rules, derived_seed
 from eval.spec import BudgetSpec
-from tests.support.scripted_model import EOS, PieceCodec, Script, ScriptedModel, run
+from tests.support.scripted_model import (
+    EOS,
+    PieceCodec,
+    Script,
+    ScriptedModel,
+    independent_jobs,
+    owed_limits,
+    run,
+)
 
 CODEC = PieceCodec()
 WHOLE_TAGS = frozenset({"<think>", "</think>", "<|im_start|>"})

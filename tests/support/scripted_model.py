@@ -7,11 +7,13 @@ behave.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from random import Random
 
-from eval.budget import Ask, Completion, Draw, DrawJob, Rules, advance, start
+from eval.budget import advance, start
+from eval.draws import Ask, Completion, Draw, DrawJob, PriorTrace, unserved_limits
+from eval.rules import Rules
 
 # Tags can be written whole (one token), in pieces, or in pieces that carry other text along.
 PIECES = (
@@ -109,3 +111,13 @@ def run(rules: Rules, job: DrawJob, complete: Callable[[Ask], Completion], order
         waiting += step.asks
     assert not waiting, "a draw was finished while asks were open"
     return step.draw, asked
+
+
+def owed_limits(trace: PriorTrace | None, cuts: Set[int], limits: tuple[int, ...]) -> tuple[int, ...]:
+    """The `limits` that the stored `trace` and the answers at `cuts` do not serve yet, in the given order."""
+    return limits if trace is None else unserved_limits(len(trace.token_ids), trace.ended, cuts, limits)
+
+
+def independent_jobs(job: DrawJob) -> tuple[DrawJob, ...]:
+    """One job per limit, as with `independent_limits`: each decodes a trace of its own, with the same seed."""
+    return tuple(replace(job, limits=(limit,), prior=None) for limit in job.limits)

@@ -273,7 +273,7 @@ def rows(draw: Draw) -> dict[int, tuple]:
 
 
 def served(draws: list[Draw], limit: int) -> Answer | None:
-    """What the store would hand out for ``limit`` after committing ``draws`` in turn."""
+    """The answer that the store would give for `limit` after committing `draws` in turn."""
     trace = tuple(token for draw in draws for token in draw.trace_ids)
     answers = {answer.cut: answer for draw in draws for answer in draw.answers}
     return answer_for(limit, len(trace), draws[-1].ended, answers)

@@ -18,8 +18,7 @@ from tests.support import ROOT
 
 TINY = ROOT / "examples" / "tiny" / "model"
 
-# The structure of the families' published templates (branches, namespaces, filters, whitespace control),
-# reworded.
+# The structure of the families' published templates (branches, namespaces, filters, whitespace control), reworded.
 QWEN25 = """\
 {%- if tools %}
     {{- '<|im_start|>system\\n' }}
@@ -90,8 +89,7 @@ DEEPSEEK = (
     "{%- endfor -%}{% if add_generation_prompt %}{{'<｜Assistant｜><think>\\n'}}{% endif %}"
 )
 
-# What templates in the wild lean on besides: blocks on lines of their own, loop controls, tojson, the
-# training tag.
+# What else templates use in practice: blocks on lines of their own, loop controls, tojson, the training tag.
 ODDITIES = """\
 {% for message in messages %}
   {% if message.role == 'skip' %}{% continue %}{% endif %}

@@ -1,9 +1,7 @@
-"""A deterministic stand-in for an engine, and a codec whose tags span tokens: what budget forcing is tested
-against.
+"""A deterministic stand-in for an engine, and a codec whose tags span tokens, to test budget forcing.
 
-``ScriptedModel`` gives the next token as a pure function of the whole context (greedy), or of the request's
-seed, the position in the request, and the context (sampled), which is how vLLM's per-request generators
-behave.
+The next token of a `ScriptedModel` is a pure function of the whole context (greedy), or of the request's seed, the
+position in the request and the context (sampled), as with vLLM's per-request generators.
 """
 
 import hashlib
@@ -24,9 +22,9 @@ EOS = PIECES.index("<eos>")
 
 
 class PieceCodec:
-    """Encodes greedily by the longest piece, so that encode(decode(ids)) is often not ids, as in life.
+    """Encodes greedily by the longest piece, so that encode(decode(ids)) often differs from ids, as in real life.
 
-    ``hidden`` pieces are not in the vocabulary.
+    `hidden` pieces are not in the vocabulary.
     """
 
     def __init__(self, hidden: frozenset[str] = frozenset()) -> None:
@@ -53,7 +51,7 @@ class PieceCodec:
 
 @dataclass(frozen=True)
 class ScriptedModel:
-    """``choices`` are the tokens it may write; ``sampled`` makes them depend on the request's seed."""
+    """`choices` are the tokens that it may write; with `sampled` they depend on the request's seed."""
 
     codec: PieceCodec
     choices: tuple[int, ...]
@@ -82,7 +80,7 @@ class ScriptedModel:
 
 @dataclass(frozen=True)
 class Script:
-    """A model that writes given token lists: the first for the trace, then one for every later ask."""
+    """A model that writes given tokens: `trace` for every ask of the trace, `answer` for every other."""
 
     trace: tuple[int, ...]
     answer: tuple[int, ...]
@@ -97,9 +95,7 @@ class Script:
 
 
 def run(rules: Rules, job: DrawJob, complete: Callable[[Ask], Completion], order: int = 0) -> tuple[Draw, list[Ask]]:
-    """Drive a draw to its end, completing open asks in an order chosen by ``order``. Returns it and all
-    asks.
-    """
+    """Drive a draw to its end, completing open asks in an order chosen by `order`. Returns the draw and all asks."""
     random = Random(order)
     step = start(rules, job)
     asked: list[Ask] = list(step.asks)

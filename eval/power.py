@@ -37,12 +37,14 @@ def minimum_detectable_effect(
     It solves the t test's equation effect = (t_{1-level/2} + t_{power}) · sqrt((difference_sd² + effect_spread ·
     effect²) / questions), and is 1 if no smaller effect can be detected.
     """
-    if questions < 2 or comparisons < 1 or not 0 < alpha < 1 or not 0 < power < 1 or effect_spread < 0:
+    if questions < 1 or comparisons < 1 or not 0 < alpha < 1 or not 0 < power < 1 or effect_spread < 0:
         raise ValueError(
             f"questions={questions}, comparisons={comparisons}, alpha={alpha}, power={power}, effect_spread="
-            f"{effect_spread}: need at least two questions, one comparison, alpha and power between 0 and 1, and a "
+            f"{effect_spread}: need at least one question, one comparison, alpha and power between 0 and 1, and a "
             "spread of 0 or more."
         )
+    if questions == 1:
+        return 1.0
     freedom = questions - 1
     reach = stdtrit(freedom, 1 - alpha / comparisons / 2) + stdtrit(freedom, power)
     room = questions - effect_spread * reach * reach
@@ -52,9 +54,10 @@ def minimum_detectable_effect(
 def detectable_sentence(benchmark: str, questions: int, seeds: int, comparisons: int = 1) -> str:
     """One line for a plan: the effect below which this design is blind, at the default planning assumptions."""
     effect = minimum_detectable_effect(questions, planned_difference_sd(seeds), comparisons)
+    asked = f"{questions} question{'s' if questions != 1 else ''}"
     plural = "s" if seeds != 1 else ""
     corrected = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
     return (
-        f"{benchmark} ({questions} questions) with {seeds} seed{plural} cannot see less than "
+        f"{benchmark} ({asked}) with {seeds} seed{plural} cannot see less than "
         f"{100 * effect:.1f} points (80 % power{corrected})"
     )

@@ -30,7 +30,7 @@ class CutTrace:
 
 
 class BudgetMode(ABC):
-    """How a token limit is imposed. A mode is one subclass in a file of `eval/modes/`; `MODES` there lists them."""
+    """How a token limit is imposed. Each mode is a subclass in a file of `eval/modes/`, whose `MODES` is the table."""
 
     name: str
     """As written in a grid's `budget.mode`, and in the identity of every draw."""

@@ -1,18 +1,16 @@
-"""The budget modes: one file each, and the table of them. What a mode must define is `eval.rules.BudgetMode`."""
+"""The budget modes: one file each, and the table of them. `eval.rules.BudgetMode` says what a mode must define."""
 
 from eval.formats import ThinkingFormat, TokenCodec, tags
-from eval.modes.native_strict import NativeStrict
-from eval.modes.s1_legacy import S1Legacy
-from eval.modes.whole_response import WholeResponse
+from eval.modes import native_strict, s1_legacy, whole_response
 from eval.rules import BudgetMode, Rules
 from eval.spec import BudgetSpec, is_whole, nearest, refuse
 
 MODES: dict[str, BudgetMode] = {
     mode.name: mode
     for mode in (
-        NativeStrict(),
-        S1Legacy(),
-        WholeResponse(),
+        native_strict.MODE,
+        s1_legacy.MODE,
+        whole_response.MODE,
     )
 }
 

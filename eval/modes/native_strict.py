@@ -1,6 +1,8 @@
 """`native-strict`: the model's own tags, and a cap on the answer of its own. After Qwen3's quickstart and
 thinking-budget pages."""
 
+from typing import Final
+
 from eval.formats import ThinkingFormat, TokenCodec, detect_format
 from eval.modes.two_phase import TwoPhase
 
@@ -13,3 +15,6 @@ class NativeStrict(TwoPhase):
 
     def choose_format(self, codec: TokenCodec, given: ThinkingFormat | None) -> ThinkingFormat:
         return given or detect_format(codec)
+
+
+MODE: Final = NativeStrict()

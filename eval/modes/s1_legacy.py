@@ -1,5 +1,7 @@
 """`s1-legacy`: what s1's lm-evaluation-harness fork does (`vllm_causallms.py`), whatever the model."""
 
+from typing import Final
+
 from eval.draws import DrawJob
 from eval.formats import FORMATS, ThinkingFormat, TokenCodec
 from eval.modes.two_phase import TwoPhase
@@ -17,3 +19,6 @@ class S1Legacy(TwoPhase):
     def seed(self, job: DrawJob, phase: str) -> int:
         """The harness passes the grid's seed to both phases of every problem."""
         return job.seed
+
+
+MODE: Final = S1Legacy()

@@ -1,6 +1,6 @@
 """`none`: no budget forcing, as a plain harness. The limit is the `max_tokens` of the whole response."""
 
-from typing import Any
+from typing import Any, Final
 
 from eval.draws import Answer, DrawJob
 from eval.formats import Tags, ThinkingFormat, TokenCodec, shown_format, tokens_reaching
@@ -50,3 +50,6 @@ class WholeResponse(BudgetMode):
 
     def answer_identity(self, budget: BudgetSpec, style: ThinkingFormat | None, tags: Tags | None) -> dict[str, Any]:
         return {"end": style.end} if style is not None else {}
+
+
+MODE: Final = WholeResponse()

@@ -34,14 +34,15 @@ def test_a_proportional_loss_of_that_size_is_found_no_more_often():
 
 def test_detectable_effects():
     assert minimum_detectable_effect(100, 0.5, effect_spread=0) == pytest.approx((1.984 + 0.845) * 0.05, abs=1e-3)
-    assert minimum_detectable_effect(3, 0.5) == 1.0
+    assert minimum_detectable_effect(3, 0.5) == minimum_detectable_effect(1, 0.5) == 1.0
     assert minimum_detectable_effect(100, 0.5, comparisons=60) > minimum_detectable_effect(100, 0.5)
     assert planned_difference_sd(3) == pytest.approx((2 * 0.125 / 3) ** 0.5)
     assert detectable_sentence("AIME24", 30, 3) == (
         "AIME24 (30 questions) with 3 seeds cannot see less than 16.5 points (80 % power)"
     )
+    assert detectable_sentence("mine", 1, 1).startswith("mine (1 question) with 1 seed cannot see less than 100.0")
     assert "corrected for 60 comparisons" in detectable_sentence("AIME24", 30, 1, 60)
-    with pytest.raises(ValueError, match="at least two questions"):
-        minimum_detectable_effect(1, 0.5)
+    with pytest.raises(ValueError, match="at least one question"):
+        minimum_detectable_effect(0, 0.5)
     with pytest.raises(ValueError, match="seeds ≥ 1"):
         planned_difference_sd(0)

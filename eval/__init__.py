@@ -1,3 +1,1 @@
-"""Pure evaluation: budgets, prompts, benchmarks, grading, metrics, comparison. No Ray, no vLLM, no MLflow,
-no torch.
-"""
+"""Evaluation: budgets, prompts, benchmarks, grading, metrics, comparison. Imports no Ray, vLLM, MLflow or torch."""

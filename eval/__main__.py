@@ -1,10 +1,10 @@
-"""`python -m eval`: the doorway to evaluating one model. The engine, the store and the loop live above this
-package, so the work is done there, and nothing here is imported by anybody (tests/test_imports.py knows
-this one exception).
+"""`python -m eval`: evaluate one model. Engine, store and loop are in packages above this one, so this file, alone in
+`eval`, imports from there (tests/test_imports.py names the exception).
 """
 
 import sys
-from importlib import import_module
+
+from orchestrator.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(import_module("orchestrator.evaluate").main())
+    sys.exit(main())

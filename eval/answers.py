@@ -1,8 +1,8 @@
-r"""Answers in text: the last box, the papers' fall-backs, whole numbers, choice letters. Nothing is
+r"""How answers are found in text: the last box, the usual phrasings, whole numbers, choice letters. Nothing is
 evaluated.
 
-``extract_math`` follows s1's harness (last ``\boxed``, else what follows "Answer:", else the bare text), but
-it does not take prose for an answer: where the harness would ask a judge model, it finds none.
+`extract_math` follows s1's harness (the last `\boxed`, else what follows "Answer:", else the bare text), but does not
+accept prose as an answer: where the harness would ask a judge model, it finds none.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    r"""The content of a ``\boxed{...}`` and whether its closing brace was there."""
+    r"""The content of a `\boxed{...}`, and whether its closing brace was there."""
 
     content: str
     closed: bool
@@ -33,10 +33,9 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°")
 
 
 def last_box(text: str) -> Box | None:
-    r"""The last ``\boxed{...}`` (or ``\fbox``), braces balanced; ``\boxed 7`` takes one character, as TeX
-    does.
+    r"""The last `\boxed{...}` or `\fbox{...}`, with balanced braces; `\boxed 7` takes one character, as in TeX.
 
-    A box that the end of the text cuts off is returned only when no closed one stands before it.
+    A box that the end of the text cuts off is returned only if no closed one precedes it.
     """
     unclosed: Box | None = None
     for start in reversed(list(_BOX.finditer(text))):
@@ -54,7 +53,7 @@ def _box_at(text: str, begin: int) -> Box:
     while index < len(text):
         character = text[index]
         if character == "\\":
-            index += 2  # \{ and \} are printed braces, not groups
+            index += 2  # \{ and \} are literal braces, not groups
             continue
         depth += (character == "{") - (character == "}")
         if depth == 0:
@@ -64,7 +63,7 @@ def _box_at(text: str, begin: int) -> Box:
 
 
 def extract_math(text: str) -> str | None:
-    """The expression that ``text`` answers with, or None where it gives none (a cut-off box is none)."""
+    """The expression that `text` gives as its answer, or None if it gives none. A cut-off box is none."""
     box = last_box(text)
     if box is not None:
         return (box.content.strip() or None) if box.closed else None
@@ -78,7 +77,7 @@ def extract_math(text: str) -> str | None:
 
 
 def _expression_in(line: str) -> str | None:
-    """The one expression of a line: its last formula, or the line itself where it is no prose."""
+    """The expression of a line: its last formula, or the whole line if it is not prose."""
     formulas = [next(part for part in match.groups() if part is not None) for match in _MATH.finditer(line)]
     if formulas:
         return formulas[-1].strip().rstrip(".,;") or None
@@ -93,15 +92,15 @@ def _expression_in(line: str) -> str | None:
 
 
 def undressed(text: str) -> str:
-    r"""``text`` without font commands: ``\text{6:00 PM}`` becomes ``6:00 PM``."""
+    r"""`text` without font commands: `\text{6:00 PM}` becomes `6:00 PM`."""
     return _DRESSED.sub(r"\1", text)
 
 
 def as_integer(text: str) -> str | None:
-    r"""``text`` as the decimal digits of a whole number, or None: ``025``, ``27.0``, ``1{,}234``,
-    ``\text{7}``.
+    r"""The decimal digits of the whole number that `text` spells, such as `025`, `27.0`, `1{,}234` or `\text{7}`; else
+    None.
 
-    Digits are compared as text, because converting very long ones is itself a way to hang.
+    The result is text, because converting a very long number to an int can itself hang.
     """
     plain = undressed(text).replace("−", "-").replace("\\ ", " ").replace("\\;", " ")
     plain = _DEGREES.sub("", plain).strip().strip("$").removeprefix("\\(").removesuffix("\\)")
@@ -116,15 +115,15 @@ def as_integer(text: str) -> str | None:
 
 
 def choice_letter(index: int) -> str:
-    """The letter of shown choice ``index``: 0 is A."""
+    """The letter of the choice at `index` of those shown: 0 is A."""
     return chr(ord("A") + index)
 
 
 def extract_choice(text: str, choices: Sequence[str]) -> str | None:
-    """The letter (A, B, ...) that ``text`` picks among ``choices``, or None where it picks none or several.
+    """The letter (A, B, ...) that `text` picks among `choices`, or None if it picks none or several.
 
-    Order: last box, "the answer is ...", "option X is correct", a line that opens with the letter, the text
-    of exactly one choice. Lower-case letters count only where they cannot be the article "a".
+    The first of these decides: the last box, "the answer is ...", "option X is correct", a line that begins with the
+    letter, the text of exactly one choice. Lower-case letters count only where they cannot be the article "a".
     """
     letters = "".join(choice_letter(index) for index in range(len(choices)))
     box = last_box(text)
@@ -168,7 +167,7 @@ def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
 
 
 def _names_another(rest: str, letters: str) -> bool:
-    """Whether "A or B", "A, C" or "A and (D)" goes on after the letter just found."""
+    """Whether `rest`, what follows a letter, names another one, as in "A or B", "A, C" or "A and (D)"."""
     return (
         re.match(rf"[)\]*_}}$\s]*(?:,|/|&|\band\b|\bor\b)[\s,]*(?:or|and)?[\s*_$(\[]*[{letters}]\b(?![\w'])", rest)
         is not None
@@ -176,9 +175,7 @@ def _names_another(rest: str, letters: str) -> bool:
 
 
 def _letter_of(content: str, letters: str, choices: Sequence[str]) -> str | None:
-    """A box's content as a letter: the letter itself in any dress, ``C) text``, or the text of exactly one
-    choice.
-    """
+    """The letter that a box's content picks: a letter in any markup, `C) text`, or the text of exactly one choice."""
     plain = undressed(content).strip().strip("$*_. ").strip()
     alone = re.fullmatch(rf"(?i)(?:(?:answer|option|choice)\s*:?\s*)?[(\[{{]?\s*([{letters}])\s*[)\]}}]?[.:]?", plain)
     if alone is not None:

@@ -1,8 +1,7 @@
-"""Pinned data becomes problems with stable ids, and a content digest that goes into every draw's identity.
+"""Benchmarks: pinned data sets, and files of the user's own, become problems with stable ids.
 
-The built-in benchmarks are rows of one table: hub id, revision, split and columns. A file of the user's own
-has ``id``, ``problem``, ``answer`` and optionally ``choices``. Errors name the row, the rule and the
-remedy.
+The built-in benchmarks are rows of one table: hub id, revision, split and columns. A file of the user's own has `id`,
+`problem`, `answer` and optionally `choices`. Errors name the row, the rule and the remedy.
 """
 
 import hashlib
@@ -10,24 +9,26 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from eval.answers import as_integer, choice_letter
+from eval.answers import choice_letter
+from eval.kinds import KINDS, Kind
 from eval.spec import nearest
 
-Kind = Literal["math", "integer", "choice"]
 Row = Mapping[str, Any]
 FILE_FORMATS = (".jsonl", ".parquet", ".csv")
 MAX_CHOICES = 26
+USUAL_TOKENS = 4_000
+"""Typical thinking tokens of a benchmark of which nothing is known."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. ``answer`` is the gold: LaTeX or plain text, an integer's decimal digits, or a choice's
-    letter.
+    """One question.
 
-    ``choices`` stand in the order shown to the model; ``permutation[i]`` is the place that shown choice i
-    has in the source (0 is the correct one in GPQA), None where the source's own order is shown.
+    `answer` is the gold: LaTeX or plain text, an integer's decimal digits, or a choice's letter. `choices` are in the
+    order shown to the model. `permutation[i]` is the index of shown choice i in the source, where 0 is the correct one;
+    it is None where the source's own order is shown.
     """
 
     id: str
@@ -40,21 +41,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """``digest`` is the SHA-256 (hex) of the problems' content in order, and of nothing else: not of name
-    or path.
-    """
+    """A loaded benchmark: a built-in one, or a file named by its stem."""
 
     name: str
     problems: tuple[Problem, ...]
-    digest: str
+    typical_tokens: int = USUAL_TOKENS
+    """Thinking tokens that one draw roughly takes, for the order of work and for estimates before any draw is in."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a built-in benchmark lives and how its columns are called.
+    """Where a built-in benchmark is on the hub, and what its columns are called.
 
-    ``id`` None numbers the rows. ``incorrect`` names the columns of wrong choices. ``count`` is the number
-    of rows that the pinned revision has; another number means another data set.
+    `count` is the number of rows of the pinned revision; another number means other data. `id` None numbers the rows.
+    `incorrect` names the columns of wrong choices. `typical_tokens` are the thinking tokens of 7–8 B reasoning models,
+    roughly: only their order is relied on.
     """
 
     hub_id: str
@@ -68,18 +69,19 @@ class Source:
     config: str | None = None
     incorrect: tuple[str, ...] = ()
     gated: bool = False
+    typical_tokens: int = USUAL_TOKENS
 
 
-# Revisions are full commit ids. Each was cross-checked against at least two public projects that pin the
-# same data.
+# Revisions are full commit ids, each cross-checked against at least two public projects that pin the same data.
 BUILT_IN: dict[str, Source] = {
     "MATH-500": Source(
         hub_id="HuggingFaceH4/MATH-500", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", split="test",
         count=500, kind="math", problem="problem", answer="answer", id="unique_id",
+        typical_tokens=3_500,
     ),
     "AIME24": Source(
         hub_id="HuggingFaceH4/aime_2024", revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a", split="train",
-        count=30, kind="integer", problem="problem", answer="answer", id="id",
+        count=30, kind="integer", problem="problem", answer="answer", id="id", typical_tokens=10_000,
     ),
     "AIME25": Source(
         hub_id="math-ai/aime25", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b", split="test",
@@ -87,27 +89,26 @@ BUILT_IN: dict[str, Source] = {
     ),
     "AMC23": Source(
         hub_id="math-ai/amc23", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057", split="test",
-        count=40, kind="integer", problem="question", answer="answer", id="id",
+        count=40, kind="integer", problem="question", answer="answer", id="id", typical_tokens=6_000,
     ),
     "GPQA-Diamond": Source(
         hub_id="Idavidrein/gpqa", revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd", split="train",
         config="gpqa_diamond", count=198, kind="choice", problem="Question", answer="Correct Answer",
         incorrect=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
-        id="Record ID", gated=True,
+        id="Record ID", gated=True, typical_tokens=6_000,
     ),
 }  # fmt: skip
 
 
 class _RowError(Exception):
-    """A rule that one row breaks; the loader puts the row's place in front."""
+    """One row breaks a rule; the loader adds which row."""
 
 
 def load_benchmark(name_or_path: str, *, shuffle_seed: int = 0) -> Benchmark:
-    """Load a built-in (``MATH-500``), a file (``./mine.jsonl``), or a built-in from a local copy
-    (``AIME24=./aime.parquet``).
+    """Load a built-in (`MATH-500`), a file (`./mine.jsonl`), or a built-in from a local copy (`AIME24=./aime.parquet`).
 
-    A local copy has the built-in's own columns. ``shuffle_seed`` orders the choices of GPQA-Diamond, per
-    question, and is independent of sampling seeds. Raises ``ValueError`` naming benchmark, row and remedy.
+    A local copy has the built-in's own columns. `shuffle_seed` decides the order of GPQA-Diamond's choices, question by
+    question; sampling seeds do not. Raises `ValueError` naming benchmark, row and remedy.
     """
     built_in, _, local = name_or_path.partition("=")
     if built_in in BUILT_IN:
@@ -120,36 +121,20 @@ def load_benchmark(name_or_path: str, *, shuffle_seed: int = 0) -> Benchmark:
                 f"{built_in}: {place} has {len(problems)} rows, but the pinned revision has {source.count}. "
                 "Delete the cached copy and load it again."
             )
-        return _benchmark(built_in, problems)
+        return Benchmark(built_in, problems, source.typical_tokens)
     path = Path(name_or_path)
     if path.suffix not in FILE_FORMATS and not path.exists():
         raise ValueError(
             f"benchmark {name_or_path!r} is neither a built-in ({', '.join(BUILT_IN)}) nor a file "
             f"({', '.join('*' + suffix for suffix in FILE_FORMATS)}).{nearest(built_in, BUILT_IN)}"
         )
-    return _benchmark(path.stem, _parse(_read_rows(path), str(path), _file_problem))
-
-
-def content_digest(problems: Iterable[Problem]) -> str:
-    """SHA-256 (hex) over the problems' fields in order: the identity of a benchmark's content."""
-    digest = hashlib.sha256()
-    for problem in problems:
-        fields = [
-            problem.id,
-            problem.text,
-            problem.answer,
-            problem.choices,
-            problem.permutation,
-            problem.kind,
-        ]
-        digest.update(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
+    return Benchmark(path.stem, _parse(_read_rows(path), str(path), _file_problem))
 
 
 def permutation_of(question_id: str, count: int, shuffle_seed: int) -> tuple[int, ...]:
-    """A uniform order of ``count`` choices, decided by the question's id and the seed alone.
+    """A uniform order of `count` choices, a function of the question's id and the seed alone.
 
-    Not by call order, caches or how many questions there are: the faults behind inspect_evals#2391 and
+    Orders that depend on call order, caches or the number of questions are the faults behind inspect_evals#2391 and
     evalscope#1602.
     """
 
@@ -157,10 +142,6 @@ def permutation_of(question_id: str, count: int, shuffle_seed: int) -> tuple[int
         return hashlib.sha256(f"{shuffle_seed}/{question_id}/{index}".encode()).hexdigest()
 
     return tuple(sorted(range(count), key=rank))
-
-
-def _benchmark(name: str, problems: tuple[Problem, ...]) -> Benchmark:
-    return Benchmark(name, problems, content_digest(problems))
 
 
 def _parse(rows: Iterable[Row], place: str, read: Callable[[Row, int], Problem]) -> tuple[Problem, ...]:
@@ -173,7 +154,7 @@ def _parse(rows: Iterable[Row], place: str, read: Callable[[Row, int], Problem])
             raise ValueError(f"{place}, row {index + 1}: {refusal}") from None
         if problem.id in row_of_id:
             raise ValueError(
-                f"{place}, row {index + 1}: id {problem.id!r} already stands in row {row_of_id[problem.id]}. "
+                f"{place}, row {index + 1}: id {problem.id!r} is already used in row {row_of_id[problem.id]}. "
                 "Ids name draws in the store, so each must be unique: rename one."
             )
         row_of_id[problem.id] = index + 1
@@ -208,14 +189,15 @@ def _built_in_problem(source: Source, row: Row, index: int, shuffle_seed: int) -
             )
     number = index if source.id is None or source.id not in row else row[source.id]
     text, answer = _text(row, source.problem), _answer(row, source.answer)
-    if source.kind == "integer":
-        return Problem(str(number), text, _integer(answer), kind="integer")
-    if source.kind == "math":
-        return Problem(str(number), text, answer)
+    if not source.incorrect:
+        try:
+            return Problem(str(number), text, KINDS[source.kind].normalize_gold(answer), kind=source.kind)
+        except ValueError as error:
+            raise _RowError(str(error)) from None
     options = tuple(_text(row, column).strip() for column in (source.answer, *source.incorrect))
     order = permutation_of(str(number), len(options), shuffle_seed)
     letter = choice_letter(order.index(0))
-    return Problem(str(number), text, letter, tuple(options[i] for i in order), order, "choice")
+    return Problem(str(number), text, letter, tuple(options[i] for i in order), order, source.kind)
 
 
 def _text(row: Row, column: str) -> str:
@@ -228,7 +210,7 @@ def _text(row: Row, column: str) -> str:
 
 
 def _answer(row: Row, column: str) -> str:
-    """Answers come as text, whole numbers, or floats where a mirror stored 27 as 27.0."""
+    """The answer as text. It is stored as text, as a whole number, or as a float where a mirror wrote 27 as 27.0."""
     value = row[column]
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -237,15 +219,6 @@ def _answer(row: Row, column: str) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
     raise _RowError(f"{column} is {value!r}, so nothing could be graded. Write the right answer, or drop the row.")
-
-
-def _integer(answer: str) -> str:
-    number = as_integer(answer)
-    if number is None:
-        raise _RowError(
-            f"answer {answer!r} is not a whole number, which every answer of this benchmark is. Correct the copy."
-        )
-    return str(number)
 
 
 def _choices(value: Any) -> tuple[str, ...]:
@@ -259,9 +232,7 @@ def _choices(value: Any) -> tuple[str, ...]:
             f"choices is {value!r}, but it must be a list of 2 to {MAX_CHOICES} texts. Drop it for open questions."
         )
     if len(set(listed)) < len(listed):
-        raise _RowError(
-            f"choices is {value!r}: one text stands there twice, so two letters would be right. Correct it."
-        )
+        raise _RowError(f"choices is {value!r}: one text is listed twice, so two letters would be right. Correct it.")
     return tuple(listed)
 
 
@@ -281,7 +252,7 @@ def _read_rows(path: Path) -> Iterable[Row]:
         raise ValueError(f"benchmark file {path} does not exist (looked from {Path.cwd()}). Correct the path.")
     if path.suffix == ".jsonl":
         return _read_jsonl(path)
-    # pyarrow costs a moment to import, and JSONL files, the common case, do without it.
+    # Imported here because it is slow, and JSONL files, the common case, do not need it.
     if path.suffix == ".parquet":
         from pyarrow import parquet
 
@@ -295,7 +266,7 @@ def _read_rows(path: Path) -> Iterable[Row]:
 
 
 def _read_jsonl(path: Path) -> Iterable[Row]:
-    # Split on newlines only: str.splitlines would also break at U+2028, which JSON strings may hold.
+    # Split on newlines only: str.splitlines would also split at U+2028, which JSON strings may contain.
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue

@@ -1,83 +1,58 @@
-"""Budget forcing as a state machine, sans I/O: ``start(rules, job)`` and ``advance(rules, state, name,
-completion)``.
+"""Budget forcing as a state machine without I/O: `start(rules, job)` and `advance(rules, state, name, completion)`.
 
-Each returns a ``Step``: the new state, the asks to send now, and the finished draw when the last completion
-is in. No engine, no clock, no randomness; a draw is a function of its job and the completions.
+Each returns a `Step`: the new state, the asks to send now, and the draw once its last completion is in. There is no
+engine, clock or randomness here: a draw is a function of its job and the completions.
 
-A trace is decoded once, to the largest limit owed. When it is complete, the answer of every limit is asked
-for at once: a cut of the same ids, then the format's early-stop text; all of them ride on the prefix that
-the engine still has cached. Limits at or above the trace's natural length share one natural answer, so an
-answer is keyed by its **cut**, the number of trace tokens it stands on.
+A trace is decoded once, to the largest limit owed. Then the answers of all limits are asked for at once, each after a
+cut of the same ids followed by the early-stop text, so that all of them reuse the prefix that the engine has cached.
+Limits at or above the trace's natural length share one answer, so an answer is keyed by its **cut**, the number of
+trace tokens it stands on.
 
-What a limit counts: every token of the thinking stream, the model's own tags (and s1's "Wait") included,
-text that we put after a cut excluded. It is the ``max_tokens`` of the first phase in Qwen3's recipe and in
-s1's harness. A trace is natural at limit L if its end tag (or end of sequence) is complete within L tokens.
-Ids are fed back as ids; text is never re-tokenized.
+A limit counts every token of the thinking stream, including the model's own tags and s1's "Wait", but not the text
+written after a cut. That is `max_tokens` of the first phase in Qwen3's recipe and in s1's harness. A trace is natural
+at limit L if its end tag, or the end of sequence, is complete within L tokens. Ids are fed back as ids; text is never
+re-tokenized.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from eval.draws import (
-    Answer,
-    Ask,
-    Completion,
-    Draw,
-    DrawJob,
-    PriorTrace,
-    answer_for,
-    independent_jobs,
-    owed_limits,
-)
-from eval.formats import tokens_reaching
+from eval.draws import Answer, Ask, Completion, Draw, DrawJob, PriorTrace
 from eval.rules import (
+    CutTrace,
     Rules,
     derived_seed,
     first_of,
     longest_trace,
-    make_rules,
     natural_end,
-    phase_seed,
+    reopens_thinking,
     room_to_think,
+    thinking_prompt,
     trace_stops,
 )
-
-__all__ = [
-    "Answer",
-    "Ask",
-    "Completion",
-    "Draw",
-    "DrawJob",
-    "PriorTrace",
-    "Rules",
-    "State",
-    "Step",
-    "advance",
-    "answer_for",
-    "derived_seed",
-    "independent_jobs",
-    "make_rules",
-    "owed_limits",
-    "start",
-]
 
 
 @dataclass(frozen=True)
 class State:
-    """A draw in progress. ``pending`` maps the names of answers asked for to (cut, forced)."""
+    """A draw in progress."""
 
     job: DrawJob
     trace: tuple[int, ...]
+    """All token ids of the trace so far, stored ones included."""
     waits: int
+    """How many ends of thinking were overruled."""
     rounds: int
+    """How many completions of the trace were taken in."""
     ended: bool
+    """Whether the trace cannot grow: it ended by itself, or the context is full."""
     pending: Mapping[str, tuple[int, bool]]
+    """The name of each answer asked for -> (cut, forced)."""
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True)
 class Step:
-    """What follows an event: the state, asks to send now, and the draw once it is finished."""
+    """The result of a transition: the new state, the asks to send now, and the draw if it is finished."""
 
     state: State
     asks: tuple[Ask, ...]
@@ -85,9 +60,9 @@ class Step:
 
 
 def start(rules: Rules, job: DrawJob) -> Step:
-    """Begin a draw: ask for the trace, or, where the stored one suffices, for the answers.
+    """Begin a draw: ask for its trace, or for its answers if the stored trace is long enough.
 
-    Raises ``ValueError`` when the prompt leaves no room in the context.
+    Raises `ValueError` if the prompt leaves no room in the context.
     """
     if not job.limits:
         raise ValueError(f"draw of problem {job.problem_id!r}, seed {job.seed}: no limit is owed. Plan it again.")
@@ -100,7 +75,10 @@ def start(rules: Rules, job: DrawJob) -> Step:
 
 
 def advance(rules: Rules, state: State, name: str, completion: Completion) -> Step:
-    """Take in the completion of the ask called ``name``. Answers may come back in any order."""
+    """Take in the completion of the ask called `name`. Answers may arrive in any order.
+
+    Raises `ValueError` if no such ask is open, or if the engine stopped where it was not told to.
+    """
     if name in state.pending:
         return _take_answer(rules, state, name, completion)
     if name != _trace_name(state) or state.pending or state.answers:
@@ -136,12 +114,11 @@ def _take_trace(rules: Rules, state: State, completion: Completion) -> Step:
         waiting = replace(state, trace=trace, waits=state.waits + 1, rounds=rounds)
         if len(trace) < reach:
             return Step(waiting, (_trace_ask(rules, waiting, reach),), None)
-        # A limit inside the text still stores all of it that the context holds: a larger limit, added later, must go
-        # on behind it.
+        # A limit inside "Wait" still stores the whole text, as far as the context holds it: a larger limit that is
+        # added later continues after it.
         trace = trace[: room_to_think(rules, state.job)]
         return _ask_answers(rules, replace(waiting, trace=trace, ended=reach < max(state.job.limits)))
-    # An engine that decodes several tokens per step may overshoot; what lies behind the end was never asked
-    # for.
+    # An engine that decodes several tokens per step may overshoot; what follows the end was not asked for.
     trace = trace[: end[1]] if end is not None else trace[:reach]
     ended = end is not None or reach < max(state.job.limits)
     return _ask_answers(rules, replace(state, trace=trace, rounds=rounds, ended=ended))
@@ -151,7 +128,7 @@ def _trace_ask(rules: Rules, state: State, reach: int) -> Ask:
     stop_ids, stop_texts = trace_stops(rules)
     return Ask(
         name=_trace_name(state),
-        prompt_ids=_thinking_prompt(rules, state) + state.trace,
+        prompt_ids=thinking_prompt(rules, state.job.prompt_ids) + state.trace,
         max_tokens=reach - len(state.trace),
         stop_token_ids=stop_ids,
         stop_texts=stop_texts,
@@ -161,15 +138,13 @@ def _trace_ask(rules: Rules, state: State, reach: int) -> Ask:
 
 
 def _after_wait(rules: Rules, state: State) -> bool:
-    """Whether stops are forbidden for one token: at the beginning and behind a "Wait" (upstream's
-    min_tokens of 1).
+    """Whether the next token must not be a stop: at the beginning and after a "Wait" (upstream's min_tokens of 1).
 
-    A stored trace that goes on is judged by its last ids; a model that wrote "Wait" itself, exactly there,
-    is taken for us.
+    A stored trace is judged by its last ids; a model-written "Wait" there cannot be told from ours.
     """
     assert rules.tags is not None
-    behind = state.waits > 0 and state.trace[-len(rules.tags.wait) :] == rules.tags.wait
-    return not state.trace or behind
+    waited = state.waits > 0 and state.trace[-len(rules.tags.wait) :] == rules.tags.wait
+    return not state.trace or waited
 
 
 def _trace_name(state: State) -> str:
@@ -177,65 +152,39 @@ def _trace_name(state: State) -> str:
 
 
 def _trace_seed(rules: Rules, state: State) -> int:
-    """A continued trace must not replay the random stream that its beginning used, so its seed is derived
-    from the place where it goes on. After a "Wait" the place is the trace's own, and upstream repeats the
-    seed."""
+    """The seed of the next request for the trace.
+
+    A stored trace must not continue with the random numbers of its beginning, so its seed is derived from the position
+    where it continues. After a "Wait" of the same run the seed is repeated, as upstream does.
+    """
     prior = state.job.prior
     if prior is not None and prior.token_ids:
         return derived_seed(state.job.seed, state.job.prompt_ids, f"trace@{len(prior.token_ids)}")
-    return phase_seed(rules, state.job, "trace")
-
-
-def _thinking_prompt(rules: Rules, state: State) -> tuple[int, ...]:
-    opening = rules.tags.opening if rules.tags is not None and rules.budget.mode != "none" else ()
-    return state.job.prompt_ids + opening
+    return rules.mode.seed(state.job, "trace")
 
 
 # --- the answers --------------------------------------------------------------------------------------------
 
 
 def _ask_answers(rules: Rules, state: State) -> Step:
-    """The trace is complete: one ask per distinct cut."""
+    """The trace is complete: get the answer of every distinct cut, by a request where the mode needs one."""
     cuts = sorted({min(limit, len(state.trace)) for limit in state.job.limits})
     end = natural_end(rules, state.trace) if state.ended else None
     asks: list[Ask] = []
     pending: dict[str, tuple[int, bool]] = {}
     answers: list[Answer] = []
     for cut in cuts:
-        natural = end is not None and cut == len(state.trace)
-        if rules.budget.mode == "none":
-            reason = "stop" if natural else "context" if state.ended and cut == len(state.trace) else "length"
-            answers.append(_cut_response(rules, state.trace[:cut], reason))
-        elif natural and _is_finished(rules, state.trace):
-            answers.append(_response_without_answer(rules, state.trace))
+        complete = state.ended and cut == len(state.trace)
+        natural = complete and end is not None
+        trace = CutTrace(state.trace[:cut], end if natural else None, context_full=complete and not natural)
+        answer = rules.mode.answer(rules, state.job, trace)
+        if isinstance(answer, Answer):
+            answers.append(answer)
         else:
-            ask = _answer_ask(rules, state, cut, end if natural else None)
-            asks.append(ask)
-            pending[ask.name] = (cut, not natural)
+            asks.append(answer)
+            pending[answer.name] = (cut, not natural)
     state = replace(state, pending=pending, answers=tuple(answers))
     return Step(state, tuple(asks), None if asks else _draw(state))
-
-
-def _answer_ask(rules: Rules, state: State, cut: int, end: tuple[int, int] | None) -> Ask:
-    assert rules.style is not None
-    assert rules.tags is not None
-    thinking = state.trace[:cut]
-    if end is None:
-        if rules.style.newline_rule and not rules.codec.decode(thinking[-1:]).endswith("\n"):
-            thinking += rules.tags.newline
-        thinking += rules.tags.early_stop
-    elif rules.style.bridge is not None:
-        thinking = state.trace[: end[0]] + rules.tags.bridge
-    prompt = _thinking_prompt(rules, state) + thinking
-    room = rules.context - len(prompt)
-    return Ask(
-        name=f"answer@{cut}",
-        prompt_ids=prompt,
-        max_tokens=min(room, rules.budget.answer_tokens or room),
-        stop_token_ids=tuple(sorted(rules.eos_ids)),
-        stop_texts=(),
-        seed=phase_seed(rules, state.job, "answer"),
-    )
 
 
 def _take_answer(rules: Rules, state: State, name: str, completion: Completion) -> Step:
@@ -252,49 +201,11 @@ def _take_answer(rules: Rules, state: State, name: str, completion: Completion) 
         text=text,
         cap_hit=stop is None,
         finish_reason="stop" if stop is not None else "length" if capped else "context",
-        reopened_thinking=_reopens(rules, text),
+        reopened_thinking=reopens_thinking(rules, text),
     )
-    pending = {other: place for other, place in state.pending.items() if other != name}
+    pending = {other: value for other, value in state.pending.items() if other != name}
     state = replace(state, pending=pending, answers=(*state.answers, answer))
     return Step(state, (), None if pending else _draw(state))
-
-
-def _is_finished(rules: Rules, trace: tuple[int, ...]) -> bool:
-    """Whether the response ended inside the thinking for good. Qwen3's recipe takes it as done; s1's asks
-    on.
-    """
-    assert rules.style is not None
-    return trace[-1] in rules.eos_ids and not rules.style.answer_after_eos
-
-
-def _response_without_answer(rules: Rules, trace: tuple[int, ...]) -> Answer:
-    # Qwen3's quickstart: without </think> in the output, all of it is the content.
-    text = rules.codec.decode(trace[:-1])
-    return Answer(len(trace), False, len(trace), (), text, False, "stop", False)
-
-
-def _cut_response(rules: Rules, response: tuple[int, ...], finish_reason: str) -> Answer:
-    """Mode "none": the limit is the ``max_tokens`` of the whole response. Its answer is what follows the
-    last end tag, or everything when there is none (lm-evaluation-harness, ``think_end_token``)."""
-    whole = rules.codec.decode(response[:-1] if finish_reason == "stop" else response)
-    at = whole.rfind(rules.style.end) if rules.style is not None else -1
-    begins = at + len(rules.style.end) if rules.style is not None and at >= 0 else 0
-    text = whole[begins:]
-    thinking = tokens_reaching(response, begins, rules.codec)
-    return Answer(
-        cut=len(response),
-        forced=False,
-        thinking_tokens=thinking,
-        token_ids=response[thinking:],
-        text=text,
-        cap_hit=finish_reason != "stop",
-        finish_reason=finish_reason,
-        reopened_thinking=begins > 0 and _reopens(rules, text),
-    )
-
-
-def _reopens(rules: Rules, text: str) -> bool:
-    return rules.style is not None and any(mark in text for mark in rules.style.reopens)
 
 
 def _draw(state: State) -> Draw:

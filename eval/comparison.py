@@ -1,9 +1,8 @@
-"""Is one variant better than another? Paired by question and seed, tested by question.
+"""Is one variant better than another? Draws are paired by question and seed; tests and intervals are by question.
 
-Two variants that answer the same questions share the questions' difficulty, and pairing removes it. Seeds
-of one question are not independent evidence, so every test and interval here resamples, flips or counts
-whole questions. Points of one curve come from the same traces; ``compare_curves`` resamples a question with
-all its points together.
+Two variants that answer the same questions share the questions' difficulty, and pairing removes it. Seeds of one
+question are not independent evidence, so every test and interval resamples, flips or counts whole questions. Points of
+one curve come from the same traces, so `compare_curves` resamples a question with all its points together.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,40 +23,45 @@ from eval.intervals import (
 from eval.metrics import Outcome
 from eval.multiplicity import benjamini_hochberg, holm
 
-# Beyond this many support points the exact permutation distribution gives way to sampled sign flips.
 LARGEST_SUPPORT = 2_000_000
+"""Support points up to which the permutation distribution is exact; beyond, sign flips are sampled."""
 SAMPLED_FLIPS = 100_000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Variant minus baseline at one token limit; accuracies and differences as shares.
-
-    ``interval`` is the question-clustered paired bootstrap's, ``analytic`` holds where few questions
-    differ. ``improved`` and ``worsened`` count questions. ``p_mcnemar``: exact McNemar test on those (with
-    one seed it is the textbook test; with several a question votes by the sign of its difference).
-    ``p_permutation``: exact sign-flip test of the mean difference, by question. ``unpaired`` counts graded
-    draws that have no counterpart and were left out.
-    """
+    """Variant minus baseline at one token limit. Differences are of accuracies, as shares."""
 
     difference: float
+    """The mean over questions."""
     interval: Interval
+    """Of `difference`: the paired bootstrap over questions, `eval.intervals.bootstrap_interval`."""
     analytic: Interval
+    """Of `difference`: `eval.intervals.difference_interval`. Its coverage is better than the bootstrap's for few
+    questions, and where few of them differ."""
     questions: int
+    """With at least one pair."""
     pairs: int
+    """Of draws: a (question, seed) that both variants have graded."""
     unpaired: int
+    """Graded draws of either side that have no counterpart and were left out."""
     improved: int
+    """Questions whose difference is positive."""
     worsened: int
+    """Questions whose difference is negative."""
     p_mcnemar: float
+    """Exact McNemar test of `improved` against `worsened`: the textbook test for one seed; with several, the sign of a
+    question's difference is its vote."""
     p_permutation: float
+    """Sign-flip test of the mean difference by question; see `permutation_p`."""
 
 
 @dataclass(frozen=True)
 class CurveComparison:
-    """Variant minus baseline over all limits at once, on the questions that have pairs at every limit.
+    """Variant minus baseline at all limits, on the questions that have pairs at every limit.
 
-    ``band`` covers the whole curve of differences simultaneously at its level; ``mean`` compares the
-    curves' averages over the limits, a single test for the whole curve.
+    `differences` and `band` are per limit, as shares; the band covers all of them simultaneously at its level. `mean`
+    compares the curves' averages over the limits: one test for the whole curve.
     """
 
     limits: tuple[int, ...]
@@ -68,7 +72,7 @@ class CurveComparison:
 
 @dataclass(frozen=True)
 class Adjusted:
-    """One test of a grid with its p-value and the two adjusted for the whole grid."""
+    """The p-value of one test, and its two adjustments for all tests of the grid."""
 
     p: float
     holm: float
@@ -77,7 +81,7 @@ class Adjusted:
 
 @dataclass(frozen=True)
 class _Paired:
-    """Sums over seeds of variant minus baseline, and the number of pairs, per question in a fixed order."""
+    """Per question, shape [questions]: the sum over seeds of variant minus baseline, and the number of pairs."""
 
     questions: tuple[str, ...]
     sums: FloatArray
@@ -92,7 +96,7 @@ class _Paired:
 def compare(variant: Collection[Outcome], baseline: Collection[Outcome], level: float = 0.95) -> Comparison:
     """Compare two variants at one limit, on the (question, seed) pairs that both have graded.
 
-    Raises ``ValueError`` when they have none in common.
+    `level` is the coverage of the intervals. Raises `ValueError` if they have no pair in common.
     """
     return _comparison(_pair(variant, baseline), level)
 
@@ -104,10 +108,10 @@ def compare_curves(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> CurveComparison:
-    """Compare two curves (token limit -> outcomes) at the limits both have.
+    """Compare two curves (token limit -> outcomes) at the limits that both have.
 
-    The band is the studentised-maximum bootstrap over questions (sup-t, Montiel Olea & Plagborg-Møller
-    2019). Raises ``ValueError`` when they share no limit or no question.
+    The band is the studentized-maximum bootstrap over questions (sup-t, Montiel Olea & Plagborg-Møller 2019). Raises
+    `ValueError` if the curves share no limit or no question.
     """
     limits = tuple(sorted(set(variant) & set(baseline)))
     if not limits:
@@ -129,27 +133,25 @@ def compare_curves(
 
 
 def adjust(p_values: Sequence[float]) -> list[Adjusted]:
-    """Both adjustments of the p-values of a whole grid, in the given order."""
+    """Each of the p-values of a grid with both its adjustments, in the given order."""
     columns = zip(p_values, holm(p_values), benjamini_hochberg(p_values), strict=True)
     return [Adjusted(p, by_holm, by_bh) for p, by_holm, by_bh in columns]
 
 
 def mcnemar_exact(improved: int, worsened: int) -> float:
-    """Two-sided exact McNemar test: the binomial test of ``improved`` among the discordant. 1 when there
-    are none.
-    """
+    """Two-sided p-value of the exact McNemar test: the binomial test of `improved` among the discordant questions. It
+    is 1 if there are none."""
     discordant = improved + worsened
-    # At one half the two tails are alike, so the smaller one counts twice.
+    # The distribution is symmetric at one half, so the smaller tail counts twice.
     return min(1.0, 2 * float(bdtr(min(improved, worsened), discordant, 0.5))) if discordant else 1.0
 
 
 def permutation_p(sums: FloatArray, counts: FloatArray) -> float:
-    """Two-sided sign-flip test of the mean of ``sums / counts`` (each shape [questions]) against 0.
+    """Two-sided p-value of the sign-flip test that the mean of `sums / counts` (each of shape [questions]) is 0.
 
-    Under the null hypothesis a question's two variants are exchangeable, so the sign of its difference is a
-    fair coin. The distribution of the total is computed exactly by convolution, since differences are
-    multiples of 1/lcm(counts); where missing draws make that lattice too fine, 100,000 flips are sampled
-    and p = (hits + 1) / (flips + 1).
+    Under the null hypothesis the two variants are exchangeable at each question, so the sign of its difference is a
+    fair coin. As differences are multiples of 1/lcm(counts), the distribution of their total is computed exactly, by
+    convolution. If missing draws make that lattice too fine, 100,000 flips are sampled: p = (hits + 1) / (flips + 1).
     """
     differences = sums / counts
     unit = lcm(*(int(count) for count in counts))
@@ -218,7 +220,7 @@ def _comparison(paired: _Paired, level: float) -> Comparison:
 
 
 def _band(matrix: FloatArray, level: float, resamples: int, seed: int) -> tuple[Interval, ...]:
-    """Simultaneous intervals for the column means of ``matrix``, shape [questions, limits]."""
+    """Simultaneous intervals for the column means of `matrix`, shape [questions, limits]."""
     count = len(matrix)
     center = matrix.mean(axis=0)
     if count == 1:

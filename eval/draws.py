@@ -1,12 +1,10 @@
-"""The values that budget forcing speaks in, and what a stored draw already answers. No logic of decoding
-here.
+"""The values of budget forcing: asks, completions, jobs, draws, answers; and which limits a stored draw serves.
 
-An answer is keyed by its **cut**, the number of trace tokens it stands on: min(limit, natural length of the
-trace).
+An answer is keyed by its **cut**, the number of trace tokens it stands on: min(limit, natural length of the trace).
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 Finish = Literal["stop", "length"]
@@ -16,10 +14,10 @@ AnswerT = TypeVar("AnswerT")
 
 @dataclass(frozen=True)
 class Ask:
-    """One generation request. ``name`` is unique within the draw; generation stops at any of the stops,
-    which it keeps.
+    """One generation request.
 
-    ``min_tokens`` forbids stop tokens before that many tokens (s1 after a "Wait").
+    `name` is unique within the draw. Generation ends at the first stop, which stays in the completion. No stop token is
+    allowed among the first `min_tokens` tokens (s1, after a "Wait").
     """
 
     name: str
@@ -33,7 +31,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Completion:
-    """Everything the engine generated for an ask, the stop token included."""
+    """Everything that the engine generated for an ask, the stop included."""
 
     token_ids: tuple[int, ...]
     finish: Finish
@@ -41,7 +39,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class PriorTrace:
-    """What the store already holds of a draw: its whole trace so far. ``waits`` as in ``Draw``."""
+    """The stored trace of a draw, from its beginning. `ended`, `limit` and `waits` are as in `Draw`."""
 
     token_ids: tuple[int, ...]
     ended: bool
@@ -51,7 +49,7 @@ class PriorTrace:
 
 @dataclass(frozen=True)
 class DrawJob:
-    """One draw to make: a prompt, a seed, and the limits still owed."""
+    """One draw to make: a prompt, a seed, and the limits that are owed."""
 
     problem_id: str
     prompt_ids: tuple[int, ...]
@@ -64,10 +62,10 @@ class DrawJob:
 class Answer:
     """The answer at one cut.
 
-    ``forced``: a limit (or the context) cut the trace. ``token_ids``: what the answer phase generated.
-    ``text``: its decoding without the end token, ready for a grader. ``finish_reason``: "stop", "length"
-    (the answer's own cap) or "context" (the model's context ended before the cap); ``cap_hit`` is true for
-    the latter two.
+    `forced`: a limit or the context cut the trace. `token_ids`: what the answer phase generated. `text`: those ids
+    decoded without the end token, ready for a grader. `finish_reason`: "stop", "length" (the answer's own cap) or
+    "context" (the model's context was full before the cap); `cap_hit` is true for the latter two.
+    `reopened_thinking`: the answer went back to thinking.
     """
 
     cut: int
@@ -82,12 +80,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Draw:
-    """A finished draw: the new part of its trace and the answers that were owed, ordered by cut.
+    """A finished draw: the new part of its trace, and the answers that were owed, ordered by cut.
 
-    ``trace_ids`` begin at token ``start`` of the whole trace. ``ended``: the trace cannot grow (natural
-    end, or the context is full). ``limit``: the largest limit the whole trace now serves. ``derived_seed``:
-    the new part was sampled with a seed derived for a continuation. ``waits``: ends of thinking overruled
-    so far.
+    `trace_ids` begin at token `start` of the whole trace. `ended`: the trace cannot grow (natural end, or a full
+    context). `limit`: the largest limit that the whole trace now serves. `derived_seed`: the new part was sampled with
+    a seed derived for a continuation. `waits`: how many ends of thinking were overruled so far.
     """
 
     problem_id: str
@@ -102,26 +99,12 @@ class Draw:
 
 
 def answer_for(limit: int, trace_len: int, ended: bool, answers_by_cut: Mapping[int, AnswerT]) -> AnswerT | None:
-    """The stored answer that serves ``limit``: the one at cut min(limit, trace_len). None if it is still
-    owed.
-    """
+    """The stored answer that serves `limit`, the one at cut min(limit, trace_len); None if it is owed."""
     if not ended and trace_len < limit:
         return None
     return answers_by_cut.get(min(limit, trace_len))
 
 
-def owed_limits(trace: PriorTrace | None, cuts: Set[int], limits: tuple[int, ...]) -> tuple[int, ...]:
-    """The ``limits`` that the stored ``trace`` and the answers at ``cuts`` do not serve yet, in the given
-    order.
-    """
-    return limits if trace is None else unserved_limits(len(trace.token_ids), trace.ended, cuts, limits)
-
-
 def unserved_limits(length: int, ended: bool, cuts: Set[int], limits: tuple[int, ...]) -> tuple[int, ...]:
-    """The ``limits`` that a trace of ``length`` tokens with answers at ``cuts`` does not serve yet."""
+    """Which of `limits` a stored trace of `length` tokens with answers at `cuts` does not serve, in the given order."""
     return tuple(limit for limit in limits if (not ended and length < limit) or min(limit, length) not in cuts)
-
-
-def independent_jobs(job: DrawJob) -> tuple[DrawJob, ...]:
-    """One job per limit, for ``independent_limits``: each decodes a trace of its own, with the same seeds."""
-    return tuple(replace(job, limits=(limit,), prior=None) for limit in job.limits)

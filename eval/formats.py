@@ -1,7 +1,7 @@
 """Thinking formats: how a model family opens and ends its thinking, and what to write when a limit cuts it.
 
-A format is data. The built-in ones are in ``FORMATS``; a grid may give its own. ``tags`` turns one into the
-token ids of a given tokenizer, once, and refuses a tokenizer that cannot express it.
+A format is data. The built-in ones are in `FORMATS`; a grid may give its own. `tags` turns one into the token ids of a
+tokenizer, and refuses a tokenizer that cannot express it.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from eval.spec import nearest
 
 
 class TokenCodec(Protocol):
-    """What a format needs of a tokenizer; ``eval.prompts.ChatTokenizer`` is one."""
+    """What a format needs of a tokenizer; `eval.prompts.ChatTokenizer` is one."""
 
     def encode(self, text: str) -> list[int]: ...
     def decode(self, ids: list[int] | tuple[int, ...]) -> str: ...
@@ -21,15 +21,14 @@ class TokenCodec(Protocol):
 
 @dataclass(frozen=True)
 class ThinkingFormat:
-    """One family's way to think.
+    """How one model family delimits its thinking. All texts are written to, or looked for in, token streams.
 
-    ``start`` opens thinking; the model writes it, unless ``prefill_start`` says that we do, after the
-    prompt. ``end`` ends it, and a trace stops there. ``early_stop`` is written after a trace that a limit
-    cut; with ``newline_rule`` a newline goes before it unless the trace already ends in one. ``bridge``
-    takes the end tag's place before the answer that follows a natural end; None keeps the tag as the model
-    wrote it. ``answer_after_eos``: whether an end-of-sequence token inside the thinking still gets an
-    answer phase. ``single_tokens``: the tags must be tokens of the vocabulary. ``reopens`` are the texts
-    that show, inside an answer, that the model went back to thinking.
+    `start` opens the thinking. The model writes it, or, with `prefill_start`, it is written after the prompt. `end`
+    ends the thinking, and a trace stops there. `early_stop` is written after a trace that a limit cut; with
+    `newline_rule`, after a newline unless the trace ends in one. `bridge` replaces the end tag before the answer that
+    follows a natural end; None keeps the tag as the model wrote it. `answer_after_eos`: an end of sequence inside the
+    thinking is still followed by an answer phase. `single_tokens`: the tags must be tokens of the vocabulary.
+    `reopens`: texts that show, in an answer, that the model went back to thinking.
     """
 
     name: str
@@ -45,7 +44,7 @@ class ThinkingFormat:
 
 
 FORMATS: dict[str, ThinkingFormat] = {
-    # QwenLM/Qwen3, docs: quickstart.md and thinking_budget.md. The text is theirs, to the letter.
+    # QwenLM/Qwen3, docs: quickstart.md and thinking_budget.md. The text is quoted verbatim.
     "qwen3": ThinkingFormat(
         name="qwen3",
         start="<think>",
@@ -54,9 +53,8 @@ FORMATS: dict[str, ThinkingFormat] = {
         "thinking directly now.\n</think>\n\n",
         single_tokens=True,
     ),
-    # simplescaling/s1, lm-evaluation-harness fork, vllm_causallms.py: thinking_start, until_thinking,
-    # thinking_end. The reopening marks cover the paper's Qwen3 runs, where the model opens its own <think>
-    # inside the answer.
+    # simplescaling/s1, lm-evaluation-harness fork, vllm_causallms.py: thinking_start, until_thinking, thinking_end.
+    # `reopens` covers the paper's Qwen3 runs, too, where the model opens its own <think> inside the answer.
     "s1": ThinkingFormat(
         name="s1",
         start="<|im_start|>think",
@@ -68,12 +66,11 @@ FORMATS: dict[str, ThinkingFormat] = {
         answer_after_eos=True,
         reopens=("<|im_start|>think", "<think>"),
     ),
-    # DeepSeek publishes no early-stop text; this closes the block the way its own outputs do.
+    # DeepSeek publishes no early-stop text; this closes the block as its own outputs do.
     "deepseek-r1": ThinkingFormat(
         name="deepseek-r1", start="<think>", end="</think>", early_stop="\n</think>\n\n", single_tokens=True
     ),
-    # The bare tag: for models of which nothing more is known, and for the tiny reasoner, trained to answer
-    # right after it.
+    # The bare tag: for models of which nothing more is known, and for the tiny example, trained to answer right after.
     "think": ThinkingFormat(name="think", start="<think>", end="</think>", early_stop="</think>", single_tokens=True),
 }
 
@@ -82,7 +79,7 @@ _DEEPSEEK_TOKEN = "<｜Assistant｜>"
 
 @dataclass(frozen=True)
 class Tags:
-    """A format in the ids of one tokenizer. Empty tuples where the format writes nothing."""
+    """The texts of a format as token ids of one tokenizer; empty where the format writes nothing."""
 
     opening: tuple[int, ...]
     end: tuple[int, ...]
@@ -93,10 +90,10 @@ class Tags:
 
 
 def shown_format(tokenizer: TokenCodec) -> ThinkingFormat | None:
-    """The built-in format that the vocabulary shows, or None.
+    """The built-in format that the vocabulary implies, or None.
 
-    A DeepSeek vocabulary is told by its assistant mark (the R1 distillates of Qwen keep it too), Qwen3's by
-    ``<think>`` beside ``<|im_start|>``. s1's models have Qwen2.5's vocabulary, which shows nothing.
+    DeepSeek's vocabulary has its assistant mark (so do the R1 distillations into Qwen); Qwen3's has `<think>` and
+    `<|im_start|>`. s1's models have Qwen2.5's vocabulary, which implies none.
     """
     if tokenizer.token_id("<think>") is None or tokenizer.token_id("</think>") is None:
         return None
@@ -106,7 +103,7 @@ def shown_format(tokenizer: TokenCodec) -> ThinkingFormat | None:
 
 
 def detect_format(tokenizer: TokenCodec) -> ThinkingFormat:
-    """The format that the vocabulary shows, or ``ValueError`` asking for ``models[].format``."""
+    """The built-in format that the vocabulary implies. Raises `ValueError`, asking for `models[].format`, if none."""
     shown = shown_format(tokenizer)
     if shown is None:
         raise ValueError(
@@ -118,7 +115,7 @@ def detect_format(tokenizer: TokenCodec) -> ThinkingFormat:
 
 
 def named_format(name: str) -> ThinkingFormat:
-    """The built-in format called ``name``, or ``ValueError`` with the nearest one."""
+    """The built-in format called `name`. Raises `ValueError` suggesting the nearest name if there is none."""
     if name not in FORMATS:
         raise ValueError(
             f"models[].format is {name!r}, but the built-in formats are {', '.join(FORMATS)}."
@@ -128,7 +125,7 @@ def named_format(name: str) -> ThinkingFormat:
 
 
 def tags(tokenizer: TokenCodec, style: ThinkingFormat, wait_text: str = "") -> Tags:
-    """Tokenize every text of ``style`` once. Raises ``ValueError`` where the tokenizer cannot express it."""
+    """The token ids of every text of `style`. Raises `ValueError` if the tokenizer cannot express one of them."""
     if not style.end or not style.early_stop:
         raise ValueError(
             f"format {style.name!r}: end and early_stop must not be empty. Give the texts the model knows."
@@ -141,7 +138,7 @@ def tags(tokenizer: TokenCodec, style: ThinkingFormat, wait_text: str = "") -> T
             )
         if tokenizer.decode(tokenizer.encode(text)) != text:
             raise ValueError(
-                f"format {style.name!r}: this tokenizer does not give its {field} tag {text!r} back "
+                f"format {style.name!r}: this tokenizer does not reproduce its {field} tag {text!r} "
                 f"({tokenizer.decode(tokenizer.encode(text))!r}), so it could never be found. Set "
                 "models[].format."
             )
@@ -157,30 +154,30 @@ def tags(tokenizer: TokenCodec, style: ThinkingFormat, wait_text: str = "") -> T
 
 
 def locate(ids: Sequence[int], text: str, codec: TokenCodec) -> tuple[int, int] | None:
-    """Where ``text`` stands in ``ids``: (tokens before it begins, tokens through its end), or None.
+    """Where `text` is in `ids`: (tokens before it begins, tokens through its end), or None.
 
     For a tag of several tokens, which may share its first or last token with other text. The ids are never
-    re-tokenized: prefixes are decoded, and since a longer prefix never loses a tag that a shorter one
-    shows, bisection finds both ends in O(log n) decodings.
+    re-tokenized: prefixes are decoded, and as a longer prefix contains every tag that a shorter one does, bisection
+    finds both ends in O(log n) decodings.
     """
     whole = codec.decode(tuple(ids))
     at = whole.find(text)
     if at < 0:
         return None
     through = _bisect(len(ids), lambda count: text in codec.decode(tuple(ids[:count])))
-    # The token that reaches past ``at`` holds the tag's first character.
+    # The token that reaches past `at` contains the tag's first character.
     return tokens_reaching(ids, at + 1, codec) - 1, through
 
 
 def tokens_reaching(ids: Sequence[int], characters: int, codec: TokenCodec) -> int:
-    """How many of ``ids`` it takes to decode to at least ``characters`` characters (all of them must do)."""
+    """How many of the first `ids` decode to at least `characters` characters; all of them together must."""
     if characters == 0:
         return 0
     return _bisect(len(ids), lambda count: len(codec.decode(tuple(ids[:count]))) >= characters)
 
 
 def _bisect(high: int, holds: Callable[[int], bool]) -> int:
-    """The smallest count in 1..high for which ``holds``, which must hold at ``high`` and be monotone."""
+    """The smallest count in 1..`high` for which `holds` is true. It must be monotone, and true at `high`."""
     low = 1
     while low < high:
         middle = (low + high) // 2

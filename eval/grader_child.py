@@ -1,9 +1,9 @@
-"""The inside of the cage: ``python -m eval.grader_child``, one per worker of ``eval.grader_pool``.
+"""The grading process: `python -m eval.grader_child TIME_LIMIT MEMORY_LIMIT`, one per worker of `eval.grader_pool`.
 
-Speaks frames (4 bytes of length, big-endian, then JSON) on standard input and the original standard output.
-Before it reads any model text it takes from itself what grading does not need: memory beyond the limit,
-files, processes, sockets, and running text as code. A processor-time limit, renewed for each answer, ends
-it even if its parent is gone.
+It reads frames (4 bytes of length, big-endian, then JSON) from standard input and writes them to the original standard
+output. Before it reads any model text, it gives up what grading does not need: memory beyond the limit, files,
+processes, sockets, and running text as code. A limit on processor time, renewed for each answer, ends it even if its
+parent is gone.
 """
 
 import io
@@ -34,10 +34,9 @@ FORBIDDEN_EVENTS = (
     "http.",
 )
 
-# sympy's polynomials compile their exponent arithmetic from templates in which only the number of variables
-# varies.
+# sympy's polynomials compile their exponent arithmetic from templates that vary only in the number of variables.
 CODE_GENERATORS = frozenset({"sympy.polys.monomials"})
-# One comparison of each kind, to load what they need before the cage closes.
+# One comparison of each sort, which imports what it needs before the audit hook is installed.
 WARM_UP = (
     (r"\frac{1}{2}", r"x^{2} + \sqrt{2}"),
     ("(x+1)^2", "x^2+2x+2"),
@@ -49,7 +48,7 @@ WARM_UP = (
 
 
 class CageError(Exception):
-    """Something in the child tried what grading never needs."""
+    """Grading tried something that it never needs."""
 
 
 def read_frame(stream: BinaryIO) -> dict[str, Any] | None:
@@ -77,11 +76,11 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _read_numerals_without_eval() -> None:
-    """Replace sympy's ``parse_expr``, which is Python's ``eval``, by a reader of numerals.
+    """Replace sympy's `parse_expr`, which is Python's `eval`, by a reader of numerals.
 
-    Math-verify's LaTeX grammar hands numerals, and by design nothing else, to sympy as strings, and
-    ``sympify`` would run them as code. Other strings are refused the way sympy expects. What sympy's own
-    modules spell out while they are being imported is not model text, and is parsed as ever.
+    Math-verify's LaTeX grammar passes numerals, and by design nothing else, to sympy as strings, which `sympify` would
+    run as code. Other strings raise the error that sympy expects. Strings that sympy's own modules parse while they are
+    being imported are not model text, and are parsed as before.
     """
     from sympy import Float, Integer
     from sympy.parsing import sympy_parser
@@ -101,10 +100,10 @@ def _read_numerals_without_eval() -> None:
 
 
 class Cage:
-    """An audit hook (PEP 578), which Python code cannot remove. ``breach`` holds the first event it stopped.
+    """An audit hook (PEP 578), which Python code cannot remove. `breach` is the first event that it refused, or None.
 
-    sympy makes code of text in more places than ``parse_expr`` (``lambdify``, for one). If an answer ever
-    leads there, the event is refused and the answer is UNPARSED with the cause "blocked".
+    sympy turns text into code in more places than `parse_expr`, such as `lambdify`. If an answer ever leads there, the
+    event is refused and the answer is UNPARSED with the cause "blocked".
     """
 
     def __init__(self) -> None:
@@ -115,8 +114,7 @@ class Cage:
         writing = event == "open" and isinstance(args[1], str) and any(flag in args[1] for flag in "wax+")
         if not code and not writing and not event.startswith(FORBIDDEN_EVENTS):
             return
-        # Modules that sympy loads on first use are compiled and executed, and their folders listed, by the
-        # importer.
+        # The importer compiles and runs the modules that sympy loads on first use, and lists their folders.
         caller = sys._getframe(1)
         if _importing(caller) or (code and caller.f_globals.get("__name__") in CODE_GENERATORS):
             return
@@ -145,22 +143,20 @@ def _answer(item: GradeItem, grader: str, cage: Cage, memory_limit: int) -> Grad
     except MemoryError:
         return Grade("UNPARSED", None, "memory: the limit was reached")
     except Exception as error:
-        # sympy raises anything at all on odd input. No verdict is lost: the cause goes into the grade.
+        # sympy may raise anything on odd input. The cause is recorded in the grade.
         return Grade("UNPARSED", None, f"error: {type(error).__name__}: {str(error)[:200]}")
     if cage.breach is not None:
         return Grade("UNPARSED", result.extracted, f"blocked: {cage.breach}")
-    # Math-verify swallows MemoryError and says "not equal"; only the peak tells that it happened.
+    # Math-verify swallows MemoryError and says "not equal"; only the peak of memory shows that it happened.
     if result.verdict == "INCORRECT" and _peak_bytes() - before > memory_limit // 4:
         return Grade("UNPARSED", result.extracted, "memory: most of the limit was used up")
     return result
 
 
 def main(time_limit: float, memory_limit: int) -> None:
-    """Serve frames until standard input ends. ``time_limit`` in seconds, ``memory_limit`` in bytes of
-    address space.
-    """
+    """Serve until standard input ends. `time_limit`: seconds per answer; `memory_limit`: bytes of address space."""
     requests = io.BufferedReader(io.FileIO(0, closefd=False))
-    # Grammar warnings are printed by libraries; they must not land between frames.
+    # Libraries print grammar warnings, which must not get between frames.
     replies = io.BufferedWriter(io.FileIO(os.dup(1), "w"))
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a Ctrl-C ends us

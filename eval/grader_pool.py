@@ -1,10 +1,8 @@
-"""Grades answers in child processes that can be killed: an answer that hangs or crashes its grader costs
-that answer.
+"""Grading in child processes that can be killed: an answer that hangs or crashes its grader costs only its own grade.
 
-The children are plain subprocesses of this interpreter (``eval.grader_child``), so the pool works in any
-thread, in daemonic processes and inside Ray actors, and needs no signals. ``close`` leaves none behind;
-should this process be killed, they end by themselves when their pipe closes or their processor-time limit
-is reached.
+The children are plain subprocesses of this interpreter (`eval.grader_child`), so the pool works in any thread, in
+daemonic processes and in Ray actors, and needs no signals. `close` ends all of them. If this process is killed, they
+end when their pipe closes or their processor-time limit is reached.
 """
 
 import json
@@ -17,6 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from contextlib import ExitStack
 from itertools import takewhile
 from pathlib import Path
 from threading import Lock
@@ -26,15 +25,15 @@ from typing import IO, Any
 from eval.grader_child import LENGTH
 from eval.grading import Grade, GradeItem, check_grader
 
-START_LIMIT = 120.0  # seconds to import math-verify, which may come from a cold network file system
+START_LIMIT = 120.0
+"""Seconds a child may take to import math-verify, possibly from a cold network file system."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
 class GraderPool:
-    """``workers`` children, each with ``time_limit`` seconds per answer and ``memory_limit`` bytes of
-    address space.
+    """`workers` children, each with `time_limit` seconds per answer and `memory_limit` bytes of address space.
 
-    Use it as a context manager, or call ``close``. Safe to share between threads: batches queue up.
+    Use it as a context manager, or call `close`. Threads may share a pool; their batches run one after another.
     """
 
     def __init__(self, workers: int = 2, time_limit: float = 5.0, memory_limit: int = 2 << 30) -> None:
@@ -49,7 +48,7 @@ class GraderPool:
         self._lock = Lock()
         self._closed = False
         self._children = [self._spawn() for _ in range(workers)]
-        # A pool that was forgotten, or an interpreter that exits, still takes its children along.
+        # The children end even if nobody calls `close`: with the pool, or when the interpreter exits.
         self._finalizer = weakref.finalize(self, _kill_all, self._children)
 
     def __enter__(self) -> "GraderPool":
@@ -67,16 +66,17 @@ class GraderPool:
             self._finalizer()
 
     def grade_many(self, items: Iterable[GradeItem], grader: str = "standard") -> list[Grade]:
-        """Grades in the order of ``items``; identical items are graded once.
+        """The grades of `items`, in their order; identical items are graded once.
 
-        Raises ``RuntimeError`` if a child cannot even start, with what it wrote to standard error.
+        Raises `ValueError` for an unknown grader, and `RuntimeError`, with what a child wrote to standard error, if it
+        cannot start.
         """
         return self.grade_for(float("inf"), items, grader)
 
     def grade_for(self, seconds: float, items: Iterable[GradeItem], grader: str = "standard") -> list[Grade]:
-        """As ``grade_many``, but the grades of only the first of ``items``: of as many as can be begun within
-        ``seconds``, and of one at least. What is begun then is waited for, so it lasts up to one answer's
-        time limit longer.
+        """As `grade_many`, but only for the first of `items`: as many as can be begun within `seconds`, at least one.
+
+        What was begun is waited for, so the call may take one answer's time limit longer.
         """
         check_grader(grader)
         ordered = list(items)
@@ -115,7 +115,7 @@ class GraderPool:
                     self._children[index] = self._spawn()
 
     def _wait(self) -> None:
-        """Sleep until a child has something to say, or until the nearest deadline."""
+        """Sleep until a child has written something, or until the nearest deadline."""
         with selectors.DefaultSelector() as selector:
             for child in self._children:
                 selector.register(child.replies, selectors.EVENT_READ)
@@ -135,17 +135,19 @@ class _Child:
     """One child process, its pipes, and the answer it is working on."""
 
     def __init__(self, time_limit: float, memory_limit: int) -> None:
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         search = os.pathsep.join(filter(None, (str(PROJECT_ROOT), os.environ.get("PYTHONPATH"))))
-        self.process = subprocess.Popen(
-            # -P: the child must import this project's eval, whatever folder it happens to start in.
-            [sys.executable, "-P", "-m", "eval.grader_child", str(time_limit), str(memory_limit)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            env={**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
-            bufsize=0,
-        )
+        with ExitStack() as files:
+            self.errors: IO[bytes] = files.enter_context(tempfile.TemporaryFile())
+            self.process = subprocess.Popen(
+                # -P: the child must import this project's eval, whatever folder it happens to start in.
+                [sys.executable, "-P", "-m", "eval.grader_child", str(time_limit), str(memory_limit)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                env={**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
+                bufsize=0,
+            )
+            self._files = files.pop_all()  # open as long as the child lives
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.requests: IO[bytes] = self.process.stdin
@@ -157,7 +159,7 @@ class _Child:
         self._buffer = b""
 
     def send(self, item: GradeItem, grader: str, time_limit: float) -> None:
-        """Hand over one answer; the clock starts now."""
+        """Send one answer to be graded, and start its clock."""
         frame = {
             "text": item.text,
             "gold": item.gold,
@@ -173,12 +175,10 @@ class _Child:
             while pending:
                 pending = pending[self.requests.write(pending) :]
         except BrokenPipeError:
-            return  # it died between two answers; outcome() sees the end of its replies
+            return  # it died between two answers: outcome() will see the end of its replies
 
     def outcome(self) -> Grade | None:
-        """The grade of the current answer if it is decided: a reply, a death, or the time limit. Never
-        blocks.
-        """
+        """The grade of the current answer if there is one: by a reply, a death, or the time limit. Never blocks."""
         while _readable(self.replies):
             chunk = os.read(self.replies.fileno(), 1 << 16)
             if not chunk:
@@ -190,27 +190,28 @@ class _Child:
                     return Grade(**frame)
                 self.ready, self.deadline = True, float("inf")
         if time.monotonic() >= self.deadline:
-            late = "did not start" if not self.ready else "timeout: the time limit was reached"
+            written = self._standard_error()
             self.kill()
             if not self.ready:
-                raise RuntimeError(f"The grader process {late} within {START_LIMIT:.0f} s.{self._last_words()}")
-            return Grade("UNPARSED", None, late)
+                raise RuntimeError(f"The grader process did not start within {START_LIMIT:.0f} s.{written}")
+            return Grade("UNPARSED", None, "timeout: the time limit was reached")
         return None
 
     def kill(self) -> None:
-        """Kill and reap the process and close its pipes; nothing is left of it but an exit status."""
+        """Kill and reap the process, and close its pipes. May be called twice."""
         self.ended = True
         self.process.kill()
         self.process.wait()
         self.requests.close()
         self.replies.close()
+        self._files.close()
 
     def _death(self) -> Grade:
         status = self.process.wait()
-        words = self._last_words()
+        written = self._standard_error()
         self.kill()
         if not self.ready:
-            raise RuntimeError(f"The grader process ended with status {status} before it was ready.{words}")
+            raise RuntimeError(f"The grader process ended with status {status} before it was ready.{written}")
         return Grade("UNPARSED", None, f"crash: the grader process ended with status {status}")
 
     def _frame(self) -> dict[str, Any] | None:
@@ -223,7 +224,7 @@ class _Child:
         self._buffer = self._buffer[end:]
         return frame
 
-    def _last_words(self) -> str:
+    def _standard_error(self) -> str:
         self.errors.seek(0)
         text = self.errors.read().decode(errors="replace").strip()
         return f" It wrote:\n{text[-2000:]}" if text else ""

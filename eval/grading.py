@@ -1,40 +1,33 @@
-r"""Answer text and gold become a ``Grade``. Pure, but slow and memory-hungry on hostile input: call it
-through ``eval.grader_pool``, which runs it in children that can be killed.
+r"""An answer's text and the gold become a `Grade`.
 
-``math_verify`` (and sympy behind it) is imported on first use. Only its LaTeX grammar is used: the plain-text
-extraction would hand model text to sympy's ``parse_expr``, which is Python's ``eval``.
+Pure, but slow and memory-hungry on hostile input: call it through `eval.grader_pool`, which runs it in child processes
+that can be killed. `math_verify` (with sympy behind it) is imported on first use. Only its LaTeX grammar is used: its
+plain-text extraction would pass model text to sympy's `parse_expr`, which is Python's `eval`.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
-from eval.answers import as_integer, extract_choice, extract_math, undressed
+from eval.answers import as_integer, undressed
+from eval.kinds import KINDS, Kind
 from eval.spec import nearest
 
 Verdict = Literal["CORRECT", "INCORRECT", "UNPARSED"]
-Kind = Literal["math", "integer", "choice"]
 
-# Name -> version. The version is part of every grade, so a change of behaviour must change it.
-GRADERS: dict[str, str] = {
-    # Boxes and phrasings, then mathematical equality.
-    "standard": f"1+math-verify-{version('math-verify')}+sympy-{version('sympy')}",
-    # Boxes and phrasings, then equality of the text, as the paper scored AMC23.
-    "exact": "1",
-}
-
-# What went wrong on the grader's side. Such an answer is missing data, not a wrong one (failure-is-not-zero).
 GRADER_FAILURES = frozenset({"timeout", "memory", "crash", "error", "blocked"})
-# What the model failed to give. Such an answer counts as not correct.
-NO_ANSWER_CAUSES = frozenset({"no-answer"})
+"""Causes on the grader's side. Such an answer is missing data, not a wrong answer (failure-is-not-zero)."""
+
 LONGEST_EXPRESSION = 2000
+"""Characters. Longer answers are not parsed: no gold comes near this length."""
 
 
 @dataclass(frozen=True)
 class GradeItem:
-    """One answer to grade. ``choices`` in the order shown, for kind "choice"."""
+    """One answer to grade. `choices` are in the order shown, for kind "choice"."""
 
     text: str
     gold: str
@@ -44,9 +37,9 @@ class GradeItem:
 
 @dataclass(frozen=True)
 class Grade:
-    """``extracted`` is what was compared with the gold; ``cause`` says why there is no verdict.
+    """A verdict, what was compared with the gold, and why there is no verdict.
 
-    A cause begins with one word: "no-answer" (the model gave none), or one of ``GRADER_FAILURES``.
+    A cause begins with one word: "no-answer" (the model gave none) or one of `GRADER_FAILURES`.
     """
 
     verdict: Verdict
@@ -55,47 +48,39 @@ class Grade:
 
     @property
     def grader_failed(self) -> bool:
-        """True where the grader, not the model, is to blame for the missing verdict."""
+        """Whether the grader, not the model, is to blame for the missing verdict."""
         return self.cause is not None and self.cause.split(":")[0] in GRADER_FAILURES
 
 
 def check_grader(name: str) -> None:
-    """Raise ``ValueError`` for an unknown grader, naming the nearest."""
+    """Raise `ValueError` for an unknown grader, suggesting the nearest name."""
     if name not in GRADERS:
         raise ValueError(f"grader {name!r} is unknown; there are {', '.join(GRADERS)}.{nearest(name, GRADERS)}")
 
 
+def grader_id(grader: str) -> str:
+    """The name under which a grader's verdicts are stored: the grader and its version."""
+    return f"{grader}@{GRADERS[grader].version}"
+
+
 def grade(item: GradeItem, grader: str = "standard") -> Grade:
-    """Grade one answer in this process. May hang or exhaust memory on hostile text; see
-    ``eval.grader_pool``.
-    """
+    """Grade one answer in this process. It may hang or exhaust memory on hostile text; see `eval.grader_pool`."""
     check_grader(grader)
-    if item.kind == "choice":
-        extracted = extract_choice(item.text, item.choices)
-        if extracted is None:
-            return Grade("UNPARSED", None, "no-answer: the text picks no single choice")
-        return _verdict(extracted == item.gold, extracted)
-    extracted = extract_math(item.text)
+    kind = KINDS[item.kind]
+    extracted = kind.extract(item.text, item.choices)
     if extracted is None:
-        return Grade("UNPARSED", None, "no-answer: no closed box, no answer phrase, no bare expression")
-    if grader == "exact":
-        return _verdict(_spelling(extracted) == _spelling(item.gold), extracted)
-    if len(extracted) > LONGEST_EXPRESSION:
-        return _verdict(False, extracted)  # no gold is a hundredth as long
-    return _verdict(same_value(item.gold, extracted), extracted)
-
-
-def _verdict(correct: bool, extracted: str) -> Grade:
-    return Grade("CORRECT" if correct else "INCORRECT", extracted[:LONGEST_EXPRESSION])
+        return Grade("UNPARSED", None, f"no-answer: {kind.no_answer}")
+    equal = kind.equal or GRADERS[grader].equal
+    return Grade("CORRECT" if equal(item.gold, extracted) else "INCORRECT", extracted[:LONGEST_EXPRESSION])
 
 
 def same_value(gold: str, answer: str) -> bool:
     """Whether two LaTeX (or plain) expressions denote the same value.
 
-    In order: the spelling; whole numbers and numerals with a base, where math-verify would look away from
-    leading zeros' length and from the base; math-verify.
+    Three steps decide, in order: equal spelling; whole numbers, and numerals with a base (math-verify ignores the
+    base); math-verify.
     """
-    if _spelling(gold) == _spelling(answer):
+    if _same_spelling(gold, answer):
         return True
     whole_gold, whole_answer = as_integer(gold), as_integer(answer)
     if whole_gold is not None and whole_answer is not None:
@@ -113,9 +98,7 @@ _SCIENTIFIC = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]+)")
 
 
 def _spelling(text: str) -> str:
-    """The text without what never carries meaning: math delimiters, fonts, spacing, white space, a full
-    stop.
-    """
+    """The text without what never carries meaning: math delimiters, fonts, spacing, white space, a final full stop."""
     plain = undressed(text).strip().strip("$")
     plain = re.sub(r"\\[,;:!> ]|~|\\q?quad\b|\\(?:left|right|displaystyle)\b|\s", "", plain)
     return plain.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").removesuffix(".")
@@ -123,17 +106,38 @@ def _spelling(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _parsed(expression: str) -> Any:
-    """Math-verify's parses of one isolated expression. Cached, since a gold recurs with every draw."""
+    """Math-verify's parses of one expression. Memoized, since a gold recurs with every draw."""
     from math_verify import LatexExtractionConfig, parse
 
     latex = expression.replace("\\$", "").replace("$", "").strip()
     latex = re.sub(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", latex)
     if (number := _SCIENTIFIC.fullmatch(latex)) is not None:
         latex = rf"{number[1]} \cdot 10^{{{number[2]}}}"
-    # Time limits are the pool's: math-verify's own rest on SIGALRM, which works in main threads only.
+    # The pool imposes time limits: math-verify's own use SIGALRM, which works in main threads only.
     return parse(f"${latex}$", extraction_config=(LatexExtractionConfig(),), parsing_timeout=None)
 
 
-def grader_id(grader: str) -> str:
-    """The name under which a grader's verdicts are stored: the grader and its version."""
-    return f"{grader}@{GRADERS[grader]}"
+def _same_spelling(gold: str, answer: str) -> bool:
+    return _spelling(gold) == _spelling(answer)
+
+
+def _same_short_value(gold: str, answer: str) -> bool:
+    return len(answer) <= LONGEST_EXPRESSION and same_value(gold, answer)
+
+
+@dataclass(frozen=True)
+class Grader:
+    """A way to compare an extracted expression with the gold."""
+
+    version: str
+    """Part of every stored grade: a change of behaviour must change it."""
+    equal: Callable[[str, str], bool]
+    """Whether (gold, answer) agree."""
+
+
+GRADERS: dict[str, Grader] = {
+    # Mathematical equality.
+    "standard": Grader(f"1+math-verify-{version('math-verify')}+sympy-{version('sympy')}", _same_short_value),
+    # Equality of the text, as the paper scored AMC23.
+    "exact": Grader("1", _same_spelling),
+}

@@ -1,6 +1,7 @@
-"""Intervals for a mean over questions. A question is the unit: its seeds are averaged first, never counted
-as evidence of their own (Miller 2024, "Adding Error Bars to Evals", arXiv 2411.00640, section 2.2:
-clustered errors).
+"""Confidence intervals for a mean over questions.
+
+The question is the unit: its seeds are averaged first, and never count as independent evidence (Miller 2024, "Adding
+Error Bars to Evals", arXiv 2411.00640, section 2.2: clustered errors).
 """
 
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ class Interval:
 def analytic_interval(means: FloatArray, level: float = 0.95) -> Interval:
     """Wilson's interval for the mean of per-question means in [0, 1], at the effective number of trials.
 
-    ``means``: one value per question, shape [questions]. The effective number is p(1-p) / SE², SE being the
-    clustered standard error: as many independent trials as would be equally precise (Korn & Graubard 1998,
-    with Wilson's score interval and the t quantile). It is the plain Wilson interval, up to n/(n-1), for
-    one seed. Where every question agrees (p is 0 or 1) the questions themselves count as trials.
+    `means`: one value per question, shape [questions]. The effective number of trials is p(1-p) / SE², SE being the
+    clustered standard error: how many independent trials would be equally precise (Korn & Graubard 1998, here with
+    Wilson's score interval and the t quantile). For one seed it is the plain Wilson interval, up to n/(n-1). If all
+    questions agree (p is 0 or 1), the questions themselves count as trials.
 
-    Raises ``ValueError`` without at least one question.
+    Raises `ValueError` without at least one question.
     """
     count = _checked(means)
     center = float(means.mean())
@@ -46,12 +47,11 @@ def analytic_interval(means: FloatArray, level: float = 0.95) -> Interval:
 
 
 def bootstrap_interval(values: FloatArray, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The percentile bootstrap over questions, with the small-sample expansion of Hesterberg (2015, section
-    5.3.2).
+    """The percentile bootstrap over questions, with the small-sample expansion of Hesterberg (2015, section 5.3.2).
 
-    ``values``: one value per question, shape [questions], any range. The plain percentile interval is too
-    narrow by sqrt((n-1)/n) and by using normal instead of t tails; the expansion widens its tail
-    probabilities accordingly.
+    `values`: one value per question, shape [questions], of any range. The plain percentile interval is too narrow by
+    sqrt((n-1)/n), and by normal instead of t tails; the expansion corrects its tail probabilities for both. With one
+    question the interval is infinite. Raises `ValueError` without any.
     """
     count = _checked(values)
     if count == 1:
@@ -63,18 +63,16 @@ def bootstrap_interval(values: FloatArray, level: float = 0.95, resamples: int =
 
 
 def expanded_tail(count: int, level: float) -> float:
-    """The tail probability at which a bootstrap distribution of ``count`` questions must be read for
-    ``level``.
-    """
+    """The tail probability at which to read a bootstrap distribution of `count` questions, for coverage `level`."""
     t = stdtrit(count - 1, (1 - level) / 2)
     return float(ndtr(t * np.sqrt(count / (count - 1))))
 
 
 def bootstrap_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Means of ``resamples`` resamples of ``values`` with replacement, shape [resamples].
+    """Means of `resamples` resamples of `values` with replacement, shape [resamples].
 
-    Per-question means take few distinct values, so the resampled counts of those values are drawn directly:
-    the same distribution as drawing questions, at a cost that does not grow with their number.
+    Per-question means take few distinct values, so the counts of those values are sampled directly: the same
+    distribution as resampling questions, at a cost that does not grow with their number.
     """
     distinct, counts = np.unique(values, return_counts=True)
     rng = np.random.default_rng(seed)
@@ -89,13 +87,11 @@ def _checked(values: FloatArray) -> int:
 
 
 def difference_interval(differences: FloatArray, seeds: int = 1, level: float = 0.95) -> Interval:
-    """Analytic interval for the mean of per-question differences in [-1, 1], usable where few questions
-    differ.
+    """Analytic interval for the mean of per-question differences in [-1, 1], valid even if few questions differ.
 
-    The t interval after adding two pseudo-questions, one a tie and one half a win and half a loss: Agresti
-    & Min (2005) add the same to the four cells of a paired table, to which this reduces for one seed. With
-    ``seeds`` draws per question the win and loss have the variance of a mean of that many. ``differences``:
-    shape [questions].
+    `differences`: shape [questions]. It is the t interval after adding two pseudo-questions, one a tie and one half a
+    win and half a loss. Agresti & Min (2005) add the same to the four cells of a paired table, and for one seed this is
+    theirs. With `seeds` draws per question, the win and loss have the variance of a mean of that many.
     """
     count = _checked(differences)
     if count == 1:

@@ -1,8 +1,7 @@
-"""Graded draws of one cell (one variant, benchmark and token limit) become its numbers.
+"""The numbers of one cell (one variant, benchmark and token limit), from its graded draws.
 
-What the model failed to give (no answer) counts as not correct. What the infrastructure failed to give does
-not count at all: missing draws and failed graders are left out, counted, and make the cell incomplete
-(failure-is-not-zero).
+An answer that the model failed to give counts as not correct. Data that the infrastructure failed to give is missing:
+absent draws and failed graders are excluded, counted, and make the cell incomplete (failure-is-not-zero).
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +18,7 @@ from eval.intervals import FloatArray, Interval, analytic_interval, bootstrap_in
 
 @dataclass(frozen=True)
 class Outcome:
-    """One graded answer with what is known of its draw. Token counts in tokens."""
+    """One graded answer, and what is known of its draw."""
 
     problem_id: str
     seed: int
@@ -33,7 +32,7 @@ class Outcome:
 
     @property
     def correct(self) -> bool | None:
-        """None where the grader failed, so that nothing is known."""
+        """None if the grader failed."""
         return None if self.grade.grader_failed else self.grade.verdict == "CORRECT"
 
 
@@ -49,25 +48,25 @@ class TokenSummary:
 
 @dataclass(frozen=True)
 class CellMetrics:
-    """The numbers of one cell.
-
-    ``accuracy`` is avg@k: the mean over questions of the mean over seeds; None with nothing graded.
-    ``interval`` is the question-clustered bootstrap's, ``analytic`` the clustered Wilson interval.
-    ``seed_std`` is the population standard deviation over seeds of the accuracy of each seed (the paper's
-    ±); None unless all seeds are complete. ``pass_at`` maps k to pass@k, over the questions that have k
-    graded draws. ``majority`` is maj@k over all seeds. Rates are shares of the ``draws`` present.
-    ``missing`` counts owed draws that are not there, ``ungraded`` those whose grader failed; ``complete``
-    means neither.
-    """
+    """The numbers of one cell. Accuracies and rates are shares; those that need graded draws are None without any."""
 
     questions: int
+    """With at least one graded draw."""
     draws: int
+    """That are present, graded or not; rates and token counts are over these."""
     accuracy: float | None
+    """avg@k: the mean over questions of the mean over seeds."""
     interval: Interval | None
+    """Of `accuracy`: the question-clustered bootstrap, `eval.intervals.bootstrap_interval`."""
     analytic: Interval | None
+    """Of `accuracy`: the clustered Wilson interval, `eval.intervals.analytic_interval`, which never leaves [0, 1]."""
     seed_std: float | None
+    """The population standard deviation over seeds of each seed's accuracy (the paper's ±); None unless every owed draw
+    is graded and there are two seeds."""
     pass_at: Mapping[int, float]
+    """k -> pass@k over the questions with k graded draws, for k = 1, 2, 4, ... up to the most that a question has."""
     majority: float | None
+    """maj@k over all seeds."""
     thinking_tokens: TokenSummary | None
     answer_tokens: TokenSummary | None
     forced_rate: float
@@ -76,25 +75,30 @@ class CellMetrics:
     reopened_rate: float
     loop_rate: float
     missing: int
+    """Draws that were planned and are not present."""
     ungraded: int
+    """Present draws whose grader failed."""
 
     @property
     def complete(self) -> bool:
+        """Whether every planned draw is present and graded."""
         return self.missing == 0 and self.ungraded == 0
 
 
-def cell_metrics(outcomes: Collection[Outcome], owed: Collection[tuple[str, int]], level: float = 0.95) -> CellMetrics:
-    """Summarise one cell. ``owed`` lists the (problem id, seed) pairs that the plan asked for.
+def cell_metrics(
+    outcomes: Collection[Outcome], planned: Collection[tuple[str, int]], level: float = 0.95
+) -> CellMetrics:
+    """The numbers of one cell. `planned` holds the (problem id, seed) pairs that the grid asks for.
 
-    Raises ``ValueError`` for a draw that is there twice or was never owed.
+    Raises `ValueError` for a draw that is present twice or was not planned.
     """
     present = Counter((outcome.problem_id, outcome.seed) for outcome in outcomes)
-    planned = set(owed)
+    expected = set(planned)
     for (problem_id, seed), count in present.items():
-        if count > 1 or (problem_id, seed) not in planned:
-            fault = f"is there {count} times" if count > 1 else "was not asked for"
+        if count > 1 or (problem_id, seed) not in expected:
+            fault = f"is present {count} times" if count > 1 else "was not asked for"
             raise ValueError(
-                f"problem {problem_id!r}, seed {seed}: this draw {fault}. Metrics need each owed draw once."
+                f"problem {problem_id!r}, seed {seed}: this draw {fault}. Metrics need each planned draw once."
             )
     graded = [outcome for outcome in outcomes if outcome.correct is not None]
     means = question_means(graded)
@@ -105,7 +109,7 @@ def cell_metrics(outcomes: Collection[Outcome], owed: Collection[tuple[str, int]
         accuracy=float(values.mean()) if len(values) else None,
         interval=bootstrap_interval(values, level) if len(values) else None,
         analytic=analytic_interval(values, level) if len(values) else None,
-        seed_std=seed_std(graded, planned),
+        seed_std=seed_std(graded, expected),
         pass_at=_pass_at(graded),
         majority=majority_at_k(graded),
         thinking_tokens=_summary([outcome.thinking_tokens for outcome in outcomes]),
@@ -117,13 +121,13 @@ def cell_metrics(outcomes: Collection[Outcome], owed: Collection[tuple[str, int]
         ),
         reopened_rate=_rate(outcome.reopened_thinking for outcome in outcomes),
         loop_rate=_rate(outcome.looped for outcome in outcomes),
-        missing=len(planned) - len(present),
+        missing=len(expected) - len(present),
         ungraded=len(outcomes) - len(graded),
     )
 
 
 def question_means(graded: Iterable[Outcome]) -> dict[str, float]:
-    """Problem id -> share of its graded draws that are correct, in order of first appearance."""
+    """Problem id -> the share of its graded draws that are correct, in order of first appearance."""
     verdicts: dict[str, list[bool]] = defaultdict(list)
     for outcome in graded:
         if outcome.correct is not None:
@@ -131,12 +135,10 @@ def question_means(graded: Iterable[Outcome]) -> dict[str, float]:
     return {problem_id: sum(flags) / len(flags) for problem_id, flags in verdicts.items()}
 
 
-def seed_std(graded: Iterable[Outcome], owed: Collection[tuple[str, int]]) -> float | None:
-    """Population standard deviation (ddof 0) over seeds of each seed's accuracy, as the paper's tables have
-    it.
+def seed_std(graded: Iterable[Outcome], planned: Collection[tuple[str, int]]) -> float | None:
+    """Population standard deviation (ddof 0) over seeds of each seed's accuracy, as in the paper's tables.
 
-    None for fewer than two seeds, or while any owed draw lacks a grade: seeds would be scored on different
-    questions.
+    None for fewer than two seeds, or if any planned draw has no grade: seeds would be scored on different questions.
     """
     by_seed: dict[int, list[bool]] = defaultdict(list)
     total = 0
@@ -144,25 +146,24 @@ def seed_std(graded: Iterable[Outcome], owed: Collection[tuple[str, int]]) -> fl
         if outcome.correct is not None:
             by_seed[outcome.seed].append(outcome.correct)
             total += 1
-    if total < len(set(owed)) or len(by_seed) < 2:
+    if total < len(set(planned)) or len(by_seed) < 2:
         return None
     return float(np.std([np.mean(flags) for flags in by_seed.values()], ddof=0))
 
 
 def pass_at_k(draws: int, correct: int, k: int) -> float:
-    """The unbiased estimate of the chance that one of ``k`` draws is correct, 1 - C(n-c, k) / C(n, k) (Chen
-    et al. 2021, arXiv 2107.03374, equation 1). ``k`` must not exceed ``draws``."""
+    """The unbiased estimate of the chance that one of `k` draws is correct: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021,
+    arXiv 2107.03374, equation 1). Raises `ValueError` unless 1 ≤ `k` ≤ `draws`."""
     if not 1 <= k <= draws or not 0 <= correct <= draws:
         raise ValueError(f"pass@{k} of {correct} correct in {draws} draws: need 1 ≤ k ≤ draws and 0 ≤ correct ≤ draws.")
     return 1.0 - comb(draws - correct, k) / comb(draws, k)
 
 
 def majority_at_k(graded: Iterable[Outcome]) -> float | None:
-    """maj@k: the share of questions whose most frequent answer over all seeds is correct; None without any
-    question.
+    """maj@k: the share of questions whose most frequent answer over all seeds is correct; None without any question.
 
-    Draws without an answer have no vote. All correct answers are one candidate, the others go by their
-    spelling; a tie counts for the correct one's share of it, the expectation of breaking it by lot.
+    Draws without an answer do not vote. All correct answers are one candidate, and the others are grouped by spelling.
+    A tie counts as the expectation of breaking it at random.
     """
     votes: dict[str, Counter[str | bool]] = defaultdict(Counter)
     for outcome in graded:

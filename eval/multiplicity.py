@@ -1,6 +1,4 @@
-"""Many tests at once: adjusted p-values. A test is significant at level α when its adjusted p-value is at
-most α.
-"""
+"""Adjusted p-values for many tests. A test is significant at level α if its adjusted p-value is at most α."""
 
 from collections.abc import Sequence
 
@@ -8,8 +6,11 @@ import numpy as np
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979), in the given order. Controls the chance of *any* false positive,
-    under every dependence: points of one curve share traces, and that does no harm here."""
+    """Holm's step-down adjustment (1979), in the given order.
+
+    It controls the chance of *any* false positive under every dependence between tests, so it is valid for points of
+    one curve, which share traces. Raises `ValueError` for a p-value that is not in [0, 1].
+    """
     p, order = _ordered(p_values)
     count = len(p)
     stepped = np.maximum.accumulate(p[order] * (count - np.arange(count)))
@@ -17,9 +18,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Benjamini & Hochberg's step-up adjustment (1995), in the given order. Controls the expected *share*
-    of false positives for independent or positively dependent tests, and points of one curve depend
-    positively."""
+    """Benjamini & Hochberg's step-up adjustment (1995), in the given order.
+
+    It controls the expected *share* of false positives among the findings, for independent or positively dependent
+    tests; points of one curve depend positively. Raises `ValueError` for a p-value that is not in [0, 1].
+    """
     p, order = _ordered(p_values)
     count = len(p)
     scaled = p[order] * count / np.arange(1, count + 1)

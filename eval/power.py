@@ -1,16 +1,15 @@
-"""What a planned design can see at all: the minimum detectable effect of a paired comparison."""
+"""Power of a planned design: the minimum detectable effect of a paired comparison."""
 
-from scipy.special import stdtrit  # not scipy.stats: a plan must print at once, and that takes a second to import
+from scipy.special import stdtrit  # scipy.stats takes a second to import, and a plan should print at once
 
 
 def planned_difference_sd(seeds: int, accuracy: float = 0.5, between_share: float = 0.5) -> float:
-    """Standard deviation over questions of (variant - baseline) when both are equally good on each question.
+    """Standard deviation over questions of (variant - baseline) if both are equally good at each question.
 
-    With accuracy p_i on question i, a difference of two means over ``seeds`` draws has variance 2 p_i
-    (1-p_i) / seeds. ``between_share`` is the part of the total variance accuracy·(1-accuracy) that lies
-    between questions (their difficulty), which pairing removes: E[p_i (1-p_i)] =
-    accuracy·(1-accuracy)·(1-between_share). The default, a half, is low for reasoning models on
-    mathematics, so the effect reported errs on the cautious side.
+    With accuracy p_i at question i, the difference of two means over `seeds` draws has variance 2 p_i (1-p_i) / seeds.
+    `between_share` is the part of the total variance accuracy·(1-accuracy) that lies between questions (their
+    difficulty), which pairing removes: E[p_i (1-p_i)] = accuracy·(1-accuracy)·(1-between_share). The default, a half,
+    is low for reasoning models on mathematics, so the reported effect errs on the cautious side.
     """
     if seeds < 1 or not 0 <= accuracy <= 1 or not 0 <= between_share < 1:
         raise ValueError(
@@ -28,21 +27,24 @@ def minimum_detectable_effect(
     power: float = 0.8,
     effect_spread: float = 0.5,
 ) -> float:
-    """The smallest true difference in accuracy that a two-sided paired test finds with probability ``power``.
+    """The smallest true difference in accuracy, as a share, that a two-sided paired test finds with chance `power`.
 
-    ``difference_sd``: of the per-question differences without an effect, measured or from ``planned_difference_sd``.
-    ``effect_spread``: how unevenly the effect falls on questions, as Var(effect) / mean(effect)². 0 hits all alike; a
-    loss in proportion to a question's accuracy, at the planning assumptions, gives 0.5. ``comparisons``: tests in the
-    grid; the level is alpha / comparisons, the first step of Holm. This solves the t test's equation
-    effect = (t_{1-level/2} + t_{power}) · sqrt((difference_sd² + effect_spread · effect²) / questions); the answer is 1
-    where nothing smaller can be seen.
+    `difference_sd`: standard deviation of the per-question differences without an effect, measured or from
+    `planned_difference_sd`. `effect_spread`: how unevenly the effect falls on questions, Var(effect) / mean(effect)²;
+    0 is the same for all, and a loss in proportion to a question's accuracy gives 0.5 at the planning assumptions.
+    `comparisons`: tests in the grid; the level is alpha / comparisons, the first step of Holm.
+
+    It solves the t test's equation effect = (t_{1-level/2} + t_{power}) · sqrt((difference_sd² + effect_spread ·
+    effect²) / questions), and is 1 if no smaller effect can be detected.
     """
-    if questions < 2 or comparisons < 1 or not 0 < alpha < 1 or not 0 < power < 1 or effect_spread < 0:
+    if questions < 1 or comparisons < 1 or not 0 < alpha < 1 or not 0 < power < 1 or effect_spread < 0:
         raise ValueError(
             f"questions={questions}, comparisons={comparisons}, alpha={alpha}, power={power}, effect_spread="
-            f"{effect_spread}: need at least two questions, one comparison, alpha and power between 0 and 1, and a "
+            f"{effect_spread}: need at least one question, one comparison, alpha and power between 0 and 1, and a "
             "spread of 0 or more."
         )
+    if questions == 1:
+        return 1.0
     freedom = questions - 1
     reach = stdtrit(freedom, 1 - alpha / comparisons / 2) + stdtrit(freedom, power)
     room = questions - effect_spread * reach * reach
@@ -50,11 +52,12 @@ def minimum_detectable_effect(
 
 
 def detectable_sentence(benchmark: str, questions: int, seeds: int, comparisons: int = 1) -> str:
-    """One line for a plan: what this design cannot see, at the planning assumptions of this file."""
+    """One line for a plan: the effect below which this design is blind, at the default planning assumptions."""
     effect = minimum_detectable_effect(questions, planned_difference_sd(seeds), comparisons)
+    asked = f"{questions} question{'s' if questions != 1 else ''}"
     plural = "s" if seeds != 1 else ""
     corrected = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
     return (
-        f"{benchmark} ({questions} questions) with {seeds} seed{plural} cannot see less than "
+        f"{benchmark} ({asked}) with {seeds} seed{plural} cannot see less than "
         f"{100 * effect:.1f} points (80 % power{corrected})"
     )

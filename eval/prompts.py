@@ -1,12 +1,10 @@
 """A problem becomes token ids, through the model's own chat template.
 
-Planning a grid needs the ids (they are part of a draw's identity) and must stay light, so this file reads
-the model folder with ``tokenizers`` and ``jinja2`` alone. Importing ``transformers`` would load torch and
-cost many seconds. ``tests/eval/test_prompts.py`` proves that the ids equal
-``AutoTokenizer.apply_chat_template``'s.
+Planning a grid needs the ids, which are part of a draw's identity, and must be quick. So the model folder is read with
+`tokenizers` and `jinja2` alone: `transformers` would import torch, which takes many seconds. The ids equal those of
+`AutoTokenizer.apply_chat_template` (tests/eval/test_prompts.py).
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,13 +19,11 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from eval.answers import choice_letter
 from eval.benchmarks import Problem
+from eval.kinds import KINDS
 from eval.spec import PROBLEM_SLOT, PromptSpec, check_prompt
 
-# Qwen's own recommended wording for mathematics, and its counterpart for choices (Qwen3 model card, best
-# practices).
-BOXED_MATH = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
-BOXED_CHOICE = "\n\nPlease reason step by step, and put only the letter of your choice within \\boxed{}."
 SPECIAL_TOKEN_FIELDS = (
     "bos_token",
     "eos_token",
@@ -39,17 +35,18 @@ SPECIAL_TOKEN_FIELDS = (
 )
 
 
-class _GenerationTag(jinja2.ext.Extension):
-    """``{% generation %}`` marks the assistant's tokens for training; when rendering a prompt it is
-    transparent.
-    """
+_TAGS = {"generation"}
 
-    tags = {"generation"}  # noqa: RUF012 - jinja2 reads this class attribute
+
+class _GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}` marks the assistant's tokens for training; a prompt is rendered as if it were not there."""
+
+    tags = _TAGS
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A scope of its own, because a call block (what transformers emits) confines assignments too.
+        # A scope of its own, because assignments do not leave a call block, which is what transformers emits.
         return jinja2.nodes.Scope(body).set_lineno(line)
 
 
@@ -73,7 +70,7 @@ def _strftime_now(pattern: str) -> str:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """The environment chat templates are written for (transformers, ``chat_template_utils``)."""
+    """The jinja2 environment that chat templates are written for (transformers, `chat_template_utils`)."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )
@@ -85,10 +82,10 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 @dataclass(frozen=True)
 class ChatTokenizer:
-    """A model's tokenizer and chat template. Build one with ``ChatTokenizer.load``.
+    """A model's tokenizer and chat template. Build one with `ChatTokenizer.load`.
 
-    ``special_tokens`` are the named ones a template may use (``bos_token`` and so on); ``eos_ids`` are the
-    ids that end a response, from every place a model declares them.
+    `special_tokens` maps the names that a template may use (`bos_token` and so on) to their texts. `eos_ids` are the
+    ids that end a response, from every file in which a model declares them.
     """
 
     source: str
@@ -101,8 +98,7 @@ class ChatTokenizer:
     def load(cls, model_dir: str | Path) -> "ChatTokenizer":
         """Read a Hugging Face model folder.
 
-        Raises ``ValueError`` naming the file when the folder has no fast tokenizer, no chat template or no
-        end token.
+        Raises `ValueError` naming the file if the folder has no fast tokenizer, no chat template or no end token.
         """
         folder = Path(model_dir)
         if not (folder / "tokenizer.json").is_file():
@@ -125,21 +121,22 @@ class ChatTokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``; no special tokens are added, those written out in it are recognised."""
+        """The token ids of `text`. No special tokens are added; those spelled out in it are recognized."""
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int] | tuple[int, ...]) -> str:
-        """The text of ``ids``, special tokens included."""
+        """The text of `ids`, special tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def token_id(self, text: str) -> int | None:
-        """The id of the single token spelled ``text``, or None when the vocabulary has none."""
+        """The id of the single token spelled `text`, or None if the vocabulary has none."""
         found: int | None = self.tokenizer.token_to_id(text)
         return found
 
     def render_text(self, user_text: str, system: str | None = None) -> str:
-        """The prompt as text: the chat template with a user turn (and a system turn), opened for the
-        assistant.
+        """The prompt as text: the chat template with a user turn (and a system turn), up to the assistant's turn.
+
+        Raises `ValueError` if the template refuses the turns.
         """
         turns = [{"role": "system", "content": system}] if system is not None else []
         turns.append({"role": "user", "content": user_text})
@@ -157,8 +154,8 @@ class ChatTokenizer:
     def render(self, user_text: str, system: str | None = None) -> tuple[int, ...]:
         """The prompt as token ids, exactly as the engine receives them.
 
-        Raises ``ValueError`` where the template refuses the turns or the vocabulary lacks a character: an unknown token
-        in its place would silently pose another problem.
+        Raises `ValueError` if the template refuses the turns, or if the vocabulary lacks a character: the unknown token
+        in its place would silently make it another problem.
         """
         text = self.render_text(user_text, system)
         ids = tuple(self.encode(text))
@@ -181,18 +178,6 @@ class ChatTokenizer:
                 f"{error.message}. Compare it with the published model's."
             ) from error
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of everything here that decides prompts and ends: vocabulary, template, special and
-        end tokens.
-        """
-        content = json.dumps(
-            [self.tokenizer.to_str(), self.template, self.special_tokens, sorted(self.eos_ids)],
-            sort_keys=True,
-            ensure_ascii=False,
-        )
-        return hashlib.sha256(content.encode()).hexdigest()
-
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
@@ -207,14 +192,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _token_text(token: Any) -> str | None:
-    """A special token is written as a string, or as an object whose ``content`` is that string."""
+    """The text of a special token, which is written as a string or as an object with the string as its `content`."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None
 
 
 def _chat_template(folder: Path, settings: dict[str, Any]) -> str:
-    """``chat_template.jinja``, else ``tokenizer_config.json``: a string, or a list of named ones with a
-    "default".
+    """The template in `chat_template.jinja`, else the one in `tokenizer_config.json`: a string, or the "default" of a
+    list of named ones.
     """
     file = folder / "chat_template.jinja"
     if file.is_file():
@@ -239,9 +224,7 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str:
 
 
 def _eos_ids(folder: Path, tokenizer: Tokenizer, special: dict[str, str]) -> frozenset[int]:
-    """Union of generation_config.json, config.json and the tokenizer's eos_token: any of them ends a
-    response.
-    """
+    """The union of what generation_config.json, config.json and the tokenizer declare: any of these ends a response."""
     ids: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         declared = _read_json(folder / name).get("eos_token_id")
@@ -257,27 +240,25 @@ def _eos_ids(folder: Path, tokenizer: Tokenizer, special: dict[str, str]) -> fro
 
 
 def question_text(problem: Problem) -> str:
-    """The problem as it stands in the user turn: choices follow after a blank line as ``A) ...`` (s1's
-    harness).
-    """
+    """The problem as put to the model: choices follow after a blank line as lines `A) ...`, as in s1's harness."""
     if problem.choices is None:
         return problem.text
-    lines = [f"{chr(ord('A') + index)}) {choice}" for index, choice in enumerate(problem.choices)]
+    lines = [f"{choice_letter(index)}) {choice}" for index, choice in enumerate(problem.choices)]
     return problem.text + "\n\n" + "\n".join(lines)
 
 
 def user_text(problem: Problem, spec: PromptSpec) -> str:
-    """The user turn that ``spec`` makes of ``problem``."""
+    """The user turn: `problem` in the words of `spec`. Raises `ValueError` for a spec that names no prompt."""
     check_prompt(spec)
     question = question_text(problem)
     if spec.template is not None:
         # Not str.format: templates and problems are full of LaTeX braces.
         return spec.template.replace(PROBLEM_SLOT, question)
     if spec.preset == "boxed":
-        return question + (BOXED_CHOICE if problem.kind == "choice" else BOXED_MATH)
+        return question + KINDS[problem.kind].boxed
     return question
 
 
 def prompt_ids(tokenizer: ChatTokenizer, problem: Problem, spec: PromptSpec) -> tuple[int, ...]:
-    """Token ids of the rendered prompt, part of the identity of every draw made from it."""
+    """The token ids of the rendered prompt. They are part of the identity of every draw made from it."""
     return tokenizer.render(user_text(problem, spec), spec.system)

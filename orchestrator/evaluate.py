@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eval.spec import BUDGET_MODES
+from eval.formats import FORMATS
+from eval.modes import MODES
 from orchestrator.cli import COMPLETE, INCOMPLETE, run_command
 from orchestrator.console import say
 from orchestrator.driver.progress import show_progress
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Evaluate `options.model`, or resume its evaluation."""
+    """Evaluate `options.model`, or resume. Returns the exit status. Raises InputError for options that make no grid."""
     # torch reads this when imported. Its threads would spin while they wait, and take cores from pruner and grader.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from orchestrator.cluster.local_backend import LocalBackend
@@ -57,9 +58,9 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def grid_value(options: argparse.Namespace) -> dict[str, Any]:
-    """The options as a grid of one variant."""
+    """The options as the value of a grid with one variant."""
     budget: dict[str, Any] = {"mode": options.budget, "independent_limits": options.independent_limits}
-    if options.budget == "native-strict":
+    if MODES[options.budget].needs_answer_tokens:
         budget["answer_tokens"] = options.answer_tokens
     model: dict[str, Any] = {"path": options.model} | ({"format": options.format} if options.format else {})
     return {
@@ -77,7 +78,7 @@ def grid_value(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """What --json prints."""
+    """The object that `--json` prints."""
     return {
         "model": results.resolved.variants[0].model_path,
         "complete": results.complete,
@@ -86,7 +87,7 @@ def summary(results: Results) -> dict[str, Any]:
 
 
 def cell_summary(cell: Cell) -> dict[str, Any]:
-    """One benchmark at one token limit."""
+    """One entry of `cells` in it: a benchmark at a token limit. Accuracy, interval and rates are shares."""
     metrics = cell.metrics
     return {
         "benchmark": cell.benchmark,
@@ -106,18 +107,19 @@ def cell_summary(cell: Cell) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    capped = ", ".join(mode.name for mode in MODES.values() if mode.needs_answer_tokens)
     parser = argparse.ArgumentParser(prog="python -m eval", description="Evaluate one model at several token limits.")
     parser.add_argument("model", metavar="MODEL_DIR", help="a checkpoint folder, or a cached hub id")
     parser.add_argument("--benchmark", action="append", required=True, help="a built-in name or a file; repeatable")
     parser.add_argument("--limits", type=_numbers, required=True, help="thinking-token limits, such as 512,1024")
-    parser.add_argument("--budget", choices=BUDGET_MODES, default="native-strict", help="how a limit is imposed")
-    parser.add_argument("--answer-tokens", type=int, default=1024, help="cap on the answer (native-strict)")
-    parser.add_argument("--format", help="how the model thinks: qwen3, s1, deepseek-r1, think; detected if left out")
+    parser.add_argument("--budget", choices=list(MODES), default=next(iter(MODES)), help="how a limit is imposed")
+    parser.add_argument("--answer-tokens", type=int, default=1024, help=f"cap on the answer ({capped})")
+    parser.add_argument("--format", help=f"how the model thinks: {', '.join(FORMATS)}; detected if left out")
     parser.add_argument("--prompt", default="bare", help="bare or boxed")
-    parser.add_argument("--seeds", type=_numbers, default=[0], help="such as 7,11,42")
+    parser.add_argument("--seeds", type=_numbers, default=[0], help="comma-separated, such as 7,11,42")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--independent-limits", action="store_true", help="decode every limit by itself, to check")
+    parser.add_argument("--independent-limits", action="store_true", help="decode every limit separately, as a check")
     parser.add_argument("--output", required=True, help="folder of the store; a second run resumes there")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser

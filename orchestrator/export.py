@@ -15,8 +15,9 @@ from typing import Any
 
 from eval.budget import start
 from eval.draws import DrawJob, PriorTrace
+from eval.modes import make_rules
 from eval.prompts import ChatTokenizer
-from eval.rules import Rules, make_rules
+from eval.rules import Rules, thinking_prompt
 from orchestrator.grid.errors import InputError
 from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant, find_variant
 from orchestrator.store.store import Store, StoreError
@@ -85,5 +86,4 @@ def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit
         # The ask has what the model read before its answer: s1's budget replaces the end tag by a text of its own.
         if asks := start(rules, job).asks:
             return asks[0].prompt_ids + tuple(answer["token_ids"])
-    opening = rules.tags.opening if rules.tags is not None and rules.budget.mode != "none" else ()
-    return question.prompt_ids + opening + trace[:limit]
+    return thinking_prompt(rules, question.prompt_ids) + trace[:limit]

@@ -1,11 +1,12 @@
-"""The only place where results get their names. Promise same-name-same-bytes.
+"""The only place that hashes: patches, contexts, prompts and golds get their names here. Promise same-name-same-bytes.
 
-A name is the hash of a payload, and a payload is made of content: digests of weights and data, token ids, and the
-settings that change an answer. Never of paths, hardware, file names or the way a grid was written. Payloads are kept
-beside the results, so that `explain` can say why two names differ.
+A name is the hash of a payload, and a payload is content: digests of weights and data, token ids, and the settings that
+change an answer; never paths, hardware, file names or the way a grid was written. Payloads are stored beside the
+results, so that `explain` can say why two names differ. What a budget mode adds to a payload is the mode's own to say
+(`eval.rules.BudgetMode`).
 
-Every field of every spec is declared IDENTITY or RUNTIME in `FIELD_ROLES`; a test fails for one that is neither, and
-frozen test vectors fail if a name changes. A change of meaning is a new `VERSION`, never an edited vector.
+Every field of every spec is declared IDENTITY or RUNTIME in `FIELD_ROLES`. A test fails for a field that is not
+declared, and frozen vectors fail if a name changes. A change of meaning is a new `VERSION`, never an edited vector.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from typing import Any
 
 from eval.benchmarks import Problem
 from eval.formats import Tags, ThinkingFormat
+from eval.modes import MODES
 from eval.spec import BudgetSpec, SamplingSpec
 from pruning.spec import PruneSpec, to_json
 
@@ -26,9 +28,12 @@ DIGITS = 20
 
 
 class FieldRole(StrEnum):
+    """What a setting is to the name of a result."""
+
     IDENTITY = "identity"
+    """It can change an answer, so it is part of the name."""
     RUNTIME = "runtime"
-    """Cannot change an answer, or is a label, or is covered by content: a path by the digest of what it leads to."""
+    """It cannot change an answer, is a label, or is covered by content, as a path by the digest of what is there."""
 
 
 _I, _R = FieldRole.IDENTITY, FieldRole.RUNTIME
@@ -49,18 +54,21 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         stall_seconds=_R, store_seconds=_R, prune_seconds=_R,
         grader=_R, grader_processes=_R, grader_seconds=_R, tracking_uri=_R, experiment=_R,
     ),
-    # What pruning.resolve.resolve leaves set changes the result; that is its contract.
+    # Every field that resolving a spec leaves set changes the result.
     "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | {"preset": _R},
 }  # fmt: skip
 
 
 def name_of(payload: Mapping[str, Any]) -> str:
-    """The name of a payload. Raises TypeError for a value that has no one canonical spelling."""
+    """The name of a payload, `DIGITS` hex digits. Raises TypeError for a value without a canonical spelling."""
     return hashlib.sha256(canonical(payload).encode()).hexdigest()[:DIGITS]
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces; refuses NaN, sets, and whatever else has no one spelling."""
+    """`value` as JSON with sorted keys and no spaces.
+
+    Raises TypeError or ValueError for what has no canonical spelling, such as sets and NaN.
+    """
     return json.dumps(_strict(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -80,21 +88,21 @@ def _strict(value: Any) -> Any:
 
 
 def prompt_id(prompt_ids: Sequence[int]) -> str:
-    """The name of a rendered prompt: of its token ids."""
+    """The name of a rendered prompt, from its token ids."""
     return hashlib.sha256(",".join(map(str, prompt_ids)).encode()).hexdigest()[:DIGITS]
 
 
 def gold_id(problem: Problem) -> str:
-    """The name of what an answer is graded against."""
+    """The name of what answers are graded against: answer, kind and choices."""
     return name_of({"answer": problem.answer, "kind": problem.kind, "choices": problem.choices})
 
 
 def patch_payload(
     base_digest: str, spec: PruneSpec, data_digests: Mapping[str, str], tokenizer_digest: str | None
 ) -> dict[str, Any]:
-    """What a patch is: the base's content, the resolved spec, and the content of the calibration data it reads.
+    """What determines a patch: the base's content, the resolved spec, and the content of the calibration data.
 
-    `data_digests` maps each of the spec's data fields (`calibration`, `influence_train`, ...) to its content's digest.
+    `data_digests` maps each data field of the spec (`calibration`, `influence_train`, ...) to its content's digest.
     """
     settings = to_json(spec)
     for field, digest in data_digests.items():
@@ -118,7 +126,7 @@ def context_payload(
     eos_ids: Sequence[int],
     limit: int | None,
 ) -> dict[str, Any]:
-    """What the traces of a variant have in common, beside prompt and seed. `limit` only for independent decoding."""
+    """What determines the traces of a variant besides prompt and seed. `limit` is for independent decoding only."""
     drawn = {k: v for k, v in asdict(sampling).items() if k != "seeds"}
     if sampling.temperature == 0:
         drawn = {"temperature": 0}
@@ -131,24 +139,13 @@ def context_payload(
         "mode": budget.mode,
         "eos": sorted(eos_ids),
     }
-    if style is not None and tags is not None and budget.mode != "none":
-        payload |= {"opening": tags.opening, "end": style.end}
+    payload |= MODES[budget.mode].trace_identity(style, tags)
     if budget.wait:
         payload |= {"wait": budget.wait, "wait_text": budget.wait_text}
     return payload if limit is None else payload | {"limit": limit}
 
 
 def answer_payload(budget: BudgetSpec, style: ThinkingFormat | None, tags: Tags | None) -> dict[str, Any]:
-    """What the answers of a variant have in common, beside the trace and the cut."""
-    payload: dict[str, Any] = {"version": VERSION, "what": "answer", "mode": budget.mode}
-    if budget.mode == "none":
-        return payload | ({"end": style.end} if style is not None else {})  # the answer is what follows it
-    if style is None or tags is None:
-        return payload
-    return payload | {
-        "answer_tokens": budget.answer_tokens,
-        "early_stop": tags.early_stop,
-        "bridge": tags.bridge,
-        "newline": tags.newline,
-        "after_eos": style.answer_after_eos,
-    }
+    """What determines the answers of a variant besides the trace and the cut."""
+    payload = {"version": VERSION, "what": "answer", "mode": budget.mode}
+    return payload | MODES[budget.mode].answer_identity(budget, style, tags)

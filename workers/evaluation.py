@@ -16,9 +16,11 @@ from functools import partial
 
 import pyarrow as pa
 
-from eval.budget import Rules, State, Step, advance, make_rules, start
+from eval.budget import State, Step, advance, start
 from eval.draws import Completion, Draw
+from eval.modes import make_rules
 from eval.prompts import ChatTokenizer
+from eval.rules import Rules
 from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineFault, Finished
 from workers.failure import Failure

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.benchmarks import Kind
 from eval.draws import DrawJob
 from eval.formats import ThinkingFormat
+from eval.kinds import Kind
 from eval.spec import BudgetSpec, SamplingSpec
 from pruning.spec import PruneSpec
 from workers.failure import Failure

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
+from eval.formats import FORMATS
 from pruning.spec import PruneSpec
 
 
@@ -47,7 +48,7 @@ class ModelEntry(Strict):
     path: str = Field(min_length=1)
     format: str | FormatEntry | None = Field(
         None,
-        description="How the model thinks: qwen3, s1, deepseek-r1, think, or texts of your own. Detected if left out.",
+        description=f"How the model thinks: {', '.join(FORMATS)}, or texts of your own. Detected if left out.",
     )
     dtype: str = Field("auto", description="auto, bfloat16, float16 or float32; auto is the checkpoint's own.")
 

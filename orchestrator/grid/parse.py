@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 
 from eval.formats import ThinkingFormat, named_format
 from eval.grading import check_grader
+from eval.modes import check_budget
 from eval.spec import (
     BudgetSpec,
     PromptSpec,
     SamplingSpec,
-    check_budget,
     check_limits,
     check_prompt,
     check_sampling,

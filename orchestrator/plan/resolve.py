@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.benchmarks import Benchmark, load_benchmark
-from eval.budget import Rules, make_rules, start
 from eval.draws import DrawJob
+from eval.modes import make_rules
 from eval.prompts import ChatTokenizer, prompt_ids
+from eval.rules import Rules, room_to_think
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.parse import Grid, Model, Variant
 from orchestrator.grid.source import Location
@@ -114,11 +115,10 @@ def _check_limits(grid: Grid, rules: Rules, questions: tuple[Question, ...], mod
     largest = max(grid.token_limits)
     question = max(questions, key=lambda q: len(q.prompt_ids))
     try:
-        step = start(rules, DrawJob(question.problem_id, question.prompt_ids, 0, (max(largest, 1),)))
+        room = room_to_think(rules, DrawJob(question.problem_id, question.prompt_ids, 0, (largest,)))
     except ValueError as error:
         raise InputError(f"{grid.source.where(('benchmarks',))}: {error}") from error
-    if step.asks and step.asks[0].max_tokens < largest:
-        room = step.asks[0].max_tokens
+    if room < largest:
         raise InputError(
             f"{grid.source.where(('token_limits', _index_of(grid, largest)))}: limit {largest} does not fit: "
             f"{model.path} has a context of {rules.context} tokens, and problem {question.problem_id!r} of "

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from eval.benchmarks import BUILT_IN, content_digest, load_benchmark, permutation_of
+from eval.benchmarks import BUILT_IN, load_benchmark, permutation_of
 from tests.support import ROOT
 
 # One row as published, per data set (short texts of our own; GPQA's items must not be republished).
@@ -63,6 +63,7 @@ def test_math500_keeps_latex_and_its_own_ids(tmp_path):
     assert benchmark.name == "MATH-500"
     assert (problem.id, problem.kind) == ("test/precalculus/807.json", "math")
     assert problem.answer == "\\left( 3, \\frac{\\pi}{2} \\right)"
+    assert benchmark.typical_tokens == BUILT_IN["MATH-500"].typical_tokens == 3_500
 
 
 def test_aime24_parquet_with_leading_zeros_and_number_ids(tmp_path):
@@ -119,7 +120,7 @@ def test_own_file_named_by_its_stem(tmp_path):
             )
         )
     )
-    assert benchmark.name == "mine"
+    assert (benchmark.name, benchmark.typical_tokens) == ("mine", 4_000)
     assert [(p.id, p.answer, p.kind) for p in benchmark.problems] == [
         ("a", "2", "math"), ("2", "7", "math"), ("c", "B", "choice"),
     ]  # fmt: skip
@@ -137,14 +138,6 @@ def test_line_separators_inside_json_strings_are_text(tmp_path):
     assert load_benchmark(str(path)).problems[0].text == "a\u2028b"
 
 
-def test_digest_is_of_content_not_of_names(tmp_path):
-    one = load_benchmark(str(jsonl(tmp_path / "one.jsonl", row())))
-    two = load_benchmark(str(jsonl(tmp_path / "two.jsonl", {**row(), "answer": 2, "choices": None})))
-    three = load_benchmark(str(jsonl(tmp_path / "three.jsonl", row(answer="3"))))
-    assert one.digest == two.digest == content_digest(one.problems)
-    assert three.digest != one.digest
-
-
 def test_the_shipped_benchmarks_load():
     for path in sorted((ROOT / "examples" / "tiny").glob("chain-*.jsonl")):
         assert len(load_benchmark(str(path)).problems) >= 100
@@ -154,8 +147,8 @@ def test_the_shipped_benchmarks_load():
     ("rows", "complaint"),
     [
         ([], "holds no problems"),
-        ([row(), row()], "row 2: id 'a' already stands in row 1.*rename one"),
-        ([row(id=1), row(id="1")], "row 2: id '1' already stands in row 1"),
+        ([row(), row()], "row 2: id 'a' is already used in row 1.*rename one"),
+        ([row(id=1), row(id="1")], "row 2: id '1' is already used in row 1"),
         ([row(answer="<absent>")], "row 1: column 'answer' is missing"),
         ([row(answer="<absent>", anwser="2")], "Rename 'anwser'"),
         ([row(), row(id="b", answer=None)], "row 2: answer is None"),
@@ -167,7 +160,7 @@ def test_the_shipped_benchmarks_load():
         ([row(id=None)], "row 1: id is empty"),
         ([row(choices=["x"])], "row 1: choices is .*2 to 26 texts"),
         ([row(choices="xy")], "row 1: choices is 'xy'"),
-        ([row(choices=["x", "x"], answer="A")], "one text stands there twice"),
+        ([row(choices=["x", "x"], answer="A")], "one text is listed twice"),
         ([row(choices=["x", "y"], answer="C")], "answer 'C' is neither one of the letters A to B"),
         (["text"], "line 1: a str where one object per line"),
     ],

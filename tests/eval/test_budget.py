@@ -6,24 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.budget import (
-    Answer,
-    Completion,
-    Draw,
-    DrawJob,
-    PriorTrace,
-    Rules,
-    advance,
-    answer_for,
-    derived_seed,
-    independent_jobs,
-    make_rules,
-    owed_limits,
-    start,
-)
+from eval.budget import advance, start
+from eval.draws import Answer, Completion, Draw, DrawJob, PriorTrace, answer_for
 from eval.formats import FORMATS, ThinkingFormat
+from eval.modes import make_rules
+from eval.rules import Rules, derived_seed
 from eval.spec import BudgetSpec
-from tests.support.scripted_model import EOS, PieceCodec, Script, ScriptedModel, run
+from tests.support.scripted_model import (
+    EOS,
+    PieceCodec,
+    Script,
+    ScriptedModel,
+    independent_jobs,
+    owed_limits,
+    run,
+)
 
 CODEC = PieceCodec()
 WHOLE_TAGS = frozenset({"<think>", "</think>", "<|im_start|>"})
@@ -276,7 +273,7 @@ def rows(draw: Draw) -> dict[int, tuple]:
 
 
 def served(draws: list[Draw], limit: int) -> Answer | None:
-    """What the store would hand out for ``limit`` after committing ``draws`` in turn."""
+    """The answer that the store would give for `limit` after committing `draws` in turn."""
     trace = tuple(token for draw in draws for token in draw.trace_ids)
     answers = {answer.cut: answer for draw in draws for answer in draw.answers}
     return answer_for(limit, len(trace), draws[-1].ended, answers)

@@ -1,4 +1,4 @@
-"""Thinking formats: told from the vocabulary, refused where a tokenizer cannot express them, found in ids."""
+"""Thinking formats: detected from the vocabulary, refused where a tokenizer cannot express them, found in ids."""
 
 import pytest
 from hypothesis import given
@@ -59,12 +59,12 @@ def test_a_tag_that_is_no_token_is_refused_for_families_that_train_on_one():
         tags(Vocabulary("<|im_start|>"), FORMATS["qwen3"])
 
 
-def test_a_tag_the_tokenizer_does_not_give_back_is_refused():
+def test_a_tag_the_tokenizer_does_not_reproduce_is_refused():
     class Lossy(Vocabulary):
         def decode(self, ids) -> str:
             return super().decode(ids).lower()
 
-    with pytest.raises(ValueError, match="format 'mine': this tokenizer does not give its start tag '<T>' back"):
+    with pytest.raises(ValueError, match="format 'mine': this tokenizer does not reproduce its start tag '<T>'"):
         tags(Lossy(), ThinkingFormat("mine", start="<T>", end="</T>", early_stop="</T>"))
 
 

@@ -3,10 +3,8 @@
 import pytest
 
 from eval.spec import (
-    BudgetSpec,
     PromptSpec,
     SamplingSpec,
-    check_budget,
     check_limits,
     check_prompt,
     check_sampling,
@@ -17,9 +15,6 @@ from eval.spec import (
 def test_the_papers_settings_pass():
     check_sampling(SamplingSpec(1.0, seeds=(7, 11, 42)))
     check_sampling(SamplingSpec(0.0))
-    check_budget(BudgetSpec("s1-legacy", wait=2))
-    check_budget(BudgetSpec("native-strict", answer_tokens=1024, independent_limits=True))
-    check_budget(BudgetSpec("none"))
     check_prompt(PromptSpec())
     check_prompt(PromptSpec("boxed", system="Be brief."))
     check_limits((0, 512, 8192))
@@ -43,23 +38,6 @@ def test_the_papers_settings_pass():
 def test_sampling_rules(spec, complaint):
     with pytest.raises(ValueError, match=complaint):
         check_sampling(spec)
-
-
-@pytest.mark.parametrize(
-    ("spec", "complaint"),
-    [
-        (BudgetSpec("native", answer_tokens=9), "Did you mean 'native-strict'"),
-        (BudgetSpec("native-strict"), r"budget.answer_tokens is None.*Set it"),
-        (BudgetSpec("native-strict", answer_tokens=0), "budget.answer_tokens is 0"),
-        (BudgetSpec("none", answer_tokens=5), "no answer phase of its own"),
-        (BudgetSpec("s1-legacy", wait=-1), "budget.wait is -1"),
-        (BudgetSpec("native-strict", answer_tokens=9, wait=1), "only s1-legacy overrules"),
-        (BudgetSpec("s1-legacy", wait=1, wait_text=""), "budget.wait_text"),
-    ],
-)
-def test_budget_rules(spec, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        check_budget(spec)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
-"""A deterministic stand-in for an engine, and a codec whose tags span tokens: what budget forcing is tested
-against.
+"""A deterministic stand-in for an engine, and a codec whose tags span tokens, to test budget forcing.
 
-``ScriptedModel`` gives the next token as a pure function of the whole context (greedy), or of the request's
-seed, the position in the request, and the context (sampled), which is how vLLM's per-request generators
-behave.
+The next token of a `ScriptedModel` is a pure function of the whole context (greedy), or of the request's seed, the
+position in the request and the context (sampled), as with vLLM's per-request generators.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from random import Random
 
-from eval.budget import Ask, Completion, Draw, DrawJob, Rules, advance, start
+from eval.budget import advance, start
+from eval.draws import Ask, Completion, Draw, DrawJob, PriorTrace, unserved_limits
+from eval.rules import Rules
 
 # Tags can be written whole (one token), in pieces, or in pieces that carry other text along.
 PIECES = (
@@ -22,9 +22,9 @@ EOS = PIECES.index("<eos>")
 
 
 class PieceCodec:
-    """Encodes greedily by the longest piece, so that encode(decode(ids)) is often not ids, as in life.
+    """Encodes greedily by the longest piece, so that encode(decode(ids)) often differs from ids, as in real life.
 
-    ``hidden`` pieces are not in the vocabulary.
+    `hidden` pieces are not in the vocabulary.
     """
 
     def __init__(self, hidden: frozenset[str] = frozenset()) -> None:
@@ -51,7 +51,7 @@ class PieceCodec:
 
 @dataclass(frozen=True)
 class ScriptedModel:
-    """``choices`` are the tokens it may write; ``sampled`` makes them depend on the request's seed."""
+    """`choices` are the tokens that it may write; with `sampled` they depend on the request's seed."""
 
     codec: PieceCodec
     choices: tuple[int, ...]
@@ -80,7 +80,7 @@ class ScriptedModel:
 
 @dataclass(frozen=True)
 class Script:
-    """A model that writes given token lists: the first for the trace, then one for every later ask."""
+    """A model that writes given tokens: `trace` for every ask of the trace, `answer` for every other."""
 
     trace: tuple[int, ...]
     answer: tuple[int, ...]
@@ -95,9 +95,7 @@ class Script:
 
 
 def run(rules: Rules, job: DrawJob, complete: Callable[[Ask], Completion], order: int = 0) -> tuple[Draw, list[Ask]]:
-    """Drive a draw to its end, completing open asks in an order chosen by ``order``. Returns it and all
-    asks.
-    """
+    """Drive a draw to its end, completing open asks in an order chosen by `order`. Returns the draw and all asks."""
     random = Random(order)
     step = start(rules, job)
     asked: list[Ask] = list(step.asks)
@@ -109,3 +107,13 @@ def run(rules: Rules, job: DrawJob, complete: Callable[[Ask], Completion], order
         waiting += step.asks
     assert not waiting, "a draw was finished while asks were open"
     return step.draw, asked
+
+
+def owed_limits(trace: PriorTrace | None, cuts: Set[int], limits: tuple[int, ...]) -> tuple[int, ...]:
+    """The `limits` that the stored `trace` and the answers at `cuts` do not serve yet, in the given order."""
+    return limits if trace is None else unserved_limits(len(trace.token_ids), trace.ended, cuts, limits)
+
+
+def independent_jobs(job: DrawJob) -> tuple[DrawJob, ...]:
+    """One job per limit, as with `independent_limits`: each decodes a trace of its own, with the same seed."""
+    return tuple(replace(job, limits=(limit,), prior=None) for limit in job.limits)

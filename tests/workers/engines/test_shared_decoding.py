@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from eval.budget import start
 from eval.draws import Answer, DrawJob, PriorTrace, answer_for
+from eval.modes import make_rules
 from eval.prompts import ChatTokenizer
-from eval.rules import Rules, make_rules, natural_end, trace_stops
+from eval.rules import Rules, natural_end, trace_stops
 from orchestrator.grid.parse import parse_grid
 from orchestrator.grid.source import GridSource
 from orchestrator.plan.plan import Plan, StoredState, make_plan

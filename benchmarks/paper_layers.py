@@ -3,8 +3,8 @@
     python -m benchmarks.paper_layers --s1 DIR/s1.1-7B --qwen3 DIR/Qwen3-8B --device cuda \\
         --train s1k-train.jsonl --validation s1k-validation.jsonl
 
-Needs the two checkpoints, the hub datasets allenai/c4 and emozilla/pg19 (or a mirror), and a GPU. It has not been run yet,
-for want of weights and network. What the paper reports, 0-based:
+Needs the two checkpoints, the hub datasets allenai/c4 and emozilla/pg19 (or a mirror), and a GPU. It has not been run:
+neither weights nor network were at hand. What the paper reports, 0-based:
 
     ShortGPT removes first        s1.1-7B {16, 17}   Qwen3-8B {20, 17}
     OWL (M = 7) prunes most       s1.1-7B {10, 11}   Qwen3-8B {8, 11}

@@ -8,9 +8,9 @@ straightforward way (whole model in memory, one window at a time, statistics by 
 Then the patch's size and decode speed are measured at 10 % and 20 %. With --device cuda only this package's run is
 timed.
 
-Seconds are CPU seconds of one thread, so that other load on the machine does not decide the ratio. The calibration set is
-small on purpose: both implementations forward every token twice, which on a CPU soon outweighs their differences. Memory is
-the peak above what importing torch and transformers takes.
+Seconds are CPU seconds of one thread, so that other load on the machine does not decide the ratio. The calibration set
+is small on purpose: both implementations forward every token twice, which on a CPU soon outweighs their differences.
+Memory is the peak above what importing torch and transformers takes.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ ORCHESTRATOR = {
 PRUNING = {
     "spec": set(),
     "files": set(),
-        "model": {"files", "spec"},
+    "model": {"files", "spec"},
     "methods": {"model", "spec"},
     "allocators": {"files", "methods", "model", "spec"},
     "patch": {"files", "methods", "model", "spec"},

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.formats import FORMATS, ThinkingFormat, detect_format, locate, named_format, implied_format, tags
+from eval.formats import FORMATS, ThinkingFormat, detect_format, implied_format, locate, named_format, tags
 from eval.prompts import ChatTokenizer
 from tests.support import ROOT
 from tests.support.scripted_model import PieceCodec

@@ -18,8 +18,8 @@ class Box(NamedTuple):
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{|[^\s\\{])")
-_DRESS = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol|bf|rm)\b\s*"
-_DRESSED = re.compile(_DRESS + r"\{([^{}]*)\}")
+_FONT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol|bf|rm)\b\s*"
+_FONT_GROUP = re.compile(_FONT + r"\{([^{}]*)\}")
 _CUES = (
     re.compile(r"(?i)\bfinal\s+answer\b\W{0,6}?(?:is\b\s*:?|:|=)[\s*_]*"),
     re.compile(r"(?i)\banswer\b\W{0,6}?(?:is\b\s*:?|:|=)[\s*_]*"),
@@ -82,7 +82,7 @@ def _expression_in(line: str) -> str | None:
     if formulas:
         return formulas[-1].strip().rstrip(".,;") or None
     bare = line.strip().strip("*_`#").strip().rstrip(".;,").strip("*_`").strip()
-    words = [word for word in _PROSE.findall(_DRESSED.sub("", bare)) if word.lower() not in _FUNCTIONS]
+    words = [word for word in _PROSE.findall(_FONT_GROUP.sub("", bare)) if word.lower() not in _FUNCTIONS]
     number = re.match(r"[-+]?\$?[0-9][0-9,./]*(?=\s)", bare)
     if number is not None and words and "=" not in bare:
         return number[0].rstrip(".,/")  # "42 because ...", "42 apples"
@@ -91,9 +91,9 @@ def _expression_in(line: str) -> str | None:
     return bare
 
 
-def undressed(text: str) -> str:
+def without_fonts(text: str) -> str:
     r"""`text` without font commands: `\text{6:00 PM}` becomes `6:00 PM`."""
-    return _DRESSED.sub(r"\1", text)
+    return _FONT_GROUP.sub(r"\1", text)
 
 
 def as_integer(text: str) -> str | None:
@@ -102,7 +102,7 @@ def as_integer(text: str) -> str | None:
 
     The result is text, because converting a very long number to an int can itself hang.
     """
-    plain = undressed(text).replace("−", "-").replace("\\ ", " ").replace("\\;", " ")
+    plain = without_fonts(text).replace("−", "-").replace("\\ ", " ").replace("\\;", " ")
     plain = _DEGREES.sub("", plain).strip().strip("$").removeprefix("\\(").removesuffix("\\)")
     match = _INTEGER.fullmatch(plain.strip().strip("{}").replace(" ", ""))
     if match is None:
@@ -142,7 +142,7 @@ def extract_choice(text: str, choices: Sequence[str]) -> str | None:
 
 def _choice_patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     upper, lower = f"[{letters}]", f"[{letters.lower()}]"
-    open_, close = r"[\s*_$({\[\\`'\"]*" + rf"(?:{_DRESS}\{{)?[({{\[*_$]*", r"(?![\w'’-])"
+    open_, close = r"[\s*_$({\[\\`'\"]*" + rf"(?:{_FONT}\{{)?[({{\[*_$]*", r"(?![\w'’-])"
     bracketed = rf"[(\[]\s*(?P<letter>{upper}|{lower})\s*[)\]]"
     noun = r"(?i:answer|option|choice|response)"
     link = r"\s*(?:[*_]*\s*(?i:is|was|would\s+be|must\s+be|should\s+be|has\s+to\s+be|be|[:=→-])[*_\s]*)+"
@@ -176,7 +176,7 @@ def _names_another(rest: str, letters: str) -> bool:
 
 def _letter_of(content: str, letters: str, choices: Sequence[str]) -> str | None:
     """The letter that a box's content picks: a letter in any markup, `C) text`, or the text of exactly one choice."""
-    plain = undressed(content).strip().strip("$*_. ").strip()
+    plain = without_fonts(content).strip().strip("$*_. ").strip()
     alone = re.fullmatch(rf"(?i)(?:(?:answer|option|choice)\s*:?\s*)?[(\[{{]?\s*([{letters}])\s*[)\]}}]?[.:]?", plain)
     if alone is not None:
         return alone[1].upper()
@@ -188,4 +188,4 @@ def _letter_of(content: str, letters: str, choices: Sequence[str]) -> str | None
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"[\s$.]|\\[,;! ]", "", undressed(text)).lower()
+    return re.sub(r"[\s$.]|\\[,;! ]", "", without_fonts(text)).lower()

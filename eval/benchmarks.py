@@ -27,8 +27,8 @@ class Problem:
     """One question.
 
     `answer` is the gold: LaTeX or plain text, an integer's decimal digits, or a choice's letter. `choices` are in the
-    order shown to the model. `permutation[i]` is the index of shown choice i in the source, where 0 is the correct one;
-    it is None where the source's own order is shown.
+    order shown to the model. `permutation[i]` is the index of shown choice i in the data set, where 0 is the correct
+    one; it is None where the data set's own order is shown.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Source:
+class HubDataset:
     """Where a built-in benchmark is on the hub, and what its columns are called.
 
     `count` is the number of rows of the pinned revision; another number means other data. `id` None numbers the rows.
@@ -73,25 +73,25 @@ class Source:
 
 
 # Revisions are full commit ids, each cross-checked against at least two public projects that pin the same data.
-BUILT_IN: dict[str, Source] = {
-    "MATH-500": Source(
+BUILT_IN: dict[str, HubDataset] = {
+    "MATH-500": HubDataset(
         hub_id="HuggingFaceH4/MATH-500", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", split="test",
         count=500, kind="math", problem="problem", answer="answer", id="unique_id",
         typical_tokens=3_500,
     ),
-    "AIME24": Source(
+    "AIME24": HubDataset(
         hub_id="HuggingFaceH4/aime_2024", revision="2fe88a2f1091d5048c0f36abc874fb997b3dd99a", split="train",
         count=30, kind="integer", problem="problem", answer="answer", id="id", typical_tokens=10_000,
     ),
-    "AIME25": Source(
+    "AIME25": HubDataset(
         hub_id="math-ai/aime25", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b", split="test",
         count=30, kind="integer", problem="problem", answer="answer", id="id",
     ),
-    "AMC23": Source(
+    "AMC23": HubDataset(
         hub_id="math-ai/amc23", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057", split="test",
         count=40, kind="integer", problem="question", answer="answer", id="id", typical_tokens=6_000,
     ),
-    "GPQA-Diamond": Source(
+    "GPQA-Diamond": HubDataset(
         hub_id="Idavidrein/gpqa", revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd", split="train",
         config="gpqa_diamond", count=198, kind="choice", problem="Question", answer="Correct Answer",
         incorrect=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
@@ -112,16 +112,16 @@ def load_benchmark(name_or_path: str, *, shuffle_seed: int = 0) -> Benchmark:
     """
     built_in, _, local = name_or_path.partition("=")
     if built_in in BUILT_IN:
-        source = BUILT_IN[built_in]
-        rows = _read_rows(Path(local)) if local else _read_hub(built_in, source)
-        place = local or f"{source.hub_id}@{source.revision[:8]}"
-        problems = _parse(rows, place, lambda row, index: _built_in_problem(source, row, index, shuffle_seed))
-        if not local and len(problems) != source.count:
+        dataset = BUILT_IN[built_in]
+        rows = _read_rows(Path(local)) if local else _read_hub(built_in, dataset)
+        origin = local or f"{dataset.hub_id}@{dataset.revision[:8]}"
+        problems = _parse(rows, origin, lambda row, index: _built_in_problem(dataset, row, index, shuffle_seed))
+        if not local and len(problems) != dataset.count:
             raise ValueError(
-                f"{built_in}: {place} has {len(problems)} rows, but the pinned revision has {source.count}. "
+                f"{built_in}: {origin} has {len(problems)} rows, but the pinned revision has {dataset.count}. "
                 "Delete the cached copy and load it again."
             )
-        return Benchmark(built_in, problems, source.typical_tokens)
+        return Benchmark(built_in, problems, dataset.typical_tokens)
     path = Path(name_or_path)
     if path.suffix not in FILE_FORMATS and not path.exists():
         raise ValueError(
@@ -144,23 +144,23 @@ def permutation_of(question_id: str, count: int, shuffle_seed: int) -> tuple[int
     return tuple(sorted(range(count), key=rank))
 
 
-def _parse(rows: Iterable[Row], place: str, read: Callable[[Row, int], Problem]) -> tuple[Problem, ...]:
+def _parse(rows: Iterable[Row], origin: str, read: Callable[[Row, int], Problem]) -> tuple[Problem, ...]:
     problems: list[Problem] = []
     row_of_id: dict[str, int] = {}
     for index, row in enumerate(rows):
         try:
             problem = read(row, index)
         except _RowError as refusal:
-            raise ValueError(f"{place}, row {index + 1}: {refusal}") from None
+            raise ValueError(f"{origin}, row {index + 1}: {refusal}") from None
         if problem.id in row_of_id:
             raise ValueError(
-                f"{place}, row {index + 1}: id {problem.id!r} is already used in row {row_of_id[problem.id]}. "
-                "Ids name draws in the store, so each must be unique: rename one."
+                f"{origin}, row {index + 1}: id {problem.id!r} is already used in row {row_of_id[problem.id]}. "
+                "Questions are told apart by their ids: rename one."
             )
         row_of_id[problem.id] = index + 1
         problems.append(problem)
     if not problems:
-        raise ValueError(f"{place} holds no problems. Give at least one row.")
+        raise ValueError(f"{origin} holds no problems. Give at least one row.")
     return tuple(problems)
 
 
@@ -181,23 +181,23 @@ def _file_problem(row: Row, index: int) -> Problem:
     return Problem(str(row["id"]), text, _letter_among(choices, _answer(row, "answer")), choices, kind="choice")
 
 
-def _built_in_problem(source: Source, row: Row, index: int, shuffle_seed: int) -> Problem:
-    for column in (source.problem, source.answer, *source.incorrect):
+def _built_in_problem(dataset: HubDataset, row: Row, index: int, shuffle_seed: int) -> Problem:
+    for column in (dataset.problem, dataset.answer, *dataset.incorrect):
         if column not in row:
             raise _RowError(
-                f"column {column!r} is missing (found {', '.join(row)}). Use a copy of {source.hub_id} as published."
+                f"column {column!r} is missing (found {', '.join(row)}). Use a copy of {dataset.hub_id} as published."
             )
-    number = index if source.id is None or source.id not in row else row[source.id]
-    text, answer = _text(row, source.problem), _answer(row, source.answer)
-    if not source.incorrect:
+    number = index if dataset.id is None or dataset.id not in row else row[dataset.id]
+    text, answer = _text(row, dataset.problem), _answer(row, dataset.answer)
+    if not dataset.incorrect:
         try:
-            return Problem(str(number), text, KINDS[source.kind].normalize_gold(answer), kind=source.kind)
+            return Problem(str(number), text, KINDS[dataset.kind].normalize_gold(answer), kind=dataset.kind)
         except ValueError as error:
             raise _RowError(str(error)) from None
-    options = tuple(_text(row, column).strip() for column in (source.answer, *source.incorrect))
+    options = tuple(_text(row, column).strip() for column in (dataset.answer, *dataset.incorrect))
     order = permutation_of(str(number), len(options), shuffle_seed)
     letter = choice_letter(order.index(0))
-    return Problem(str(number), text, letter, tuple(options[i] for i in order), order, source.kind)
+    return Problem(str(number), text, letter, tuple(options[i] for i in order), order, dataset.kind)
 
 
 def _text(row: Row, column: str) -> str:
@@ -279,25 +279,25 @@ def _read_jsonl(path: Path) -> Iterable[Row]:
         yield row
 
 
-def _read_hub(name: str, source: Source) -> Iterable[Row]:
+def _read_hub(name: str, dataset: HubDataset) -> Iterable[Row]:
     from datasets import DownloadConfig, load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     try:
         data = load_dataset(
-            source.hub_id, source.config, split=source.split, revision=source.revision,
+            dataset.hub_id, dataset.config, split=dataset.split, revision=dataset.revision,
             download_config=DownloadConfig(max_retries=2),
         )  # fmt: skip
     except (OSError, DatasetNotFoundError, ValueError) as error:  # no network, no access, no such cached copy
         access = (
-            f" {source.hub_id} is gated: accept its terms on its page while logged in, and set HF_TOKEN."
-            if source.gated
+            f" {dataset.hub_id} is gated: accept its terms on its page while logged in, and set HF_TOKEN."
+            if dataset.gated
             else ""
         )
         raise ValueError(
-            f"benchmark {name}: {source.hub_id} (revision {source.revision[:8]}, split {source.split}) "
+            f"benchmark {name}: {dataset.hub_id} (revision {dataset.revision[:8]}, split {dataset.split}) "
             f"could not be loaded: {str(error).splitlines()[0]}.{access} Without the hub, write "
             f"{name}=PATH with a local copy ({', '.join(FILE_FORMATS)}) that has its columns: "
-            f"{', '.join(filter(None, (source.id, source.problem, source.answer, *source.incorrect)))}."
+            f"{', '.join(filter(None, (dataset.id, dataset.problem, dataset.answer, *dataset.incorrect)))}."
         ) from error
     return list(data)

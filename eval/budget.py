@@ -65,7 +65,9 @@ def start(rules: Rules, job: DrawJob) -> Step:
     Raises `ValueError` if the prompt leaves no room in the context.
     """
     if not job.limits:
-        raise ValueError(f"draw of problem {job.problem_id!r}, seed {job.seed}: no limit is owed. Plan it again.")
+        raise ValueError(
+            f"draw of problem {job.problem_id!r}, seed {job.seed}: no limit is owed, so there is nothing to decode."
+        )
     prior = job.prior or PriorTrace((), ended=False, limit=0)
     state = State(job, prior.token_ids, prior.waits, 0, prior.ended, {}, ())
     reach = longest_trace(rules, job)

@@ -89,7 +89,7 @@ class Tags:
     wait: tuple[int, ...]
 
 
-def shown_format(tokenizer: TokenCodec) -> ThinkingFormat | None:
+def implied_format(tokenizer: TokenCodec) -> ThinkingFormat | None:
     """The built-in format that the vocabulary implies, or None.
 
     DeepSeek's vocabulary has its assistant mark (so do the R1 distillations into Qwen); Qwen3's has `<think>` and
@@ -104,14 +104,14 @@ def shown_format(tokenizer: TokenCodec) -> ThinkingFormat | None:
 
 def detect_format(tokenizer: TokenCodec) -> ThinkingFormat:
     """The built-in format that the vocabulary implies. Raises `ValueError`, asking for `models[].format`, if none."""
-    shown = shown_format(tokenizer)
-    if shown is None:
+    implied = implied_format(tokenizer)
+    if implied is None:
         raise ValueError(
             "models[].format is not set, and the tokenizer has no <think> and </think> tokens to tell the "
             f"thinking format by. Set it to one of {', '.join(FORMATS)} (s1 for simplescaling's models), or "
             "give start, end and early_stop of your own."
         )
-    return shown
+    return implied
 
 
 def named_format(name: str) -> ThinkingFormat:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
-from eval.answers import as_integer, undressed
+from eval.answers import as_integer, without_fonts
 from eval.kinds import KINDS, Kind
 from eval.spec import nearest
 
@@ -99,7 +99,7 @@ _SCIENTIFIC = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]+)")
 
 def _spelling(text: str) -> str:
     """The text without what never carries meaning: math delimiters, fonts, spacing, white space, a final full stop."""
-    plain = undressed(text).strip().strip("$")
+    plain = without_fonts(text).strip().strip("$")
     plain = re.sub(r"\\[,;:!> ]|~|\\q?quad\b|\\(?:left|right|displaystyle)\b|\s", "", plain)
     return plain.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").removesuffix(".")
 

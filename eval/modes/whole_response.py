@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from eval.draws import Answer, DrawJob
-from eval.formats import Tags, ThinkingFormat, TokenCodec, shown_format, tokens_reaching
+from eval.formats import Tags, ThinkingFormat, TokenCodec, implied_format, tokens_reaching
 from eval.rules import BudgetMode, CutTrace, Rules, derived_seed, reopens_thinking
 from eval.spec import BudgetSpec
 
@@ -16,7 +16,7 @@ class WholeResponse(BudgetMode):
     answer_phase = False
 
     def choose_format(self, codec: TokenCodec, given: ThinkingFormat | None) -> ThinkingFormat | None:
-        return given or shown_format(codec)
+        return given or implied_format(codec)
 
     def opening(self, rules: Rules) -> tuple[int, ...]:
         return ()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.formats import FORMATS, ThinkingFormat, detect_format, locate, named_format, shown_format, tags
+from eval.formats import FORMATS, ThinkingFormat, detect_format, implied_format, locate, named_format, tags
 from eval.prompts import ChatTokenizer
 from tests.support import ROOT
 from tests.support.scripted_model import PieceCodec
@@ -43,7 +43,7 @@ def test_detection(vocabulary, name):
 
 def test_a_vocabulary_that_shows_nothing_asks_for_the_setting():
     qwen25 = Vocabulary("<|im_start|>", "<|im_end|>")
-    assert shown_format(qwen25) is None
+    assert implied_format(qwen25) is None
     with pytest.raises(ValueError, match=r"models\[\]\.format is not set.*s1 for simplescaling"):
         detect_format(qwen25)
 

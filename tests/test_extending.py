@@ -1,4 +1,4 @@
-"""The worked examples of docs/extending-eval.md, applied as they stand there to a copy of the sources and run."""
+"""The worked examples of docs/extending.md, applied as they stand there to a copy of the sources and run."""
 
 import json
 import os
@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from pruning.spec import PruneSpec
 from tests.support import ROOT
 
-PAGE = (ROOT / "docs" / "extending-eval.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 MODEL = ROOT / "examples" / "tiny" / "model"
 PRODUCT = ("eval", "orchestrator", "pruning", "workers")
 FILES = {
+    "Add a score method": ["pruning/methods/__init__.py", "pruning/methods/lamp.py"],
+    "Add an allocator": ["pruning/allocators/__init__.py", "pruning/allocators/atp.py"],
     "Add a benchmark": ["eval/benchmarks.py"],
     "Add a thinking format": ["eval/formats.py"],
     "Add a budget mode": ["eval/modes/__init__.py", "eval/modes/bare_end.py"],
@@ -64,7 +67,7 @@ def differing(checkout: Path) -> list[str]:
 def run(checkout: Path, *command: str) -> str:
     """Standard output of Python in the copy, with `command`."""
     # PYTHONPATH: the copy must win over the checkout that is installed in this environment.
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout)}
     done = subprocess.run(
         [sys.executable, *command], cwd=checkout, env=environment, capture_output=True, text=True, timeout=200
     )
@@ -91,8 +94,44 @@ def test_example_touches_the_files_that_the_page_promises(title: str, checkout: 
     assert differing(checkout) == []
     apply(title, checkout)
     assert differing(checkout) == FILES[title]
-    name = title.removeprefix("Add a ")
+    name = title.removeprefix("Add an ").removeprefix("Add a ")
     assert f"| {name} | {len(FILES[title])} |" in PAGE
+
+
+PRUNINGS = {"Add a score method": PruneSpec("lamp", "uniform"), "Add an allocator": PruneSpec("magnitude", "atp")}
+
+
+@pytest.mark.parametrize("title", PRUNINGS)
+def test_method_and_allocator_prune_to_the_sparsity_asked_for(title: str, checkout: Path, tmp_path: Path) -> None:
+    spec = PRUNINGS[title]
+    apply(title, checkout)
+    (shown,) = re.findall(r"^python -m (pruning MODEL_DIR .*)$", section(title), re.MULTILINE)
+    arguments = shown.replace("MODEL_DIR", str(MODEL)).replace("out/patch", str(tmp_path / "patch")).split()
+    report = json.loads(run(checkout, "-m", *arguments))
+    assert (report["method"], report["allocator"]) == (spec.method, spec.allocator)
+    assert report["sparsity"]["realised"] == pytest.approx(0.5, abs=2e-3)
+    by_layer = [layer["realised"] for layer in report["layers"]]
+    if spec.allocator == "atp":
+        assert by_layer == sorted(by_layer)
+        assert by_layer[0] == pytest.approx(0.35, abs=2e-3)
+        assert by_layer[-1] == pytest.approx(0.65, abs=2e-3)
+    else:
+        assert max(by_layer) - min(by_layer) > 1e-3, "LAMP gives each layer a sparsity of its own"
+
+
+@pytest.mark.parametrize("title", PRUNINGS)
+def test_table_with_the_example_is_read_without_torch(title: str, checkout: Path) -> None:
+    apply(title, checkout)
+    spec = PRUNINGS[title]
+    heavy = evaluated(
+        checkout,
+        "import sys\n"
+        "from pruning.resolve import resolve\n"
+        "from pruning.spec import PruneSpec\n"
+        f"resolve(PruneSpec({spec.method!r}, {spec.allocator!r}, 0.5))\n"
+        "print(json.dumps(sorted({'torch', 'scipy'} & sys.modules.keys())))",
+    )
+    assert heavy == []
 
 
 def test_benchmark_is_loaded_by_its_columns(checkout: Path) -> None:

@@ -48,6 +48,7 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         cpu_cache_mib=_R, gpu_memory_utilization=_R, attempts=_R, start_seconds=_R, silence_seconds=_R,
         stall_seconds=_R, store_seconds=_R, prune_seconds=_R,
         grader=_R, grader_processes=_R, grader_seconds=_R, tracking_uri=_R, experiment=_R,
+        event_log=_R,
     ),
     # What pruning.spec.resolve leaves set changes the result; that is its contract.
     "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | {"preset": _R},

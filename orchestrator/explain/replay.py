@@ -56,7 +56,7 @@ class EventLog:
         self._lines = _lines(content)
         first = next(self._lines, None)
         if first is None:
-            raise ValueError("it is empty, or no gzip file")
+            raise ValueError("it is no gzip file, or breaks off in its first line")
         self.header: Mapping[str, Any] = read_header(first)
         self.end: LogEnd | None = None
         """The last line, once it is read; a log that breaks off has none."""

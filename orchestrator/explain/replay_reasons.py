@@ -35,7 +35,7 @@ def reason(step: Step, place: int, names: Names) -> str:
             pruners = before.fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)
             return f"variants to prune: {len(before.coming)}, devices that prune: {len(pruners)}"
         case StartWorker():
-            return f"no grader is up, and {plural(len(before.ungraded), 'context')} can be graded"
+            return f"there is no grader; contexts that can be graded: {len(before.ungraded)}"
         case Assign(worker, ShardNumbers() as shard):
             return _why_shard(step, place, worker, shard, names)
         case Assign(_, PruneTask(patch_id=patch_id)):
@@ -48,7 +48,7 @@ def reason(step: Step, place: int, names: Names) -> str:
             return f"it has answers without a grade; {quiet}"
         case FindMissing(shard):
             check = after.pending_checks[shard.task_id]
-            return f"{check.failure.kind}: what was committed last may not have been reported"
+            return f"{check.failure.kind}: it may have stored some that it did not report"
         case RecordFailures(failure=failure, attempts=attempts):
             final = attempts < after.policy.attempts
             why = "it would fail everywhere" if final else f"all {plural(attempts, 'attempt')} failed"
@@ -67,8 +67,8 @@ def _why_engine(before: SweepState, shape: Shape, names: Names) -> str:
     draws = sum(work.draws for name in [*ready, *coming] for work in before.by_patch[name])
     engines = before.fleet.shapes.get(shape, 0)
     return (
-        f"{plural(draws, 'draw')} wait for {names.shape(shape)}, which has {plural(engines, 'engine')}; of their "
-        f"variants {len(ready)} can be evaluated and {len(coming)} are to be pruned"
+        f"{plural(draws, 'draw')} wait for engines of {names.shape(shape)}, of which there are {engines}; variants "
+        f"ready for them: {len(ready)}, to be pruned: {len(coming)}"
     )
 
 
@@ -81,20 +81,20 @@ def _why_shard(step: Step, place: int, worker: str, shard: ShardNumbers, names: 
     # What waits after the event, and what this command and the ones behind it gave out.
     waited = sum(work.draws for work in step.after.by_patch[patch_id])
     waited += sum(len(one.numbers) for one in given if contexts[one.context_id].context.patch_id == patch_id)
-    known = step.before.fleet.get(worker)
-    engines = step.after.fleet.engines_of.get(patch_id, 0)
-    wait = f"{plural(waited, 'draw')} waited for it, with {plural(engines, 'engine')} there"
+    known, now = step.before.fleet.get(worker), step.after.fleet.get(worker)
+    engines = step.before.fleet.engines_of.get(patch_id, 0)
+    wait = f"{plural(waited, 'draw')} of it waited, and {plural(engines, 'engine')} had it"
     if known is None or known.patch_id is None:
-        why = f"{worker} holds no weights yet; {wait}"
+        why = f"{worker} has no weights yet; {wait}"
     elif known.patch_id != patch_id:
         left = sum(work.draws for work in step.before.by_patch[known.patch_id])
-        why = f"{worker} holds {names.patch(known.patch_id)}, for which {plural(left, 'draw')} wait; {wait}"
-    elif known.phase is Phase.BUSY:
-        why = f"{worker} holds it and will soon have begun all that it has; {wait}"
+        why = f"{worker} holds {names.patch(known.patch_id)}, of which {plural(left, 'draw')} wait; {wait}"
+    elif now is not None and len(now.tasks) > 1:
+        why = f"{worker} has these weights and will soon have begun its other draws; {wait}"
     else:
-        why = f"{worker} holds it and is idle; {wait}"
-    lost = f"; lost {plural(run.losses, 'time')} already, so they go with no others" if run and run.losses else ""
-    return why + lost
+        why = f"{worker} has these weights and is idle; {wait}"
+    again = f"; they were lost {plural(run.losses, 'time')}, so no others go with them" if run and run.losses else ""
+    return why + again
 
 
 def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Names) -> str:
@@ -104,9 +104,7 @@ def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Name
     again = f"attempt {attempts + 1}; " if attempts else ""
     if not engines:
         return f"{again}its shape ({names.shape(shape)}) has no engine yet"
-    return (
-        f"{again}most urgent: the {plural(engines, 'engine')} of its shape have {plural(ready, 'variant')} to evaluate"
-    )
+    return f"{again}the most urgent: engines of its shape: {engines}, variants ready for them: {ready}"
 
 
 def _why_retired(step: Step, known: WorkerState | None, names: Names) -> str:
@@ -156,10 +154,8 @@ def _idle(step: Step, names: Names) -> Iterator[str]:
     assert known.shape is not None
     ready, coming = step.after.ready.get(known.shape, {}), step.after.to_come(known.shape)
     waiting = sum(work.draws for name in ready for work in step.after.by_patch[name])
-    yield (
-        f"{known.worker} is idle: {plural(waiting, 'draw')} of its shape wait, too few to swap weights for or left to "
-        f"other engines, and {len(coming)} of its variants are to be pruned"
-    )
+    waits = f"{plural(waiting, 'draw')} wait, too few to load weights for" if waiting else "no draw waits"
+    yield f"{known.worker} is idle: of its shape {waits}, and variants to be pruned: {len(coming)}"
 
 
 def _found(step: Step, names: Names) -> Iterator[str]:

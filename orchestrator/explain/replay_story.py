@@ -115,7 +115,7 @@ def find_story(start: Mapping[str, Any], worker: str | None, context: str | None
     number: int | None = None
     if draw is not None:
         context, _, digits = draw.rpartition("/")
-        if not digits.isdigit():
+        if not context or not digits.isdigit():
             raise InputError(f"--draw {draw}: give it as CONTEXT/NUMBER, such as 3fa9/12")
         number = int(digits)
     if context is None:
@@ -123,6 +123,8 @@ def find_story(start: Mapping[str, Any], worker: str | None, context: str | None
     contexts = decode_start(start).state.contexts
     found = [name for name in contexts if name.startswith(context)]
     if len(found) != 1:
-        what = f"{len(found) or 'no'} context{'s' * (len(found) != 1)} of this log begin{'s' * (not found)} like that"
+        what = (
+            f"{len(found)} contexts of this log begin like that" if found else "no context of this log begins like that"
+        )
         raise InputError(f"{context}: {what}; `--at 1` lists its contexts")
     return Story(worker, found[0], contexts[found[0]].context.patch_id, number)

@@ -16,18 +16,26 @@ from orchestrator.scheduler.fleet import WorkerState
 from workers.messages import Committed, Graded, Heartbeat, TaskEnded, WantsMore
 
 INDENT = " " * 21
-ROUTINE = (Committed, Graded, Heartbeat, TaskEnded, WantsMore)
-"""Reports of ordinary progress: unless something comes of one, it is only counted."""
+COUNTED: dict[type, str] = {
+    Committed: "commit",
+    Graded: "grading",
+    Heartbeat: "heartbeat",
+    TaskEnded: "task end",
+    Tick: "tick",
+    WantsMore: "request for more",
+}
+"""Events of ordinary progress: unless something comes of one, it is only counted."""
 
-SIGNS_OF_LIFE = (Heartbeat, WantsMore)
+ALWAYS_COUNTED = (Heartbeat, Tick, WantsMore)
 """Those that even the story of a worker or of a draw only counts."""
 
 
 def replay_text(steps: Iterable[Step], story: Story) -> Iterator[str]:
     """A line for each event that led to a command or changed more than how far things are, and one for each command."""
     skipped: Counter[str] = Counter()
+    names: Names | None = None
     for step in steps:
-        names = Names(step.after)
+        names = names or Names(step.after)
         if not step.same:
             yield from _difference(step, names)
         places = story.part(step)
@@ -36,21 +44,22 @@ def replay_text(steps: Iterable[Step], story: Story) -> Iterator[str]:
         told = [f"→ {command_text(step.commands[n], names)}: {reason(step, n, names)}" for n in places]
         told += [f"· {change}" for change in changes(step, names)]
         if not told and _is_quiet(step.event, story):
-            skipped[_sort(step.event)] += 1
+            skipped[COUNTED[type(step.event.report if isinstance(step.event, Reported) else step.event)]] += 1
             continue
         if skipped:
-            yield f"{INDENT}({', '.join(f'{count} {what}' for what, count in skipped.items())})"
+            yield _skipped_text(skipped)
             skipped.clear()
         yield f"{f'#{step.number}':>8} {step.seconds:9.1f} s  {event_text(step.event, step, names)}"
         yield from (f"{INDENT}{line}" for line in told)
     if skipped:
-        yield f"{INDENT}({', '.join(f'{count} {what}' for what, count in skipped.items())})"
+        yield _skipped_text(skipped)
 
 
 def replay_json(steps: Iterable[Step], story: Story) -> Iterator[str]:
     """One JSON object per event of the story. A dataclass is [class name, field, ...], as in the log."""
+    names: Names | None = None
     for step in steps:
-        places, names = story.part(step), Names(step.after)
+        places, names = story.part(step), names or Names(step.after)
         if places is None and step.same:
             continue
         commands = [{"command": encode(step.commands[n]), "reason": reason(step, n, names)} for n in places or ()]
@@ -62,13 +71,12 @@ def replay_json(steps: Iterable[Step], story: Story) -> Iterator[str]:
 
 
 def _is_quiet(event: Event, story: Story) -> bool:
-    if isinstance(event, Reported):
-        return isinstance(event.report, ROUTINE if story.whole else SIGNS_OF_LIFE)
-    return isinstance(event, Tick)
+    what = event.report if isinstance(event, Reported) else event
+    return type(what) in COUNTED if story.whole else isinstance(what, ALWAYS_COUNTED)
 
 
-def _sort(event: Event) -> str:
-    return type(event.report if isinstance(event, Reported) else event).__name__
+def _skipped_text(skipped: Counter[str]) -> str:
+    return f"{INDENT}({', '.join(plural(count, what) for what, count in skipped.items())})"
 
 
 def _difference(step: Step, names: Names) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What the core was told and what it decided, in words."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from orchestrator.console import plural
 from orchestrator.explain.replay import Step
@@ -46,7 +47,7 @@ from workers.messages import (
 
 @dataclass(frozen=True)
 class Names:
-    """What people call patches and shapes."""
+    """What people call patches and shapes. One serves for a whole replay."""
 
     state: SweepState
 
@@ -55,17 +56,18 @@ class Names:
             return "no weights"
         works = self.state.by_patch.get(patch_id, [])
         label = works[0].context.variant if works else patch_id
-        return label if self._models() > 1 else label.partition(": ")[2] or label
+        return label if self._several_models else label.partition(": ")[2] or label
 
     def context(self, context_id: str) -> str:
         return self.patch(self.state.contexts[context_id].context.patch_id)
 
     def shape(self, shape: Shape) -> str:
-        model = f" of {shape.model.rstrip('/').rpartition('/')[2]}" if self._models() > 1 else ""
-        return f"{shape.layers} layers{model}"
+        model = f"{shape.model.rstrip('/').rpartition('/')[2]}, " if self._several_models else ""
+        return f"{model}{plural(shape.layers, 'layer')}"
 
-    def _models(self) -> int:
-        return len({work.context.shape.model for work in self.state.contexts.values()})
+    @cached_property
+    def _several_models(self) -> bool:
+        return len({work.context.shape.model for work in self.state.contexts.values()}) > 1
 
 
 def event_text(event: Event, step: Step, names: Names) -> str:
@@ -79,8 +81,8 @@ def event_text(event: Event, step: Step, names: Names) -> str:
             return f"{worker}: {_report(report, step, worker, names)}"
         case MissingFound(task_id, missing):
             check = step.before.pending_checks.get(task_id)
-            of = f"of {plural(len(check.numbers), 'draw')} " if check is not None else ""
-            return f"the store was searched for {task_id}: {of}{len(missing)} are not stored"
+            of = f" of {len(check.numbers)}" if check is not None else ""
+            return f"the store was asked about {task_id}: {len(missing)}{of} draws are not stored"
         case NodeDraining(workers, why):
             return f"the machines of {', '.join(workers)} are going away: {why}"
         case Tick():

@@ -61,17 +61,17 @@ class LogEnd:
 
 def header_line(start: Mapping[str, Any], about: Mapping[str, str]) -> bytes:
     """The first line. `start`: see `encode_start`; `about`: the sweep's name, the project's version, when it began."""
-    return to_json({"format": FORMAT, "version": VERSION, **about, "fields": _layout(), "start": start})
+    return _line({"format": FORMAT, "version": VERSION, **about, "fields": _layout(), "start": start})
 
 
 def event_line(now: float, event: Event, commands: Sequence[Command]) -> bytes:
     """The line of one event."""
-    return to_json((now, encode(event), [encode(_bare_command(command)) for command in commands]))
+    return _line((now, encode(event), [encode(_bare_command(command)) for command in commands]))
 
 
 def end_line(end: LogEnd) -> bytes:
     """The last line."""
-    return to_json({"end": end.reason, "events": end.events, "logged": end.logged})
+    return _line({"end": end.reason, "events": end.events, "logged": end.logged})
 
 
 def read_header(line: bytes) -> dict[str, Any]:
@@ -92,8 +92,15 @@ def read_line(line: bytes) -> LoggedEvent | LogEnd:
             return LogEnd(value["end"], value["events"], value["logged"])
         now, event, commands = value
         return LoggedEvent(float(now), decode(Event, event), tuple(decode(Command, command) for command in commands))
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"not a line of an event log: {line[:80]!r}") from error
+
+
+def _line(value: Any) -> bytes:
+    try:
+        return to_json(value)
+    except ValueError:  # text that is not Unicode: an error that names a file, say
+        return json.dumps(value).encode()
 
 
 def _bare_command(command: Command) -> Command:

@@ -29,7 +29,7 @@ LARGEST_LOG = 64 * 2**20
 
 SUFFIX = ".events.jsonl.gz"
 FLUSH_SECONDS = 5.0
-FLUSH_EVENTS = 256
+FLUSH_EVENTS = 1000
 GZIP = 16 + zlib.MAX_WBITS
 """The window size by which zlib reads and writes gzip files."""
 
@@ -94,7 +94,8 @@ class EventLog:
 
     def _flush(self, mode: int = zlib.Z_SYNC_FLUSH) -> None:
         assert self.file is not None
-        content = self._gzip.compress(b"".join(line + b"\n" for line in self._lines)) + self._gzip.flush(mode)
+        self._lines.append(b"")  # the last line, too, ends with a newline
+        content = self._gzip.compress(b"\n".join(self._lines)) + self._gzip.flush(mode)
         with self.file.open("ab") as file:
             file.write(content)
         self._lines.clear()

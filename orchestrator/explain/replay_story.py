@@ -123,8 +123,6 @@ def find_story(start: Mapping[str, Any], worker: str | None, context: str | None
     contexts = decode_start(start).state.contexts
     found = [name for name in contexts if name.startswith(context)]
     if len(found) != 1:
-        what = (
-            f"{len(found)} contexts of this log begin like that" if found else "no context of this log begins like that"
-        )
-        raise InputError(f"{context}: {what}; `--at 1` lists its contexts")
+        what = f"{len(found)} contexts in this log begin" if found else "no context in this log begins"
+        raise InputError(f"{context}: {what} like that; `--at 1` lists its contexts")
     return Story(worker, found[0], contexts[found[0]].context.patch_id, number)

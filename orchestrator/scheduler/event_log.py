@@ -193,8 +193,12 @@ def _numbers(runs: Iterable[Sequence[int]]) -> Sequence[int]:
 
 def encode(value: Any) -> Any:
     """A value as JSON takes it: a dataclass as [class name, field, ...]."""
+    writer = _WRITERS.get(value.__class__)
+    if writer is not None:
+        return writer(value)
     if _is_record(value):
-        return _writer(value.__class__)(value)
+        writer = _WRITERS[value.__class__] = _make_writer(value.__class__)
+        return writer(value)
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, Mapping):
@@ -214,8 +218,10 @@ def _is_record(value: Any) -> bool:
     return hasattr(value, "__dataclass_fields__")
 
 
-@cache
-def _writer(kind: type) -> Callable[[Any], list[Any]]:
+_WRITERS: dict[type, Callable[[Any], list[Any]]] = {}
+
+
+def _make_writer(kind: type) -> Callable[[Any], list[Any]]:
     names = [field.name for field in fields(kind)]
     nested = [place for place, name in enumerate(names, 1) if not _is_plain(get_type_hints(kind)[name])]
     take = attrgetter("__class__.__name__", *names) if names else lambda _: (kind.__name__,)

@@ -1,5 +1,6 @@
 """When the driver keeps an event log, where it goes, and what is in it: real sweeps on scripted engines."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from orchestrator.explain.replay import Replay, open_log
 from orchestrator.scheduler.events import Event, Reported, Tick
 from orchestrator.store.store import Store
 from tests.support.builders import Hand, TinySweep, make_core
+from tests.support.object_storage import s3_server
 from workers.engines.scripted_engine import Die
 from workers.messages import Heartbeat, PatchMade
 
@@ -113,6 +115,22 @@ def test_exception_that_leaves_the_block_leaves_a_log(tmp_path: Path) -> None:
     assert said == [
         f"s: to see what was decided and why: python -m orchestrator replay {next((tmp_path / 'logs').iterdir())}"
     ]
+
+
+def test_log_of_a_sweep_on_object_storage_lies_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    said: list[str] = []
+    with s3_server() as bucket:
+        store = Store.open(f"s3://bucket/sweeps?endpoint_override={bucket.endpoint}")
+        core = make_core(4)
+        with event_log(store, "s", True, said.append) as log:
+            log.begin(core)
+            log.observe(core, Tick(), core.handle(Tick(), 1.0), 1.0)
+        (command,) = said
+        replay = Replay(open_log(shlex.split(command)[-1]))
+        assert len(list(replay)) == 1
 
 
 def test_log_that_the_store_does_not_take_stays_in_the_temporary_folder(

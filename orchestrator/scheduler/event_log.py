@@ -222,14 +222,18 @@ _WRITERS: dict[type, Callable[[Any], list[Any]]] = {}
 
 
 def _make_writer(kind: type) -> Callable[[Any], list[Any]]:
-    names = [field.name for field in fields(kind)]
-    nested = [place for place, name in enumerate(names, 1) if not _is_plain(get_type_hints(kind)[name])]
+    hints, names = get_type_hints(kind), [field.name for field in fields(kind)]
     take = attrgetter("__class__.__name__", *names) if names else lambda _: (kind.__name__,)
+    nested = [
+        (place, list if get_origin(hints[name]) is Sequence and _is_plain(*get_args(hints[name])) else encode)
+        for place, name in enumerate(names, 1)
+        if not _is_plain(hints[name])
+    ]
 
     def write(value: Any) -> list[Any]:
         row = [*take(value)]
-        for place in nested:
-            row[place] = encode(row[place])
+        for place, convert in nested:
+            row[place] = convert(row[place])
         return row
 
     return write

@@ -4,8 +4,8 @@ While a sweep runs they go into a gzip file in the temporary folder, so that mem
 when a sweep is done, unless `runtime.event_log` is set. What a driver leaves that is killed outright (`kill -9`, out of
 memory) is `prunesweep-*.events.jsonl.gz` there; it can be replayed up to its last few seconds.
 
-The log is bounded by `LARGEST_LOG`, some four million events. Beyond that it keeps the beginning and counts the rest: a
-replay needs every event from the first one on, since nothing short of them reproduces the core's state.
+The log is bounded by `LARGEST_LOG`, two to four million events. Beyond that it keeps the beginning and counts the rest:
+a replay needs every event from the first one on, because the core's state cannot be written down in between.
 """
 
 import math
@@ -25,7 +25,7 @@ from orchestrator.scheduler.events import Command, Event
 from orchestrator.store.store import Store
 
 LARGEST_LOG = 64 * 2**20
-"""Bytes, compressed: about 16 per event."""
+"""Bytes, compressed: 15 to 30 per event."""
 
 SUFFIX = ".events.jsonl.gz"
 FLUSH_SECONDS = 5.0

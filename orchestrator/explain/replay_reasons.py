@@ -22,20 +22,15 @@ from orchestrator.scheduler.events import (
 from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.state import SweepState
 from orchestrator.scheduler.work import PatchState
-from workers.messages import GradeTask, PruneTask, Shape, TaskFailed
+from workers.messages import GradeTask, PruneTask, TaskFailed
 
 
 def reason(step: Step, place: int, names: Names) -> str:
     """Why the core gave command number `place` of a step."""
     before, after, command = step.before, step.after, step.commands[place]
     match command:
-        case StartWorker(role=Role.ENGINE, shape=shape) if shape is not None:
-            return _why_engine(before, shape, names)
-        case StartWorker(role=Role.PRUNE):
-            pruners = before.fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)
-            return f"variants to prune: {len(before.coming)}, devices that prune: {len(pruners)}"
         case StartWorker():
-            return f"there is no grader; contexts that can be graded: {len(before.ungraded)}"
+            return _why_started(step, place, names)
         case Assign(worker, ShardNumbers() as shard):
             return _why_shard(step, place, worker, shard, names)
         case Assign(_, PruneTask(patch_id=patch_id)):
@@ -62,13 +57,22 @@ def reason(step: Step, place: int, names: Names) -> str:
     raise AssertionError(command)
 
 
-def _why_engine(before: SweepState, shape: Shape, names: Names) -> str:
-    ready, coming = list(before.ready.get(shape, ())), before.to_come(shape)
-    draws = sum(work.draws for name in [*ready, *coming] for work in before.by_patch[name])
-    engines = before.fleet.shapes.get(shape, 0)
+def _why_started(step: Step, place: int, names: Names) -> str:
+    """Work is handed out before workers are started: what waits after the event is what they were started for."""
+    state, command = step.after, step.commands[place]
+    assert isinstance(command, StartWorker)
+    started = [one for one in step.commands[place:] if isinstance(one, StartWorker) and one.role is command.role]
+    if command.role is Role.PRUNE:
+        pruners = len(state.fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)) - len(started)
+        return f"variants to prune: {len(state.coming)}, devices that prune: {pruners}"
+    if command.shape is None:
+        return f"there is no grader; contexts that can be graded: {len(state.ungraded)}"
+    ready, coming = list(state.ready.get(command.shape, ())), state.to_come(command.shape)
+    draws = sum(work.draws for name in [*ready, *coming] for work in state.by_patch[name])
+    engines = state.fleet.shapes.get(command.shape, 0) - sum(one.shape == command.shape for one in started)
     return (
-        f"{plural(draws, 'draw')} wait for engines of {names.shape(shape)}, of which there are {engines}; variants "
-        f"ready for them: {len(ready)}, to be pruned: {len(coming)}"
+        f"{plural(draws, 'draw')} wait for engines of {names.shape(command.shape)}, of which there are {engines}; "
+        f"variants ready for them: {len(ready)}, to be pruned: {len(coming)}"
     )
 
 

@@ -59,7 +59,8 @@ class Names:
         return label if self._several_models else label.partition(": ")[2] or label
 
     def context(self, context_id: str) -> str:
-        return self.patch(self.state.contexts[context_id].context.patch_id)
+        work = self.state.contexts.get(context_id)
+        return self.patch(work.context.patch_id) if work is not None else context_id
 
     def shape(self, shape: Shape) -> str:
         model = f"{shape.model.rstrip('/').rpartition('/')[2]}, " if self._several_models else ""

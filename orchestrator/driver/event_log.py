@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator.scheduler.core import Core
-from orchestrator.scheduler.event_log import LogEnd, encode_start, end_line, event_line, header_line
+from orchestrator.scheduler.event_log import GZIP, LogEnd, encode_start, end_line, event_line, header_line
 from orchestrator.scheduler.events import Command, Event
 from orchestrator.store.store import Store
 
@@ -30,11 +30,9 @@ LARGEST_LOG = 64 * 2**20
 SUFFIX = ".events.jsonl.gz"
 FLUSH_SECONDS = 5.0
 FLUSH_EVENTS = 1000
-GZIP = 16 + zlib.MAX_WBITS
-"""The window size by which zlib reads and writes gzip files."""
 
 
-class EventLog:
+class EventLogWriter:
     """An observer that logs what the core was told and decided. A log that cannot be written is given up, and said."""
 
     def __init__(self, sweep: str, say: Callable[[str], None], largest: int = LARGEST_LOG) -> None:
@@ -108,13 +106,13 @@ class EventLog:
 
 
 @contextmanager
-def event_log(store: Store, sweep: str, always: bool, say: Callable[[str], None]) -> Iterator[EventLog]:
+def event_log(store: Store, sweep: str, always: bool, say: Callable[[str], None]) -> Iterator[EventLogWriter]:
     """A log of one run: `begin` it with the run's core, and let it observe.
 
     It goes to `logs/` in the store, which nothing else reads, if the core did not finish with "done" or an exception
     leaves the block, and with `always` in any case. If the store refuses it, it stays in the temporary folder.
     """
-    log = EventLog(sweep, say)
+    log = EventLogWriter(sweep, say)
     try:
         yield log
     except BaseException as error:
@@ -127,7 +125,7 @@ def event_log(store: Store, sweep: str, always: bool, say: Callable[[str], None]
         log.discard()
 
 
-def _keep(log: EventLog, store: Store, sweep: str, reason: str, say: Callable[[str], None]) -> None:
+def _keep(log: EventLogWriter, store: Store, sweep: str, reason: str, say: Callable[[str], None]) -> None:
     file = log.end(reason)
     if file is None:
         return

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.grid.errors import InputError
-from orchestrator.scheduler.event_log import LogEnd, LoggedEvent, decode_start, read_header, read_line
+from orchestrator.scheduler.event_log import GZIP, LogEnd, LoggedEvent, decode_start, read_header, read_line
 from orchestrator.scheduler.events import Command, Event
 from orchestrator.scheduler.state import SweepState
 from orchestrator.store.files import Files
 
 CHUNK = 2**16
-GZIP = 16 + zlib.MAX_WBITS
-"""The window size by which zlib reads gzip files."""
 
 
 @dataclass(frozen=True)
-class Step:
+class ReplayStep:
     """One event, and what the replayed core made of it.
 
     The two states are the cores' own: they change as soon as the next step is asked for.
@@ -48,7 +46,7 @@ class Step:
         return self.error is None and self.commands == self.logged
 
 
-class EventLog:
+class EventLogReader:
     """A log that is read while it is iterated over."""
 
     def __init__(self, content: bytes) -> None:
@@ -76,7 +74,7 @@ class EventLog:
 class Replay:
     """The steps of a log, to be gone through once; and what is to be said of them then."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLogReader) -> None:
         self._log = log
         self.events = 0
         """How many have been replayed."""
@@ -85,7 +83,7 @@ class Replay:
         self.complete = False
         """Whether the log was read to its end."""
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[ReplayStep]:
         for step in steps(self._log.header["start"], self._log):
             self.events += 1
             if not step.same:
@@ -109,7 +107,7 @@ class Replay:
             yield "the log breaks off there: the driver was killed, or the file is not whole"
 
 
-def open_log(address: str) -> EventLog:
+def open_log(address: str) -> EventLogReader:
     """The log at a local path or an address on object storage. Raises InputError if there is none that can be read."""
     path, mark, options = address.partition("?")
     folder, _, name = path.rpartition("/")
@@ -117,13 +115,13 @@ def open_log(address: str) -> EventLog:
     if content is None:
         raise InputError(f"{address}: there is no such file; a sweep says where its event log is when it ends")
     try:
-        return EventLog(content)
+        return EventLogReader(content)
     except ValueError as error:
         raise InputError(f"{address} cannot be replayed: {error}") from error
 
 
-def steps(start: Mapping[str, Any], events: Iterable[LoggedEvent]) -> Iterator[Step]:
-    """Step through `events` with a core that begins in the state `start`.
+def steps(start: Mapping[str, Any], events: Iterable[LoggedEvent]) -> Iterator[ReplayStep]:
+    """ReplayStep through `events` with a core that begins in the state `start`.
 
     A second core stays one event behind, so that each step can be explained by what was the case before it.
     """
@@ -137,9 +135,9 @@ def steps(start: Mapping[str, Any], events: Iterable[LoggedEvent]) -> Iterator[S
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             told = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-            yield Step(number, one.now, seconds, one.event, (), one.commands, before.state, after.state, told)
+            yield ReplayStep(number, one.now, seconds, one.event, (), one.commands, before.state, after.state, told)
             return
-        yield Step(number, one.now, seconds, one.event, commands, one.commands, before.state, after.state)
+        yield ReplayStep(number, one.now, seconds, one.event, commands, one.commands, before.state, after.state)
         before.handle(one.event, one.now)
 
 

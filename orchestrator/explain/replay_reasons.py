@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from orchestrator.console import plural
-from orchestrator.explain.replay import Step
+from orchestrator.explain.replay import ReplayStep
 from orchestrator.explain.replay_words import Names
 from orchestrator.scheduler.events import (
     Assign,
@@ -25,7 +25,7 @@ from orchestrator.scheduler.work import PatchState
 from workers.messages import GradeTask, PruneTask, TaskFailed
 
 
-def reason(step: Step, place: int, names: Names) -> str:
+def reason(step: ReplayStep, place: int, names: Names) -> str:
     """Why the core gave command number `place` of a step."""
     before, after, command = step.before, step.after, step.commands[place]
     match command:
@@ -57,7 +57,7 @@ def reason(step: Step, place: int, names: Names) -> str:
     raise AssertionError(command)
 
 
-def _why_started(step: Step, place: int, names: Names) -> str:
+def _why_started(step: ReplayStep, place: int, names: Names) -> str:
     """Work is handed out before workers are started: what waits after the event is what they were started for."""
     state, command = step.after, step.commands[place]
     assert isinstance(command, StartWorker)
@@ -76,7 +76,7 @@ def _why_started(step: Step, place: int, names: Names) -> str:
     )
 
 
-def _why_shard(step: Step, place: int, worker: str, shard: ShardNumbers, names: Names) -> str:
+def _why_shard(step: ReplayStep, place: int, worker: str, shard: ShardNumbers, names: Names) -> str:
     contexts = step.after.contexts
     patch_id = contexts[shard.context_id].context.patch_id
     run = contexts[shard.context_id].running.get(shard.task_id)
@@ -111,7 +111,7 @@ def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Name
     return f"{again}the most urgent: engines of its shape: {engines}, variants ready for them: {ready}"
 
 
-def _why_retired(step: Step, known: WorkerState | None, names: Names) -> str:
+def _why_retired(step: ReplayStep, known: WorkerState | None, names: Names) -> str:
     after = step.after
     if isinstance(step.event, NodeDraining) and known is not None and known.worker in step.event.workers:
         return f"its machine is going away: {step.event.reason}"
@@ -133,12 +133,12 @@ def _why_retired(step: Step, known: WorkerState | None, names: Names) -> str:
 # --- changes without a command ----------------------------------------------------------------------------------------
 
 
-def changes(step: Step, names: Names) -> list[str]:
+def changes(step: ReplayStep, names: Names) -> list[str]:
     """What the event changed beside the commands, as far as it matters to what happens next."""
     return [*_redirected(step, names), *_idle(step, names), *_found(step, names), *_patch_failed(step, names)]
 
 
-def _redirected(step: Step, names: Names) -> Iterator[str]:
+def _redirected(step: ReplayStep, names: Names) -> Iterator[str]:
     if step.before.fleet.engines_of == step.after.fleet.engines_of:
         return
     given = {command.worker for command in step.commands if isinstance(command, Assign)}
@@ -149,7 +149,7 @@ def _redirected(step: Step, names: Names) -> Iterator[str]:
             yield f"{known.worker} goes over from {patch} to {last} after its shards: {last} would end last"
 
 
-def _idle(step: Step, names: Names) -> Iterator[str]:
+def _idle(step: ReplayStep, names: Names) -> Iterator[str]:
     if not isinstance(step.event, Reported) or (known := step.after.fleet.get(step.event.worker)) is None:
         return
     old = step.before.fleet.get(known.worker)
@@ -162,14 +162,14 @@ def _idle(step: Step, names: Names) -> Iterator[str]:
     yield f"{known.worker} is idle: of its shape {waits}, and variants to be pruned: {len(coming)}"
 
 
-def _found(step: Step, names: Names) -> Iterator[str]:
+def _found(step: ReplayStep, names: Names) -> Iterator[str]:
     if isinstance(step.event, MissingFound) and (check := step.before.pending_checks.get(step.event.task_id)):
         again = len(step.event.missing.intersection(check.numbers))
         if again and step.after.stopping is None:
             yield f"{plural(again, 'draw')} of {names.context(check.context_id)} are open again"
 
 
-def _patch_failed(step: Step, names: Names) -> Iterator[str]:
+def _patch_failed(step: ReplayStep, names: Names) -> Iterator[str]:
     if not isinstance(step.event, Reported) or not isinstance(step.event.report, TaskFailed):
         return
     known = step.before.fleet.get(step.event.worker)

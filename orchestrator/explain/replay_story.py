@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.explain.replay import Step
+from orchestrator.explain.replay import ReplayStep
 from orchestrator.grid.errors import InputError
 from orchestrator.scheduler.event_log import decode_start
 from orchestrator.scheduler.events import (
@@ -41,12 +41,12 @@ class Story:
     def whole(self) -> bool:
         return self.worker is None and self.context_id is None
 
-    def part(self, step: Step) -> list[int] | None:
+    def part(self, step: ReplayStep) -> list[int] | None:
         """Which of the step's commands belong to the story; None if neither they nor the event do."""
         places = [n for n, command in enumerate(step.commands) if self.whole or self._has_command(command, step)]
         return places if places or self.whole or self._has_event(step) else None
 
-    def _has_event(self, step: Step) -> bool:
+    def _has_event(self, step: ReplayStep) -> bool:
         match step.event:
             case StopRequested():
                 return True
@@ -71,7 +71,7 @@ class Story:
                 return worker == self.worker or (task is not None and self._has_task(task))
         return False
 
-    def _has_command(self, command: Command, step: Step) -> bool:
+    def _has_command(self, command: Command, step: ReplayStep) -> bool:
         match command:
             case Finish():
                 return True
@@ -87,7 +87,7 @@ class Story:
             case RecordFailures(context_id, numbers):
                 return self._has_draws(context_id, numbers)
 
-    def _has_worker(self, worker: str, step: Step) -> bool:
+    def _has_worker(self, worker: str, step: ReplayStep) -> bool:
         """Whether it is the story's worker, or has a task of the story's context."""
         known = step.before.fleet.get(worker)
         return worker == self.worker or (known is not None and any(map(self._has_task, known.tasks.values())))

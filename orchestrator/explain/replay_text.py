@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from orchestrator.console import plural
-from orchestrator.explain.replay import Step
+from orchestrator.explain.replay import ReplayStep
 from orchestrator.explain.replay_reasons import changes, reason
 from orchestrator.explain.replay_story import Story
 from orchestrator.explain.replay_words import Names, command_text, event_text, task_text
@@ -30,7 +30,7 @@ ALWAYS_COUNTED = (Heartbeat, Tick, WantsMore)
 """Those that even the story of a worker or of a draw only counts."""
 
 
-def replay_text(steps: Iterable[Step], story: Story) -> Iterator[str]:
+def replay_text(steps: Iterable[ReplayStep], story: Story) -> Iterator[str]:
     """A line for each event that led to a command or changed more than how far things are, and one for each command."""
     skipped: Counter[str] = Counter()
     names: Names | None = None
@@ -55,7 +55,7 @@ def replay_text(steps: Iterable[Step], story: Story) -> Iterator[str]:
         yield _skipped_text(skipped)
 
 
-def replay_json(steps: Iterable[Step], story: Story) -> Iterator[str]:
+def replay_json(steps: Iterable[ReplayStep], story: Story) -> Iterator[str]:
     """One JSON object per event of the story. A dataclass is [class name, field, ...], as in the log."""
     names: Names | None = None
     for step in steps:
@@ -79,7 +79,7 @@ def _skipped_text(skipped: Counter[str]) -> str:
     return f"{INDENT}({', '.join(plural(count, what) for what, count in skipped.items())})"
 
 
-def _difference(step: Step, names: Names) -> Iterator[str]:
+def _difference(step: ReplayStep, names: Names) -> Iterator[str]:
     if step.error is not None:
         yield f"EVENT {step.number}: the core fails here: {step.error}"
         yield f"{INDENT}it was told: {event_text(step.event, step, names)}"
@@ -98,7 +98,7 @@ def _difference(step: Step, names: Names) -> Iterator[str]:
 # --- the state at one event -------------------------------------------------------------------------------------------
 
 
-def state_text(steps: Iterable[Step], number: int, story: Story) -> Iterator[str]:
+def state_text(steps: Iterable[ReplayStep], number: int, story: Story) -> Iterator[str]:
     """What the core knew after event `number`: what is owed, the fleet, and where each variant's draws are.
 
     Raises InputError if there is no such event.
@@ -111,7 +111,7 @@ def state_text(steps: Iterable[Step], number: int, story: Story) -> Iterator[str
     raise InputError(f"--at {number}: the log has events 1 to {last}")
 
 
-def _state(step: Step, story: Story) -> Iterator[str]:
+def _state(step: ReplayStep, story: Story) -> Iterator[str]:
     state, names, counters = step.after, Names(step.after), step.after.counters
     works = state.contexts.values()
     waiting = sum(work.draws for work in works)
@@ -149,7 +149,7 @@ def _state(step: Step, story: Story) -> Iterator[str]:
     yield from _table(["context", "variant", "patch", "engines", "new", "to retry", "running", "grades"], rows)
 
 
-def _worker(known: WorkerState, step: Step, names: Names) -> list[str]:
+def _worker(known: WorkerState, step: ReplayStep, names: Names) -> list[str]:
     tasks = ", ".join(task_text(task, names) for task in known.tasks.values())
     holds = names.patch(known.patch_id) if known.patch_id is not None else ""
     return [known.worker, known.phase, holds, f"{step.now - known.since:.1f} s ago", tasks]

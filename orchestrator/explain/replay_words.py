@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.console import plural
-from orchestrator.explain.replay import Step
+from orchestrator.explain.replay import ReplayStep
 from orchestrator.scheduler.events import (
     Assign,
     Command,
@@ -71,7 +71,7 @@ class Names:
         return len({work.context.shape.model for work in self.state.contexts.values()}) > 1
 
 
-def event_text(event: Event, step: Step, names: Names) -> str:
+def event_text(event: Event, step: ReplayStep, names: Names) -> str:
     """What the core was told."""
     match event:
         case WorkerReady(worker, facts):
@@ -92,7 +92,7 @@ def event_text(event: Event, step: Step, names: Names) -> str:
             return f"a stop was asked for: {why}"
 
 
-def _report(report: Report, step: Step, worker: str, names: Names) -> str:
+def _report(report: Report, step: ReplayStep, worker: str, names: Names) -> str:
     known = step.before.fleet.get(worker)
     task = known.tasks.get(report.task_id) if known is not None else None
     what = task_text(task, names) if task is not None else f"{report.task_id} (no longer its task)"

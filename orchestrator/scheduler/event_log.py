@@ -27,7 +27,7 @@ from operator import attrgetter
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic_core import to_json
+from pydantic import ConfigDict, TypeAdapter
 
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Assign, Command, Event
@@ -36,6 +36,11 @@ from orchestrator.scheduler.work import ContextWork, PatchWork, Policy
 from workers.messages import Context, GradeTask, PruneTask
 
 FORMAT, VERSION = "prunesweep-events", 1
+GZIP = 31
+"""The window size by which zlib writes and reads gzip files."""
+
+_to_json = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")).serializer.to_json
+"""Four times as fast as json's encoder: with a thousand workers every heartbeat is a line."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def read_header(line: bytes) -> dict[str, Any]:
     header = json.loads(line)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("this is not an event log")
-    if header["version"] != VERSION or header["fields"] != json.loads(to_json(_layout())):
+    if header["version"] != VERSION or header["fields"] != json.loads(_to_json(_layout())):
         raise ValueError(f"it was written by version {header.get('project')} of the project; replay it with that one")
     return header
 
@@ -98,7 +103,7 @@ def read_line(line: bytes) -> LoggedEvent | LogEnd:
 
 def _line(value: Any) -> bytes:
     try:
-        return to_json(value)
+        return _to_json(value)
     except ValueError:  # text that is not Unicode: an error that names a file, say
         return json.dumps(value).encode()
 

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.driver.driver import Driver
-from orchestrator.driver.event_log import EventLog, event_log
+from orchestrator.driver.event_log import EventLogWriter, event_log
 from orchestrator.driver.make_core import make_core as make_driven_core
 from orchestrator.explain.replay import Replay, open_log
 from orchestrator.scheduler.events import Event, Reported, Tick
@@ -163,7 +163,7 @@ def test_log_that_cannot_be_written_is_given_up_and_the_sweep_goes_on(
     assert list(tmp_path.iterdir()) == []
 
 
-def observed(log: EventLog, beats: int) -> Hand:
+def observed(log: EventLogWriter, beats: int) -> Hand:
     """A log of a core with one engine, which says so often that it is alive."""
     core = make_core(4)
     log.begin(core)
@@ -176,7 +176,7 @@ def observed(log: EventLog, beats: int) -> Hand:
 
 
 def test_log_is_bounded_and_tells_how_much_is_missing() -> None:
-    log = EventLog("s", pytest.fail, largest=20_000)
+    log = EventLogWriter("s", pytest.fail, largest=20_000)
     observed(log, 20_000)
     file = log.end("stopped")
     assert file is not None
@@ -191,7 +191,7 @@ def test_log_is_bounded_and_tells_how_much_is_missing() -> None:
 
 
 def test_log_of_a_killed_driver_can_be_read_up_to_its_last_seconds() -> None:
-    log = EventLog("s", pytest.fail)
+    log = EventLogWriter("s", pytest.fail)
     observed(log, 1003)
     assert log.file is not None
     replay, _ = replayed(log.file)  # nobody has ended it

@@ -1,4 +1,7 @@
-"""`python -m orchestrator VERB GRID.yaml`: plan, run and inspect sweeps. Every verb reads the grid and the store."""
+"""`python -m orchestrator VERB GRID.yaml`: plan, run and inspect sweeps.
+
+Every verb reads the grid and the store, but for `replay`, which reads an event log.
+"""
 
 import argparse
 import sys
@@ -23,8 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
     for name, (action, about) in VERBS.items():
-        one = grid_argument(verbs.add_parser(name, help=about, description=about))
+        one = verbs.add_parser(name, help=about, description=about)
         one.set_defaults(verb=action)
+        if name == "replay":
+            _replay_arguments(one)
+            continue
+        grid_argument(one)
         if name in ("plan", "explain"):
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
         if name == "explain":
@@ -47,6 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     verb: Callable[[argparse.Namespace], int] = options.verb
     return run_command(lambda: verb(options))
+
+
+def _replay_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", metavar="LOG", help="the event log, as the sweep named it when it ended")
+    parser.add_argument("--at", type=int, metavar="N", help="show the fleet and what is owed after event N instead")
+    parser.add_argument("--worker", metavar="NAME", help="only what concerns this worker")
+    about = parser.add_mutually_exclusive_group()
+    about.add_argument("--context", metavar="ID", help="only what concerns this context (the beginning of its id)")
+    about.add_argument("--draw", metavar="CONTEXT/NUMBER", help="only what concerns this draw of a context")
+    parser.add_argument("--json", action="store_true", help="one JSON object per event on standard output")
 
 
 def _read_inputs(options: argparse.Namespace) -> tuple[Store, ResolvedGrid]:
@@ -149,6 +166,26 @@ def run_drill(options: argparse.Namespace) -> int:
     return drill(Path(options.grid), options.store, options.kills, options.seed, options.problems)
 
 
+def replay_log(options: argparse.Namespace) -> int:
+    """Say what a sweep's core decided, event by event, and why."""
+    from orchestrator.explain.replay import Replay, open_log
+    from orchestrator.explain.replay_story import find_story
+    from orchestrator.explain.replay_text import replay_json, replay_text, state_text
+
+    log = open_log(options.log)
+    story = find_story(log.header["start"], options.worker, options.context, options.draw)
+    replay = Replay(log)
+    if options.at is not None:
+        lines = state_text(replay, options.at, story)
+    else:
+        lines = (replay_json if options.json else replay_text)(replay, story)
+    for line in lines:
+        print(line)
+    for line in replay.summary():
+        say(line)
+    return INCOMPLETE if replay.different else COMPLETE
+
+
 WHAT = (
     "a variant ('wanda + uniform at 0.5'), a variant at one limit ('wanda + uniform at 0.5 @ 1024'), the first digits "
     "of a patch's or context's id, or a draw as CONTEXT/PROMPT/SEED; if left out, every cell in one line"
@@ -166,6 +203,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
         run_drill,
         "sweep a small version of the grid while killing its processes; is anything lost?",
     ),
+    "replay": (replay_log, "step through a sweep's event log: what was decided, and why"),
 }
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def evaluate(options: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from orchestrator.cluster.local_backend import LocalBackend
     from orchestrator.driver.driver import Driver
+    from orchestrator.driver.event_log import event_log
     from orchestrator.driver.make_core import make_core
 
     grid = parse_grid(GridSource("command line", grid_value(options), {}))
@@ -47,10 +48,12 @@ def evaluate(options: argparse.Namespace) -> int:
         backend = LocalBackend()
         core = make_core(plan, store, grid.runtime, backend.devices())
         with (
+            event_log(store, grid.name, grid.runtime.event_log, say) as log,
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
             show_progress(plan.resolved.labels) as progress,
         ):
-            Driver(core, plan, backend, store, Path(scratch), [progress]).run()
+            log.begin(core)
+            Driver(core, plan, backend, store, Path(scratch), [progress, log]).run()
         backend.close()
     results = read_results(store, resolved)
     print(json.dumps(summary(results)) if options.json else final_table(results))

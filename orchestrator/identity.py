@@ -53,6 +53,7 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         cpu_cache_mib=_R, gpu_memory_utilization=_R, attempts=_R, start_seconds=_R, silence_seconds=_R,
         stall_seconds=_R, store_seconds=_R, prune_seconds=_R,
         grader=_R, grader_processes=_R, grader_seconds=_R, tracking_uri=_R, experiment=_R,
+        event_log=_R,
     ),
     # Every field that resolving a spec leaves set changes the result.
     "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | {"preset": _R},

@@ -7,6 +7,7 @@ only what the store lacks is computed.
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -99,6 +100,7 @@ def drive(
     """Start a fleet, compute what the plan owes, and stop the fleet. Returns why it ended. Raises Displaced."""
     from orchestrator.cluster.ray_backend import RayBackend
     from orchestrator.driver.driver import Driver
+    from orchestrator.driver.event_log import event_log
     from orchestrator.driver.make_core import make_core
     from orchestrator.driver.observer import Observer
 
@@ -107,8 +109,11 @@ def drive(
         f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, "
         f"{plan.draws_stored} draws are stored; starting Ray"
     )
-    backend = RayBackend.connect(lease)
-    try:
+    # The log is published when the fleet has ended: a store that is slow to take it holds no worker up.
+    with (
+        event_log(store, grid.name, grid.runtime.event_log, say) as log,
+        closing(RayBackend.connect(lease)) as backend,
+    ):
         # Plan again: an engine that outlived a killed driver may have committed while Ray started.
         plan = make_plan(plan.resolved, read_stored(store, plan.resolved))
         devices = backend.devices()
@@ -117,17 +122,16 @@ def drive(
                 f"{devices.nodes} nodes: all of them must see {store.root}, or workers elsewhere fail; share it, or use s3://"
             )
         core = make_core(plan, store, grid.runtime, devices)
+        log.begin(core)
         say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} node{'s' * (devices.nodes != 1)}")
         with (
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
             show_progress(plan.resolved.labels) as progress,
         ):
-            views: list[Observer] = [progress, tracking]
+            views: list[Observer] = [progress, tracking, log]
             reason = Driver(core, plan, backend, store, Path(scratch), views, start_engine, displaced).run()
         say(f"{grid.name}: {closing_line(core)}")
-        return reason
-    finally:
-        backend.close()
+    return reason
 
 
 def tidy(store: Store, context_ids: Iterable[str]) -> None:

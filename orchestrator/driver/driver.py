@@ -78,11 +78,14 @@ class Driver:
             while self._core.finished is None:
                 for event in pending:
                     now = self._clock()
-                    commands = self._core.handle(event, now)
-                    for command in commands:
-                        self._perform(command, now)
-                    for observer in self._observers:
-                        observer.observe(self._core, event, commands, now)
+                    commands: list[Command] = []
+                    try:
+                        commands += self._core.handle(event, now)
+                        for command in commands:
+                            self._perform(command, now)
+                    finally:  # of an event that ends the run with an error, too: the event log is to hold it
+                        for observer in self._observers:
+                            observer.observe(self._core, event, commands, now)
                 asked, self._asked = self._asked, []
                 if not self._displaced.empty():
                     raise Displaced(self._displaced.get())

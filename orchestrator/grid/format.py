@@ -134,6 +134,10 @@ class Runtime(Strict):
         description="Where MLflow records: sqlite:///file.db or http://...; mlflow.db in the store if left out.",
     )
     experiment: str = Field("prunesweep", min_length=1)
+    event_log: bool = Field(
+        False,
+        description="Keep a log of every decision for `replay`; otherwise only of a sweep that ends abnormally.",
+    )
 
 
 def _axis_type(kind: Any) -> Any:

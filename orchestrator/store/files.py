@@ -110,7 +110,8 @@ class Files:
     def _upload(self, target: str, content: bytes | pa.Buffer) -> None:
         # All of it in one write, and no `with`: leaving a `with` by an exception completes the upload of whatever was
         # written until then, and publishes half a file.
-        sink = self.filesystem.open_output_stream(target)
+        # compression=None: pyarrow would compress what is called .gz once more.
+        sink = self.filesystem.open_output_stream(target, compression=None)
         sink.write(content)
         sink.close()
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,9 @@ from eval.draws import Answer, DrawJob
 from eval.grader_pool import GraderPool
 from eval.spec import BudgetSpec, SamplingSpec
 from orchestrator.cluster.local_backend import LocalBackend
+from orchestrator.console import say
 from orchestrator.driver.driver import Driver
+from orchestrator.driver.event_log import event_log
 from orchestrator.driver.make_core import make_core as make_driven_core
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import Plan, make_plan
@@ -202,10 +205,12 @@ class TinySweep:
         backend = _Fleet(stop_after, own_graders)
         start, plan = replace(self.engines, faults=faults), self.plan()
         core = make_driven_core(plan, self.store, plan.resolved.grid.runtime, backend.devices())
-        try:
-            return Driver(core, plan, backend, self.store, self.folder / "scratch", [], start).run()
-        finally:
-            backend.close()
+        with (
+            event_log(self.store, "tiny", plan.resolved.grid.runtime.event_log, say) as log,
+            closing(backend),
+        ):
+            log.begin(core)
+            return Driver(core, plan, backend, self.store, self.folder / "scratch", [log], start).run()
 
     def rows(self, table: str = "draws") -> list[dict[str, Any]]:
         """Everything in a table of the store but who wrote it and when, in one order."""

@@ -1,0 +1,180 @@
+"""Why the core decided something: read off its state before and after the event, never off stored text."""
+
+from collections.abc import Iterator
+
+from orchestrator.console import plural
+from orchestrator.explain.replay import ReplayStep
+from orchestrator.explain.replay_words import Names
+from orchestrator.scheduler.events import (
+    Assign,
+    FindMissing,
+    Finish,
+    Kill,
+    MissingFound,
+    NodeDraining,
+    RecordFailures,
+    Reported,
+    Retire,
+    Role,
+    ShardNumbers,
+    StartWorker,
+)
+from orchestrator.scheduler.fleet import Phase, WorkerState
+from orchestrator.scheduler.state import SweepState
+from orchestrator.scheduler.work import PatchState
+from workers.messages import GradeTask, PruneTask, TaskFailed
+
+
+def reason(step: ReplayStep, place: int, names: Names) -> str:
+    """Why the core gave command number `place` of a step."""
+    before, after, command = step.before, step.after, step.commands[place]
+    match command:
+        case StartWorker():
+            return _why_started(step, place, names)
+        case Assign(worker, ShardNumbers() as shard):
+            return _why_shard(step, place, worker, shard, names)
+        case Assign(_, PruneTask(patch_id=patch_id)):
+            return _why_patch(before, after, patch_id, names)
+        case Assign(_, GradeTask(context_id=context_id)):
+            running = len(after.contexts[context_id].running)
+            quiet = (
+                f"shards of it that run: {running}, and no quieter context waits" if running else "no shard of it runs"
+            )
+            return f"it has answers without a grade; {quiet}"
+        case FindMissing(shard):
+            check = after.pending_checks[shard.task_id]
+            return f"{check.failure.kind}: it may have stored some that it did not report"
+        case RecordFailures(failure=failure, attempts=attempts):
+            final = attempts < after.policy.attempts
+            why = "it would fail everywhere" if final else f"all {plural(attempts, 'attempt')} failed"
+            return f"{why}: {failure.kind}: {failure.cause}"
+        case Retire(worker):
+            return _why_retired(step, before.fleet.get(worker), names)
+        case Kill(failure=failure):
+            return failure.cause
+        case Finish():
+            return "no worker is left, and nothing is open"
+    raise AssertionError(command)
+
+
+def _why_started(step: ReplayStep, place: int, names: Names) -> str:
+    """Work is handed out before workers are started: what waits after the event is what they were started for."""
+    state, command = step.after, step.commands[place]
+    assert isinstance(command, StartWorker)
+    started = [one for one in step.commands[place:] if isinstance(one, StartWorker) and one.role is command.role]
+    if command.role is Role.PRUNE:
+        pruners = len(state.fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)) - len(started)
+        return f"variants to prune: {len(state.coming)}, devices that prune: {pruners}"
+    if command.shape is None:
+        return f"there is no grader; contexts that can be graded: {len(state.ungraded)}"
+    ready, coming = list(state.ready.get(command.shape, ())), state.to_come(command.shape)
+    draws = sum(work.draws for name in [*ready, *coming] for work in state.by_patch[name])
+    engines = state.fleet.shapes.get(command.shape, 0) - sum(one.shape == command.shape for one in started)
+    return (
+        f"{plural(draws, 'draw')} wait for engines of {names.shape(command.shape)}, of which there are {engines}; "
+        f"variants ready for them: {len(ready)}, to be pruned: {len(coming)}"
+    )
+
+
+def _why_shard(step: ReplayStep, place: int, worker: str, shard: ShardNumbers, names: Names) -> str:
+    contexts = step.after.contexts
+    patch_id = contexts[shard.context_id].context.patch_id
+    run = contexts[shard.context_id].running.get(shard.task_id)
+    tasks = [command.task for command in step.commands[place:] if isinstance(command, Assign)]
+    given = [task for task in tasks if isinstance(task, ShardNumbers)]
+    # What waits after the event, and what this command and the ones behind it gave out.
+    waited = sum(work.draws for work in step.after.by_patch[patch_id])
+    waited += sum(len(one.numbers) for one in given if contexts[one.context_id].context.patch_id == patch_id)
+    known, now = step.before.fleet.get(worker), step.after.fleet.get(worker)
+    engines = step.before.fleet.engines_of.get(patch_id, 0)
+    wait = f"{plural(waited, 'draw')} of it waited, and {plural(engines, 'engine')} had it"
+    if known is None or known.patch_id is None:
+        why = f"{worker} has no weights yet; {wait}"
+    elif known.patch_id != patch_id:
+        left = sum(work.draws for work in step.before.by_patch[known.patch_id])
+        why = f"{worker} holds {names.patch(known.patch_id)}, of which {plural(left, 'draw')} wait; {wait}"
+    elif now is not None and len(now.tasks) > 1:
+        why = f"{worker} has these weights and will soon have begun its other draws; {wait}"
+    else:
+        why = f"{worker} has these weights and is idle; {wait}"
+    again = f"; they were lost {plural(run.losses, 'time')}, so no others go with them" if run and run.losses else ""
+    return why + again
+
+
+def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Names) -> str:
+    shape = after.shape_of(patch_id)
+    engines, ready = before.fleet.shapes.get(shape, 0), len(before.ready.get(shape, ()))
+    attempts = after.patches[patch_id].attempts
+    again = f"attempt {attempts + 1}; " if attempts else ""
+    if not engines:
+        return f"{again}its shape ({names.shape(shape)}) has no engine yet"
+    return f"{again}the most urgent: engines of its shape: {engines}, variants ready for them: {ready}"
+
+
+def _why_retired(step: ReplayStep, known: WorkerState | None, names: Names) -> str:
+    after = step.after
+    if isinstance(step.event, NodeDraining) and known is not None and known.worker in step.event.workers:
+        return f"its machine is going away: {step.event.reason}"
+    if after.stopping is not None:
+        return f"the sweep stops: {after.stopping}"
+    if not after.unsettled:
+        return "nothing is owed any more"
+    if known is None or known.role is Role.GRADE:
+        return "what is still owed cannot be done"
+    if known.role is Role.PRUNE:
+        return f"variants that wait to be pruned: {len(after.owed_patches())}; fewer devices are needed for that"
+    if known.shape is not None and not after.ready.get(known.shape) and not after.to_come(known.shape):
+        return f"no draw waits for {names.shape(known.shape)}, and none will"
+    if any(after.ready.values()):
+        return f"idle for {step.now - known.since:.0f} s, while draws of another shape have no engine"
+    return "no engine has a variant to evaluate, and no device is free to prune the next"
+
+
+# --- changes without a command ----------------------------------------------------------------------------------------
+
+
+def changes(step: ReplayStep, names: Names) -> list[str]:
+    """What the event changed beside the commands, as far as it matters to what happens next."""
+    return [*_redirected(step, names), *_idle(step, names), *_found(step, names), *_patch_failed(step, names)]
+
+
+def _redirected(step: ReplayStep, names: Names) -> Iterator[str]:
+    if step.before.fleet.engines_of == step.after.fleet.engines_of:
+        return
+    given = {command.worker for command in step.commands if isinstance(command, Assign)}
+    for known in step.after.fleet:
+        old = step.before.fleet.get(known.worker)
+        if old is not None and old.patch_id != known.patch_id and known.worker not in given:
+            patch, last = names.patch(old.patch_id), names.patch(known.patch_id)
+            yield f"{known.worker} goes over from {patch} to {last} after its shards: {last} would end last"
+
+
+def _idle(step: ReplayStep, names: Names) -> Iterator[str]:
+    if not isinstance(step.event, Reported) or (known := step.after.fleet.get(step.event.worker)) is None:
+        return
+    old = step.before.fleet.get(known.worker)
+    if known.phase is not Phase.IDLE or old is None or old.phase is Phase.IDLE or known.role is not Role.ENGINE:
+        return
+    assert known.shape is not None
+    ready, coming = step.after.ready.get(known.shape, {}), step.after.to_come(known.shape)
+    waiting = sum(work.draws for name in ready for work in step.after.by_patch[name])
+    waits = f"{plural(waiting, 'draw')} wait, too few to load weights for" if waiting else "no draw waits"
+    yield f"{known.worker} is idle: of its shape {waits}, and variants to be pruned: {len(coming)}"
+
+
+def _found(step: ReplayStep, names: Names) -> Iterator[str]:
+    if isinstance(step.event, MissingFound) and (check := step.before.pending_checks.get(step.event.task_id)):
+        again = len(step.event.missing.intersection(check.numbers))
+        if again and step.after.stopping is None:
+            yield f"{plural(again, 'draw')} of {names.context(check.context_id)} are open again"
+
+
+def _patch_failed(step: ReplayStep, names: Names) -> Iterator[str]:
+    if not isinstance(step.event, Reported) or not isinstance(step.event.report, TaskFailed):
+        return
+    known = step.before.fleet.get(step.event.worker)
+    task = known.tasks.get(step.event.report.task_id) if known is not None else None
+    if isinstance(task, PruneTask):
+        patch, limit = step.after.patches[task.patch_id], step.after.policy.attempts
+        again = f"tried again in {patch.not_before - step.now:.0f} s" if patch.state is PatchState.OWED else "given up"
+        yield f"{names.patch(task.patch_id)} is {again}: {patch.attempts} of {limit} attempts failed"

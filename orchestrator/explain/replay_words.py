@@ -1,0 +1,154 @@
+"""What the core was told and what it decided, in words."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.console import plural
+from orchestrator.explain.replay import ReplayStep
+from orchestrator.scheduler.events import (
+    Assign,
+    Command,
+    Event,
+    FindMissing,
+    Finish,
+    Kill,
+    MissingFound,
+    NodeDraining,
+    RecordFailures,
+    Reported,
+    Retire,
+    ShardNumbers,
+    StartWorker,
+    StopRequested,
+    Tick,
+    WorkerLost,
+    WorkerReady,
+    WorkerTask,
+)
+from orchestrator.scheduler.state import SweepState
+from workers.failure import Failure
+from workers.messages import (
+    Committed,
+    Graded,
+    GradeTask,
+    Heartbeat,
+    PatchMade,
+    PruneTask,
+    Rejected,
+    Report,
+    Shape,
+    StoreBlocked,
+    TaskEnded,
+    TaskFailed,
+    WantsMore,
+    WeightsLoaded,
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What people call patches and shapes. One serves for a whole replay."""
+
+    state: SweepState
+
+    def patch(self, patch_id: str | None) -> str:
+        if patch_id is None:
+            return "no weights"
+        works = self.state.by_patch.get(patch_id, [])
+        label = works[0].context.variant if works else patch_id
+        return label if self._several_models else label.partition(": ")[2] or label
+
+    def context(self, context_id: str) -> str:
+        work = self.state.contexts.get(context_id)
+        return self.patch(work.context.patch_id) if work is not None else context_id
+
+    def shape(self, shape: Shape) -> str:
+        model = f"{shape.model.rstrip('/').rpartition('/')[2]}, " if self._several_models else ""
+        return f"{model}{plural(shape.layers, 'layer')}"
+
+    @cached_property
+    def _several_models(self) -> bool:
+        return len({work.context.shape.model for work in self.state.contexts.values()}) > 1
+
+
+def event_text(event: Event, step: ReplayStep, names: Names) -> str:
+    """What the core was told."""
+    match event:
+        case WorkerReady(worker, facts):
+            return f"{worker} is ready on {facts.host}, pid {facts.pid}"
+        case WorkerLost(worker, failure):
+            return f"{worker} is gone: {_failure(failure)}"
+        case Reported(worker, report):
+            return f"{worker}: {_report(report, step, worker, names)}"
+        case MissingFound(task_id, missing):
+            check = step.before.pending_checks.get(task_id)
+            of = f" of {len(check.numbers)}" if check is not None else ""
+            return f"the store was asked about {task_id}: {len(missing)}{of} draws are not stored"
+        case NodeDraining(workers, why):
+            return f"the machines of {', '.join(workers)} are going away: {why}"
+        case Tick():
+            return "time passed"
+        case StopRequested(why):
+            return f"a stop was asked for: {why}"
+
+
+def _report(report: Report, step: ReplayStep, worker: str, names: Names) -> str:
+    known = step.before.fleet.get(worker)
+    task = known.tasks.get(report.task_id) if known is not None else None
+    what = task_text(task, names) if task is not None else f"{report.task_id} (no longer its task)"
+    match report:
+        case Committed(numbers=numbers):
+            return f"committed {plural(len(numbers), 'draw')} of {what}"
+        case Heartbeat(tokens=tokens):
+            return f"alive, {tokens:,} tokens generated"
+        case WantsMore():
+            return f"could take more beside {what}"
+        case StoreBlocked(failure=failure):
+            return f"waits: {_failure(failure)}"
+        case WeightsLoaded(patch_id=patch_id, seconds=seconds):
+            return f"holds {names.patch(patch_id)}, proved in {seconds:.1f} s"
+        case Rejected(numbers=numbers, failure=failure):
+            return f"cannot make {plural(len(numbers), 'draw')} of {what}: {_failure(failure)}"
+        case PatchMade(patch_id=patch_id, seconds=seconds):
+            return f"made {names.patch(patch_id)} in {seconds:.1f} s"
+        case Graded(answers=answers):
+            return f"graded {plural(answers, 'answer')} of {what}"
+        case TaskEnded():
+            return f"ended {what}"
+        case TaskFailed(failure=failure):
+            return f"failed {what}: {_failure(failure)}"
+
+
+def command_text(command: Command, names: Names) -> str:
+    """What the core decided."""
+    match command:
+        case StartWorker(worker, _, shape):
+            return f"start {worker}" + (f" for {names.shape(shape)}" if shape is not None else "")
+        case Assign(worker, ShardNumbers(numbers=numbers) as task):
+            return f"{worker} evaluates {plural(len(numbers), 'draw')} of {task_text(task, names)}"
+        case Assign(worker, task):
+            return f"{worker} takes {task_text(task, names)}"
+        case FindMissing(shard):
+            return f"ask the store for {plural(len(shard.numbers), 'draw')} of {task_text(shard, names)}"
+        case RecordFailures(context_id, numbers):
+            return f"give up {plural(len(numbers), 'draw')} of {names.context(context_id)}"
+        case Retire(worker):
+            return f"ask {worker} to hand in and close"
+        case Kill(worker):
+            return f"kill {worker}"
+        case Finish(why):
+            return f"end the sweep: {why}"
+
+
+def task_text(task: WorkerTask, names: Names) -> str:
+    match task:
+        case PruneTask(task_id, patch_id=patch_id):
+            return f"the pruning of {names.patch(patch_id)} ({task_id})"
+        case ShardNumbers(task_id, context_id):
+            return f"{names.context(context_id)} ({task_id})"
+        case GradeTask(task_id, context_id):
+            return f"the grading of {names.context(context_id)} ({task_id})"
+
+
+def _failure(failure: Failure) -> str:
+    return f"{failure.kind}: {failure.cause}"

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from orchestrator.grid.parse import Grid
 from orchestrator.store.store import Store, StoreError
 
 COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3
+READER_GONE = 128 + signal.SIGPIPE
+"""As a shell tells of any command whose output nobody reads to its end (`status | head`)."""
 
 
 def grid_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -28,13 +31,18 @@ def sweep_parser() -> argparse.ArgumentParser:
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a verb. Bad input becomes messages on standard error and status 2."""
+    """Run a verb. Bad input becomes messages on standard error and status 2; a reader that has gone ends it quietly."""
     try:
-        return command()
+        status = command()
+        sys.stdout.flush()
+        return status
     except (InputError, StoreError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
+        return READER_GONE
 
 
 def open_store(grid: Grid, override: str | None) -> Store:

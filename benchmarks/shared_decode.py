@@ -30,9 +30,9 @@ from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineSettings, Finished, Proof
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Context, Item, Shard
 from workers.recipes import start_vllm
+from workers.worker import Inbox
 
 WARM_UP = 16
 """Draws that are made before anything is counted."""

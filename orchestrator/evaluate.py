@@ -36,6 +36,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from orchestrator.cluster.local_backend import LocalBackend
     from orchestrator.driver.driver import Driver
     from orchestrator.driver.make_core import make_core
+    from orchestrator.driver.worker_recipes import WorkerRecipes
 
     grid = parse_grid(Source("command line", grid_value(options), {}))
     store = Store.open(options.output)
@@ -49,7 +50,8 @@ def evaluate(options: argparse.Namespace) -> int:
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
             show_progress(plan.resolved.labels) as progress,
         ):
-            Driver(core, plan, backend, store, Path(scratch), [progress]).run()
+            recipes = WorkerRecipes(grid.runtime, store, Path(scratch))
+            Driver(core, plan, backend, recipes, [progress]).run()
         backend.close()
     results = read_results(store, resolved)
     print(json.dumps(summary(results)) if options.json else final_table(results))

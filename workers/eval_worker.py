@@ -13,12 +13,11 @@ from eval.prompts import ChatTokenizer
 from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, FeedSettings
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import Context, Item, Report, Shard, Task, TaskFailed, WeightsLoaded, WorkerInfo
 from workers.store import StoreUnavailable, WorkerStore
 from workers.store_retry import retry_while_unavailable
 from workers.tables import DrawRow
-from workers.worker import WorkerFault
+from workers.worker import Inbox, WorkerFault
 
 
 class EvalWorker:

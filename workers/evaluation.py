@@ -22,7 +22,6 @@ from eval.prompts import ChatTokenizer
 from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineFault, Finished
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import (
     Committed,
     Context,
@@ -39,6 +38,7 @@ from workers.messages import (
 from workers.store import StoreUnavailable, WorkerStore
 from workers.store_retry import next_pause, retry_while_unavailable
 from workers.tables import DrawRow
+from workers.worker import Inbox
 
 MakeRow = Callable[[Context, Item, Draw], DrawRow]
 

@@ -14,10 +14,10 @@ import torch
 from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import PatchMade, PruneTask, Report, Task, TaskEnded, TaskFailed, WorkerInfo
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
+from workers.worker import Inbox
 
 
 class PruneWorker:

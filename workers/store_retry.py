@@ -5,9 +5,9 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import Report, StoreBlocked
 from workers.store import StoreUnavailable
+from workers.worker import Inbox
 
 T = TypeVar("T")
 

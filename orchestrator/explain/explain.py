@@ -220,7 +220,7 @@ def _foreign(sources: _Sources, prefix: str) -> UnknownId:
         )
         raise InputError(f"{prefix}: {several if found else none}")
     (name,) = found
-    draws = len(sources.store.held_keys(name)) if kinds[name] == "context" else 0
+    draws = len(sources.store.stored_draws(name)) if kinds[name] == "context" else 0
     ours = [v.patch_id for v in variants] + [d.context.context_id for v in variants for d in v.decodings]
     nearest = nearest_to(name, ours, kinds[name], sources.payloads)
     return UnknownId(kinds[name], name, sources.payloads.label(name), draws, tuple(nearest))

@@ -160,6 +160,6 @@ def test_label_that_two_models_have_must_name_its_model(done: TinySweep, capsys:
 
 def test_output_that_cannot_be_written_is_named(done: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     (done.folder / "out").write_text("a folder cannot be here")
-    command = ["export", str(done._grid_file()), "--output", str(done.folder / "out" / "traces.jsonl")]
+    command = ["export", str(done.grid_file()), "--output", str(done.folder / "out" / "traces.jsonl")]
     assert main(command) == 2
     assert "traces.jsonl: cannot be written" in capsys.readouterr().err

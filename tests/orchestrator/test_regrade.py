@@ -143,7 +143,7 @@ def test_unknown_grader_is_refused_with_the_nearest_name(sweep: TinySweep, capsy
     assert "error: --grader: grader 'exakt' is unknown" in (said := capsys.readouterr().err)
     assert "Did you mean 'exact'?" in said
     sweep.runtime["grader"] = "standart"
-    assert main(["regrade", str(sweep._grid_file())]) == 2
+    assert main(["regrade", str(sweep.grid_file())]) == 2
     assert "runtime.grader: grader 'standart' is unknown" in capsys.readouterr().err
 
 

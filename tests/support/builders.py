@@ -15,6 +15,7 @@ from eval.spec import BudgetSpec, SamplingSpec
 from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core as make_driven_core
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.plan.resolve import ResolvedGrid, resolve_grid
@@ -37,9 +38,10 @@ from orchestrator.store.store import Store
 from pruning.spec import PruneSpec
 from tests.support import ROOT
 from workers.engines.scripted_engine import Fault, ScriptedEngines
-from workers.grade_worker import CHUNK_SECONDS, GradeWorker
+from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Committed, Context, Item, PruneTask, Shape, WorkerInfo
 from workers.recipes import GradeRecipe
+from workers.store import WorkerStore
 from workers.tables import DrawRow, FailureRow, GradeRow
 
 C = TypeVar("C")
@@ -185,7 +187,7 @@ class TinySweep:
         self.store = Store.open(str(self.folder / "store"))
 
     def resolve_grid(self) -> ResolvedGrid:
-        return resolve_grid(read_grid(self._grid_file()))
+        return resolve_grid(read_grid(self.grid_file()))
 
     def plan(self) -> Plan:
         resolved = self.resolve_grid()
@@ -199,10 +201,12 @@ class TinySweep:
     def run(self, *faults: Fault, stop_after: int | None = None, own_graders: bool = False) -> str:
         """Run or resume; returns why it ended. `stop_after`: ask it to stop when so many draws are committed."""
         backend = _Fleet(stop_after, own_graders)
-        start, plan = replace(self.engines, faults=faults), self.plan()
-        core = make_driven_core(plan, self.store, plan.resolved.grid.runtime, backend.devices())
+        engines, plan = replace(self.engines, faults=faults), self.plan()
+        runtime = plan.resolved.grid.runtime
+        core = make_driven_core(plan, self.store, runtime, backend.devices())
+        recipes = WorkerRecipes(runtime, self.store, self.folder / "scratch", engines)
         try:
-            return Driver(core, plan, backend, self.store, self.folder / "scratch", [], start).run()
+            return Driver(core, plan, backend, recipes).run()
         finally:
             backend.close()
 
@@ -218,7 +222,7 @@ class TinySweep:
         questions = self.resolve_grid().variants[0].questions
         return next(q.prompt_ids for q in questions if q.problem_id == problem)
 
-    def _grid_file(self) -> Path:
+    def grid_file(self) -> Path:
         for name, numbers in self.benchmarks.items():
             lines = [json.dumps(PROBLEMS[number]) + "\n" for number in numbers]
             (self.folder / f"{name}.jsonl").write_text("".join(lines))
@@ -268,9 +272,8 @@ def _lasting_pool() -> GraderPool:
 class _LastingGradeWorker(GradeWorker):
     """The real one; but its children are shared, because to start one takes longer than a whole tiny sweep."""
 
-    def __init__(self, name: str, store: Store, grader: str) -> None:
-        self._name, self._store, self._grader, self._log = name, store, grader, ""
-        self._store_seconds, self._chunk_seconds = 0.0, CHUNK_SECONDS
+    def __init__(self, name: str, store: WorkerStore, settings: GradeSettings) -> None:
+        self._name, self._store, self._settings, self._log = name, store, replace(settings, store_seconds=0.0), ""
         self._pool = _lasting_pool()
 
     def close(self) -> None:
@@ -282,4 +285,4 @@ class _LastingGrading:
     recipe: GradeRecipe
 
     def build(self, name: str, log: str) -> GradeWorker:
-        return _LastingGradeWorker(name, self.recipe.store, self.recipe.grader)
+        return _LastingGradeWorker(name, self.recipe.store, self.recipe.settings)

@@ -16,6 +16,7 @@ from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.drill.faults import SweepProcess
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.resolve import resolve_grid
@@ -86,7 +87,8 @@ class Demo:
         resolved = resolve_grid(read_grid(self.folder / "grid.yaml"))
         plan, backend = make_plan(resolved, read_stored(self.store, resolved)), LocalBackend(cpus=2)
         core = make_core(plan, self.store, resolved.grid.runtime, backend.devices())
-        driver = Driver(core, plan, backend, self.store, self.folder / "scratch", [], self.engines)
+        recipes = WorkerRecipes(resolved.grid.runtime, self.store, self.folder / "scratch", self.engines)
+        driver = Driver(core, plan, backend, recipes)
         try:
             assert driver.run() == "done"
         finally:

@@ -10,8 +10,8 @@ from workers.engines.engine import EngineSettings
 from workers.engines.scripted_engine import Latency, ScriptedEngines
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Committed, Report, Shard, StoreBlocked, TaskEnded, TaskFailed, WantsMore
+from workers.worker import Inbox
 
 SETTINGS = EngineSettings("bfloat16", 512)
 
@@ -60,7 +60,7 @@ def test_shard_whose_traces_cannot_be_read_is_kept_and_draws_in_flight_go_on(tmp
     }
     assert not [report for report in said if isinstance(report, TaskFailed)]
     assert said[-1] == TaskEnded("continued")
-    assert two.store.held_keys("d") == {("d", f"p{n}", 0) for n in range(4)}
+    assert two.store.stored_draws("d") == {("d", f"p{n}", 0) for n in range(4)}
     assert sorted(two.store.read("draws", "c", ["start"])["start"].to_pylist()) == [0, 0, 4]
 
 

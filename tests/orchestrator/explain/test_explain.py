@@ -146,7 +146,7 @@ def test_another_grader_owes_its_grades(done: TinySweep, capsys: Capture) -> Non
 
 
 def test_corrected_gold_answer_owes_its_grades(done: TinySweep, capsys: Capture) -> None:
-    file = done._grid_file()
+    file = done.grid_file()
     problems = done.folder / "first.jsonl"
     first, *others = problems.read_text().splitlines(keepends=True)
     problems.write_text("".join([json.dumps(json.loads(first) | {"answer": "77"}) + "\n", *others]))
@@ -256,7 +256,7 @@ def test_other_answer_settings_and_prompts_are_named(done: TinySweep, capsys: Ca
     assert reasons(value) == {8: [("answer", 8)], 32: [("answer", 8)]}
     assert alike(value) == [("answers", ["answer tokens 20 instead of 16"])]
     done.budget = {}
-    file = done._grid_file()
+    file = done.grid_file()
     file.write_text(file.read_text() + "prompt: {preset: boxed}\n")
     assert main(["explain", str(file), "dense @ 8"]) == 0
     assert "held under another prompt" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store.claim import PATIENCE, Claim, Verdict, Watched, judge, read_claim, who
+from orchestrator.store.claim import MISSED_BEATS, Claim, Observation, Verdict, describe, judge, read_claim
 from orchestrator.store.lease import SweepHeld, claim_path, hold_lease, own_claim
 from orchestrator.store.store import Store
 from tests.support import ROOT
@@ -22,26 +22,33 @@ BEATEN, OTHER = replace(CLAIM, beat=4), replace(CLAIM, token="other")
 
 
 @pytest.mark.parametrize(
-    ("found", "watched", "verdict"),
+    ("found", "seen", "verdict"),
     [
         (None, None, Verdict.TAKE),
-        (None, Watched(True, CLAIM, 0.0), Verdict.TAKE),
+        (None, Observation(True, CLAIM, 0.0), Verdict.TAKE),
         (CLAIM, None, Verdict.WATCH),
-        (CLAIM, Watched(True, CLAIM, 0.0), Verdict.REFUSE),
-        (CLAIM, Watched(True, CLAIM, 1e9), Verdict.REFUSE),  # stopped, or hanging: it may go on
-        (CLAIM, Watched(False, CLAIM, 0.0), Verdict.TAKE),
-        (BEATEN, Watched(False, CLAIM, 0.0), Verdict.TAKE),
-        (CLAIM, Watched(None, CLAIM, 0.0), Verdict.WATCH),
-        (CLAIM, Watched(None, CLAIM, 5.0 * PATIENCE - 0.1), Verdict.WATCH),
-        (CLAIM, Watched(None, CLAIM, 5.0 * PATIENCE), Verdict.TAKE),
-        (BEATEN, Watched(None, CLAIM, 0.0), Verdict.REFUSE),
-        (BEATEN, Watched(None, CLAIM, 1e9), Verdict.REFUSE),
-        (OTHER, Watched(None, CLAIM, 1e9), Verdict.REFUSE),
-        (replace(CLAIM, beat_seconds=1e9), Watched(None, replace(CLAIM, beat_seconds=1e9), 1e4), Verdict.TAKE),
+        (CLAIM, Observation(True, CLAIM, 0.0), Verdict.REFUSE),
+        (CLAIM, Observation(True, CLAIM, 1e9), Verdict.REFUSE),  # stopped, or hanging: it may go on
+        (CLAIM, Observation(False, CLAIM, 0.0), Verdict.TAKE),
+        (BEATEN, Observation(False, CLAIM, 0.0), Verdict.TAKE),
+        (CLAIM, Observation(None, CLAIM, 0.0), Verdict.WATCH),
+        (CLAIM, Observation(None, CLAIM, 5.0 * MISSED_BEATS - 0.1), Verdict.WATCH),
+        (CLAIM, Observation(None, CLAIM, 5.0 * MISSED_BEATS), Verdict.TAKE),
+        (BEATEN, Observation(None, CLAIM, 0.0), Verdict.REFUSE),
+        (BEATEN, Observation(None, CLAIM, 1e9), Verdict.REFUSE),
+        (OTHER, Observation(None, CLAIM, 1e9), Verdict.REFUSE),
+        (replace(CLAIM, beat_seconds=1e9), Observation(None, replace(CLAIM, beat_seconds=1e9), 1e4), Verdict.TAKE),
     ],
 )
-def test_verdict_on_a_claim(found: Claim | None, watched: Watched | None, verdict: Verdict) -> None:
-    assert judge(found, watched) is verdict
+def test_verdict_on_a_claim(found: Claim | None, seen: Observation | None, verdict: Verdict) -> None:
+    assert judge(found, seen) is verdict
+
+
+def test_claim_is_stored_under_the_keys_it_always_had() -> None:
+    assert CLAIM.document() == {
+        "token": "token", "host": "far", "place": "boot pid:1", "pid": 7, "started": "100", "user": "ada",
+        "command": "sweep grid.yaml", "since": 0.0, "beat_seconds": 5.0, "beat": 3,
+    }  # fmt: skip
 
 
 def test_claim_is_read_back_and_a_foreign_document_is_no_claim() -> None:
@@ -117,7 +124,7 @@ def test_silent_driver_of_another_machine_is_succeeded_and_said_to_be_looked_for
     with hold_lease(store, "sweep", said.append, never):
         assert read_claim(store.get_document(claim_path("sweep"))).host != "far"
     assert len(said) == 1
-    assert who(CLAIM) in said[0]
+    assert describe(CLAIM) in said[0]
 
 
 def test_beating_driver_of_another_machine_is_left_its_place(store: Store) -> None:
@@ -145,7 +152,7 @@ def test_driver_whose_place_was_taken_is_told_and_leaves_the_other_s_claim(store
         while not lost.wait(0.05):
             store.put_document(claim_path("sweep"), CLAIM.document())
     assert len(reasons) == 1
-    assert who(CLAIM) in reasons[0]
+    assert describe(CLAIM) in reasons[0]
     assert read_claim(store.get_document(claim_path("sweep"))) == CLAIM
 
 
@@ -156,10 +163,10 @@ def test_driver_whose_successor_has_ended_already_is_told_too(store: Store) -> N
         reasons.append(reason)
         lost.set()
 
-    with hold_lease(store, "sweep", never, on_lost, beat_seconds=0.01) as place:
+    with hold_lease(store, "sweep", never, on_lost, beat_seconds=0.01) as lease:
         while not lost.wait(0.05):  # its beat may be on its way
             store.files.remove(claim_path("sweep"))
-        assert place.taken_by() == "a driver that has ended since"
+        assert lease.taken_by() == "a driver that has ended since"
     assert len(reasons) == 1
     assert store.get_document(claim_path("sweep")) is None
 

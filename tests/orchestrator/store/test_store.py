@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.store.compaction import compact
-from orchestrator.store.store import MANIFEST, Store, StoreError, load_draws
+from orchestrator.store.store import Store, StoreError, load_draws
+from pruning.patch.manifest import MANIFEST
 from tests.support.builders import make_failure, make_grade, make_row
 from workers.tables import DrawRow
 
@@ -60,7 +61,7 @@ def test_every_commit_is_a_part_of_its_own_and_none_is_changed(store: Store) -> 
     store.commit_draws([make_row(prompt="p0")])
     assert len(parts(store)) == 2
     assert first.read_bytes() == content
-    assert store.held_keys("c") == {("c", "p0", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0)}
 
 
 def test_chosen_columns_are_read_alone(store: Store) -> None:
@@ -162,7 +163,7 @@ def test_damaged_file_is_ignored_and_reported_by_name(store: Store, damage: Call
     store.commit_draws([make_row(prompt="p1")])
     bad = parts(store)[0].with_name("damaged.parquet")
     damage(bad, parts(store)[0].read_bytes())
-    assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0), ("c", "p1", 0)}
     assert len(store.reported) == 1
     assert str(bad) in next(iter(store.reported))
     assert "ignored" in next(iter(store.reported))
@@ -185,11 +186,11 @@ def test_reader_beside_writers_sees_whole_parts_only_and_never_fewer(store: Stor
         thread.start()
     reader, seen = Store.open(store.uri), frozenset()
     while any(thread.is_alive() for thread in writers):
-        now = reader.held_keys("c")
+        now = reader.stored_draws("c")
         assert seen <= now
         assert len(now) % 2 == 0
         seen = now
-    assert len(reader.held_keys("c")) == 90
+    assert len(reader.stored_draws("c")) == 90
     assert reader.reported == set()
     assert all(not part.name.startswith(".") for part in parts(store))
 
@@ -232,7 +233,7 @@ def test_pickled_store_writes_to_the_same_place(store: Store) -> None:
     store.read("draws", "c")
     copy = pickle.loads(pickle.dumps(store))
     copy.commit_draws([make_row(prompt="p1")])
-    assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0), ("c", "p1", 0)}
     assert copy == store
 
 

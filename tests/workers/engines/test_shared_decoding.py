@@ -25,8 +25,8 @@ from tests.workers.engines.conftest import MakePatch, OneEngine
 from workers.draw_rows import COLUMNS, Joined, join_rows
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Shard
+from workers.worker import Inbox
 
 PROBLEMS = 24
 REFERENCED = 6

@@ -18,8 +18,8 @@ from workers.engines.engine import EngineFault, VariantFault
 from workers.engines.vllm_engine import VllmEngine
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Committed, Heartbeat, Shard, StoreBlocked, TaskEnded, WantsMore, WeightsLoaded
+from workers.worker import Inbox
 
 UNREADABLE = "/proc/self/mem"
 """Reading it from its beginning gives EIO, as a mount does whose server is gone."""

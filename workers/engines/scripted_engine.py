@@ -109,12 +109,12 @@ class ScriptedEngines:
         lines = [line for file in Path(self.ledger).glob("*.jsonl") for line in file.open()]
         return [Generated(**(one | {"prompt_ids": tuple(one["prompt_ids"])})) for one in map(json.loads, lines)]
 
-    def strikes(self, fault: Fault) -> bool:
+    def happens(self, fault: Fault) -> bool:
         """Whether a fault whose moment has come still has a time left; takes that time."""
         if fault.times is None:
             return True
         name = hashlib.sha256(repr(fault).encode()).hexdigest()[:16]
-        return any(_created(Path(self.ledger, f"{name}-{number}.struck")) for number in range(fault.times))
+        return any(_created(Path(self.ledger, f"{name}-{number}.happened")) for number in range(fault.times))
 
 
 class ScriptedEngine:
@@ -127,7 +127,7 @@ class ScriptedEngine:
         self._variant = ""
         self._active: dict[str, tuple[Ask, Completion, int]] = {}
         """Name -> ask, its completion to be, and the steps until that is out."""
-        self._doom: Failure | None = None
+        self._death: Failure | None = None
         self._stalled = False
         self._asks = self._generated = 0
         self.seconds = 0.0
@@ -140,7 +140,7 @@ class ScriptedEngine:
         assert not self._active, "weights were to be swapped while asks were in flight"
         self._spend(self._script.latency.swap)
         for fault in self._script.faults:
-            if isinstance(fault, SpoilSwap) and fault.patch == patch.name and self._script.strikes(fault):
+            if isinstance(fault, SpoilSwap) and fault.patch == patch.name and self._script.happens(fault):
                 failure = Failure(fault.kind, f"the swap to {patch.name} fails, as scripted")
                 raise VariantFault(failure) if fault.kind == "nan" else EngineFault(failure)
         self._variant = patch.name
@@ -153,9 +153,9 @@ class ScriptedEngine:
             raise ValueError(f"a prompt of {len(ask.prompt_ids)} tokens fills the context of {context}")
         self._asks += 1
         for fault in self._script.faults:
-            if isinstance(fault, Die) and fault.is_due(self._asks, ask) and self._script.strikes(fault):
-                self._doom = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
-            elif isinstance(fault, Stall) and fault.at_ask == self._asks and self._script.strikes(fault):
+            if isinstance(fault, Die) and fault.is_due(self._asks, ask) and self._script.happens(fault):
+                self._death = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
+            elif isinstance(fault, Stall) and fault.at_ask == self._asks and self._script.happens(fault):
                 self._stalled = True
         seed = ask.seed if sampling.temperature > 0 else 0
         completion = self._complete(ask, seed)
@@ -165,8 +165,8 @@ class ScriptedEngine:
     def step(self) -> Sequence[Finished]:
         """Every ask in flight gets `tokens_per_step` further; those that are complete come out, shortest first."""
         self._spend(self._script.latency.step)
-        if self._doom is not None:
-            raise EngineFault(self._doom)
+        if self._death is not None:
+            raise EngineFault(self._death)
         if self._stalled:
             time.sleep(STALLED_STEP_SECONDS)
             return []

@@ -1,4 +1,4 @@
-"""The drill: what it makes of a grid, whom it strikes and when, what it takes for a difference, and a whole one."""
+"""The drill: what it makes of a grid, what it kills and when, and a whole drill."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.drill.compare_stores import compare_stores
 from orchestrator.drill.drill import join, run_drill, shrink
-from orchestrator.drill.faults import StoreCounts, Victim, kill_here, plan_kills
+from orchestrator.drill.faults import ProcessKind, StoreCounts, kill_here, plan_kills
 from orchestrator.grid.parse import parse_grid, read_grid
 from orchestrator.grid.source import Source
 from orchestrator.store.store import Store
@@ -42,20 +42,18 @@ def test_drill_of_an_example_is_a_valid_grid_that_is_small_and_greedy(file: Path
     st.integers(0, 40),
     st.builds(StoreCounts, st.integers(1, 500), st.integers(1, 500), st.integers(1, 9)),
 )
-def test_strikes_are_a_function_of_the_seed_and_fall_within_the_sweep(
-    seed: int, kills: int, whole: StoreCounts
-) -> None:
-    strikes = plan_kills(seed, kills, whole)
-    assert strikes == plan_kills(seed, kills, whole)
-    assert len(strikes) == kills
-    assert all(0 <= strike.at < whole.total for strike in strikes)
-    assert all(strike.at < whole.patches for strike in strikes if strike.kind is Victim.PRUNER)
-    counts = Counter(strike.kind for strike in strikes)
-    assert Victim.RANK not in counts
-    assert not counts or max(counts.values()) - min(counts[k] for k in Victim if k is not Victim.RANK) <= 1
+def test_kills_are_a_function_of_the_seed_and_fall_within_the_sweep(seed: int, kills: int, whole: StoreCounts) -> None:
+    planned = plan_kills(seed, kills, whole)
+    assert planned == plan_kills(seed, kills, whole)
+    assert len(planned) == kills
+    assert all(0 <= kill.at < whole.total for kill in planned)
+    assert all(kill.at < whole.patches for kill in planned if kill.kind is ProcessKind.PRUNER)
+    counts = Counter(kill.kind for kill in planned)
+    assert ProcessKind.RANK not in counts
+    assert not counts or max(counts.values()) - min(counts[k] for k in ProcessKind if k is not ProcessKind.RANK) <= 1
 
 
-def test_another_seed_strikes_otherwise() -> None:
+def test_another_seed_kills_otherwise() -> None:
     whole = StoreCounts(100, 200, 3)
     assert plan_kills(1, 8, whole) != plan_kills(2, 8, whole)
 
@@ -79,7 +77,7 @@ def test_store_below_a_bucket_keeps_the_options_of_its_place() -> None:
 @pytest.fixture
 def stores(tmp_path: Path) -> tuple[Store, Store]:
     """Two stores with the same two draws and grades."""
-    pair = Store.open(str(tmp_path / "calm")), Store.open(str(tmp_path / "disturbed"))
+    pair = Store.open(str(tmp_path / "undisturbed")), Store.open(str(tmp_path / "disturbed"))
     for store in pair:
         store.commit_draws([make_row(), make_row(prompt="p1")])
         store.commit_grades([make_grade(), make_grade("p1")])
@@ -118,7 +116,7 @@ def test_difference_is_found(stores: tuple[Store, Store], tmp_path: Path, happen
 
 
 def test_other_weights_are_a_change_and_other_tokens_are_said_apart(tmp_path: Path) -> None:
-    undisturbed, disturbed = Store.open(str(tmp_path / "calm")), Store.open(str(tmp_path / "disturbed"))
+    undisturbed, disturbed = Store.open(str(tmp_path / "undisturbed")), Store.open(str(tmp_path / "disturbed"))
     undisturbed.commit_draws([make_row(), make_row(prompt="p1")])
     undisturbed.commit_grades([make_grade(), make_grade("p1")])
     disturbed.commit_draws([replace(make_row(), weights_digest="others"), make_row((9, 9, 9, 9), prompt="p1")])
@@ -154,8 +152,8 @@ def test_whole_drill_passes_and_tells_of_every_kill(tmp_path: Path, monkeypatch:
     assert not isinstance(done, int), (tmp_path / "undisturbed.log").read_text()
     told = done.lines()
     assert done.passed, (told, (tmp_path / "disturbed.log").read_text())
-    assert len(done.run_under_kills.struck) + len(done.run_under_kills.undelivered) == 3
-    assert any(one.strike.kind is Victim.DRIVER for one in done.run_under_kills.struck)
-    assert sum(line.startswith("killed: ") for line in told) == len(done.run_under_kills.struck)
+    assert len(done.run.delivered) + len(done.run.undelivered) == 3
+    assert any(one.planned.kind is ProcessKind.DRIVER for one in done.run.delivered)
+    assert sum(line.startswith("killed: ") for line in told) == len(done.run.delivered)
     assert "compared 100 draws" in "\n".join(told)
     assert told[-1] == "the same as the undisturbed run"

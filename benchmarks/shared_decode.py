@@ -92,8 +92,8 @@ def decode(engine: Engine, plan: Plan, variant: ResolvedVariant, patches: Store,
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         store.publish_patch(patches.fetch_patch(variant.patch_id, Path(folder)), variant.patch_id)
-        pace = FeedSettings(runtime.in_flight, runtime.commit_seconds)
-        worker = EvalWorker("engine", meter, store, Path(variant.model_path), Path(folder), pace)
+        feed = FeedSettings(runtime.in_flight, runtime.commit_seconds)
+        worker = EvalWorker("engine", meter, store, Path(variant.model_path), Path(folder), feed)
         for owed in plan.contexts:
             if owed.variant.patch_id != variant.patch_id:
                 continue

@@ -21,7 +21,7 @@ from eval.spec import nearest
 from orchestrator.grid.errors import InputError
 from orchestrator.plan.resolve import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store, StoreError
-from workers.draw_rows import COLUMNS, Joined, join_rows
+from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
 
 
 def write_traces(store: Store, resolved: ResolvedGrid, variant: str, limit: int | None, output: Path) -> int:
@@ -93,7 +93,7 @@ def traces(
                 }
 
 
-def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit: int) -> tuple[int, ...]:
+def _own_tokens(rules: Rules, question: Question, seed: int, draw: JoinedDraw, limit: int) -> tuple[int, ...]:
     trace = draw.trace.token_ids
     answer: Mapping[str, Any] | None = draw.answers.get(len(trace))
     if answer is not None and not answer["forced"] and len(trace) <= limit:

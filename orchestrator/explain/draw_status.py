@@ -15,7 +15,7 @@ from orchestrator.plan.resolve import Question
 from orchestrator.plan.stored import DrawName
 from orchestrator.store.store import Store
 from orchestrator.store.tables import TABLES
-from workers.draw_rows import METADATA, Measured, measure_rows
+from workers.draw_rows import METADATA, MeasuredDraw, measure_rows
 from workers.grade_rows import GradeKey, verdicts
 from workers.messages import Context
 
@@ -53,7 +53,7 @@ class ContextRows:
     patch_held: bool
     rows: Sequence[Mapping[str, Any]]
     """Of every answer context, with `trace_tokens`, the length of what they add, in the place of the tokens."""
-    draws: Mapping[DrawName, Measured]
+    draws: Mapping[DrawName, MeasuredDraw]
     grades: Mapping[GradeKey, Grade]
     given_up: Mapping[DrawName, Mapping[str, Any]]
     """The newest failure of each draw that has been given up and not been committed since."""

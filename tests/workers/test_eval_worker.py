@@ -27,9 +27,9 @@ class TwoShards:
         self._held.rename(self._aside)
         self._held.write_text("no folder")
         engines = ScriptedEngines(str(folder / "ledger"), latency=Latency(tokens_per_step=1), tail=9.0)
-        pace = FeedSettings(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
+        feed = FeedSettings(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
         engine = engines(TINY / "model", 4, SETTINGS)
-        self._worker = EvalWorker("engine", engine, self.store, TINY / "model", folder, pace)
+        self._worker = EvalWorker("engine", engine, self.store, TINY / "model", folder, feed)
 
     def run(self, hear: Callable[[Report], None] = lambda report: None) -> list[Report]:
         new = Shard("new", make_context("d"), tuple(make_item(f"p{n}", number=n) for n in range(4)))

@@ -22,7 +22,7 @@ from orchestrator.plan.plan import Plan, StoredState, make_plan
 from orchestrator.plan.resolve import resolve_grid
 from orchestrator.store.store import Store
 from tests.workers.engines.conftest import MakePatch, OneEngine
-from workers.draw_rows import COLUMNS, Joined, join_rows
+from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
 from workers.messages import Shard
@@ -47,7 +47,7 @@ Tokens = tuple[int, ...]
 class Decoded:
     """What the store holds when every limit is served: prompt ids -> limit -> the draw that serves it."""
 
-    draws: Mapping[Tokens, Mapping[int, Joined]]
+    draws: Mapping[Tokens, Mapping[int, JoinedDraw]]
     trace_tokens: int
     """Generated, over all draws."""
 
@@ -86,7 +86,7 @@ class Decoder:
         store = Store.open(str(self._folder / f"{mode}-{independent}"))
         store.publish_patch(self._patch, plan.resolved.variants[0].patch_id)
         worker = EvalWorker("engine", self._engine(self._tiny), store, self._tiny, self._folder, FeedSettings())
-        draws: dict[Tokens, dict[int, Joined]] = {}
+        draws: dict[Tokens, dict[int, JoinedDraw]] = {}
         tokens = 0
         for owed in plan.contexts:
             context = owed.decoding.context

@@ -1,10 +1,14 @@
 """The store on real files: what is committed is whole, stays, and is all that a reader ever sees."""
 
 import pickle
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +17,7 @@ import pytest
 from orchestrator.store.compaction import compact
 from orchestrator.store.store import Store, StoreError, load_draws
 from pruning.patch.manifest import MANIFEST
+from tests.support import ROOT
 from tests.support.builders import make_failure, make_grade, make_row
 from workers.tables import DrawRow
 
@@ -259,3 +264,21 @@ def test_payload_is_kept_as_first_written(store: Store) -> None:
     store.put_payload("id", {"a": 2})
     assert store.payload("id") == {"a": 1}
     assert store.payload("other") is None
+
+
+def test_recipes_of_the_docs_run(store: Store) -> None:
+    """Every Python line of docs/store.md, on another store; without those for DuckDB, which is no dependency."""
+    store.commit_draws([make_row(prompt="p0"), make_row(prompt="p1")])
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "store.md").read_text(), re.DOTALL)
+    code = "\n".join(line for block in blocks for line in block.splitlines() if "duckdb" not in line)
+    names: dict[str, Any] = {}
+    exec(code.replace("/shared/sweeps", store.uri), names)
+    assert names["frame"]["problem_id"].tolist() == ["problem-p0", "problem-p1"]
+    assert names["draws"].column_names == ["benchmark", "trace_tokens"]
+
+
+def test_store_is_imported_without_the_libraries_of_workers_and_views() -> None:
+    heavy = ["torch", "ray", "vllm", "mlflow", "transformers", "pandas", "scipy", "sympy"]
+    script = f"import sys, orchestrator.store; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -140,35 +140,35 @@ class Store:
 
     def read(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> pa.Table:
         """All rows of one context, or the given columns of them (`answers.cut` reads a nested one)."""
-        wanted = column_names(TABLES[table], columns)
-        return _rows(self.parts(table, context_id, wanted), table, wanted)
+        names = column_names(TABLES[table], columns)
+        return _rows(self.parts(table, context_id, names), table, names)
 
     def read_all(self, table: str, columns: Iterable[str] | None = None) -> pa.Table:
         """All rows of every context, context by context. One listing; files are read concurrently."""
-        wanted = column_names(TABLES[table], columns)
+        names = column_names(TABLES[table], columns)
         contexts: dict[str, list[ListedFile]] = defaultdict(list)
         for file in self._files_of(table):
             contexts[file.folder].append(file)
 
         def read(context_id: str) -> pa.Table:
             try:
-                parts = [self._read_file(table, file, wanted) for file in contexts[context_id]]
+                parts = [self._read_file(table, file, names) for file in contexts[context_id]]
             except FileNotFoundError:  # compacted since the listing
-                parts = list(self.parts(table, context_id, wanted))
-            return _rows(parts, table, wanted)
+                parts = list(self.parts(table, context_id, names))
+            return _rows(parts, table, names)
 
         with ThreadPoolExecutor(READERS) as pool:
             tables = list(pool.map(read, contexts))
-        return pa.concat_tables(tables or [_rows([], table, wanted)])
+        return pa.concat_tables(tables or [_rows([], table, names)])
 
     def parts(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> list[Part]:
         """The given columns of every readable file of one context."""
-        wanted = column_names(TABLES[table], columns)
+        names = column_names(TABLES[table], columns)
         for _ in range(MAX_LISTINGS):
             files = self._files_of(table, context_id)
             try:
                 with ThreadPoolExecutor(1 if self.local else READERS) as pool:
-                    read = pool.map(lambda file: self._read_file(table, file, wanted), files)
+                    read = pool.map(lambda file: self._read_file(table, file, names), files)
                     return [part for part in read if part is not None]
             except FileNotFoundError:  # replaced by compaction: the next listing shows the compacted part
                 continue

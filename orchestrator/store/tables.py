@@ -106,22 +106,22 @@ def is_readable(found: pa.Schema, expected: pa.Schema) -> bool:
     return _same_shape(found, expected) or (expected is DRAWS and _same_shape(found, DRAWS_1))
 
 
-def stored_columns(found: pa.Schema, wanted: Sequence[str]) -> list[str]:
-    """The columns to read from a file of a readable schema so that `upgrade` can give `wanted`."""
-    return list(dict.fromkeys(name if _has_column(found, name) else "trace_ids" for name in wanted))
+def stored_columns(found: pa.Schema, columns: Sequence[str]) -> list[str]:
+    """The columns to read from a file of a readable schema so that `upgrade` can give `columns`."""
+    return list(dict.fromkeys(name if _has_column(found, name) else "trace_ids" for name in columns))
 
 
-def upgrade(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
-    """A table of the `stored_columns` as a table of the columns `wanted`."""
-    tops = list(dict.fromkeys(name.split(".")[0] for name in wanted))
+def upgrade(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """A table of the `stored_columns` as a table of the columns `columns`."""
+    tops = list(dict.fromkeys(name.split(".")[0] for name in columns))
     if "trace_tokens" in tops and "trace_tokens" not in table.column_names:
         table = table.append_column("trace_tokens", pc.list_value_length(table["trace_ids"]).cast(pa.int32()))
     return table.select(tops)
 
 
-def column_names(schema: pa.Schema, wanted: Iterable[str] | None) -> list[str]:
-    """`wanted`, or every column for None. Raises ValueError naming one that does not exist."""
-    names = list(schema.names) if wanted is None else list(wanted)
+def column_names(schema: pa.Schema, columns: Iterable[str] | None) -> list[str]:
+    """`columns`, or every column for None. Raises ValueError naming one that does not exist."""
+    names = list(schema.names) if columns is None else list(columns)
     for name in names:
         if not _has_column(schema, name):
             raise ValueError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}")

@@ -194,12 +194,8 @@ class RayBackend:
             for name in leaving:
                 self._actors[name].draining = True
             if leaving:
-                until = (
-                    f", at {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))} at the latest"
-                    if deadline
-                    else ""
-                )
-                yield NodeDraining(tuple(leaving), f"their node {node[:8]} is to be taken away{until}")
+                at = f" and ends by {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))}" if deadline else ""
+                yield NodeDraining(tuple(leaving), f"their node {node[:8]} is draining{at}")
 
     def _collect(self, seconds: float) -> None:
         waiting: dict[Any, str] = {}

@@ -1,4 +1,4 @@
-"""Two drivers on one sweep: the second is refused while the first is alive, and takes a dead one's place."""
+"""Two drivers on one sweep: the second is refused while the first is alive, and takes over from a dead one."""
 
 import os
 import signal
@@ -56,7 +56,7 @@ def test_second_driver_is_refused_with_who_and_where_and_a_killed_one_is_succeed
     assert store.get_document(claim_path("sweep")) is None
 
 
-def test_driver_that_is_stopped_keeps_its_place_on_its_machine(store: Store) -> None:
+def test_driver_that_is_stopped_keeps_its_lease_on_its_machine(store: Store) -> None:
     with driver(store) as first:
         first.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
@@ -64,7 +64,7 @@ def test_driver_that_is_stopped_keeps_its_place_on_its_machine(store: Store) -> 
             hold_lease(store, "sweep", never, never).__enter__()
 
 
-def test_driver_that_ends_leaves_its_place_free(store: Store) -> None:
+def test_driver_that_ends_releases_its_lease(store: Store) -> None:
     with driver(store) as first:
         first.communicate()
         assert store.get_document(claim_path("sweep")) is None
@@ -90,7 +90,7 @@ def test_silent_driver_of_another_machine_is_succeeded_and_said_to_be_looked_for
     assert describe(CLAIM) in said[0]
 
 
-def test_beating_driver_of_another_machine_is_left_its_place(store: Store) -> None:
+def test_beating_driver_of_another_machine_keeps_its_lease(store: Store) -> None:
     """Its beats are written by hand, each when it has been looked at."""
     claim = replace(CLAIM, beat_seconds=0.05)
     store.put_document(claim_path("sweep"), claim.document())
@@ -103,7 +103,7 @@ def test_beating_driver_of_another_machine_is_left_its_place(store: Store) -> No
     assert read_claim(store.get_document(claim_path("sweep"))).host == "far"
 
 
-def test_driver_whose_place_was_taken_is_told_and_leaves_the_other_s_claim(store: Store) -> None:
+def test_driver_whose_lease_was_taken_is_told_and_leaves_the_other_s_claim(store: Store) -> None:
     lost, reasons = threading.Event(), []
 
     def on_lost(reason: str) -> None:

@@ -31,9 +31,9 @@ from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineSettings, Finished, Proof
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Context, Item, Shard
 from workers.recipes import start_vllm
+from workers.worker import Inbox
 
 WARM_UP = 16
 """Draws that are made before anything is counted."""
@@ -93,8 +93,8 @@ def decode(engine: Engine, plan: Plan, variant: ResolvedVariant, patches: Store,
     with tempfile.TemporaryDirectory() as folder:
         store = Store.open(folder)
         store.publish_patch(patches.fetch_patch(variant.patch_id, Path(folder)), variant.patch_id)
-        pace = FeedSettings(runtime.in_flight, runtime.commit_seconds)
-        worker = EvalWorker("engine", meter, store, Path(variant.model_path), Path(folder), pace)
+        feed = FeedSettings(runtime.in_flight, runtime.commit_seconds)
+        worker = EvalWorker("engine", meter, store, Path(variant.model_path), Path(folder), feed)
         for owed in plan.contexts:
             if owed.variant.patch_id != variant.patch_id:
                 continue

@@ -38,6 +38,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from orchestrator.driver.driver import Driver
     from orchestrator.driver.event_log import event_log
     from orchestrator.driver.make_core import make_core
+    from orchestrator.driver.worker_recipes import WorkerRecipes
 
     grid = parse_grid(GridSource("command line", grid_value(options), {}))
     store = Store.open(options.output)
@@ -53,7 +54,8 @@ def evaluate(options: argparse.Namespace) -> int:
             show_progress(plan.resolved.labels) as progress,
         ):
             log.begin(core)
-            Driver(core, plan, backend, store, Path(scratch), [progress, log]).run()
+            recipes = WorkerRecipes(grid.runtime, store, Path(scratch))
+            Driver(core, plan, backend, recipes, [progress, log]).run()
         backend.close()
     results = read_results(store, resolved)
     print(json.dumps(summary(results)) if options.json else final_table(results))

@@ -21,7 +21,7 @@ from eval.rules import Rules, thinking_prompt
 from orchestrator.grid.errors import InputError
 from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant, find_variant
 from orchestrator.store.store import Store, StoreError
-from workers.draw_rows import COLUMNS, Joined, join_rows
+from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
 
 
 def write_traces(store: Store, resolved: ResolvedGrid, variant: str, limit: int | None, output: Path) -> int:
@@ -76,7 +76,7 @@ def traces(
                 }
 
 
-def _own_tokens(rules: Rules, question: Question, seed: int, draw: Joined, limit: int) -> tuple[int, ...]:
+def _own_tokens(rules: Rules, question: Question, seed: int, draw: JoinedDraw, limit: int) -> tuple[int, ...]:
     """Prompt, trace and, where the thinking ended by itself within `limit`, answer."""
     trace = draw.trace.token_ids
     answer: Mapping[str, Any] | None = draw.answers.get(len(trace))

@@ -19,9 +19,9 @@ from orchestrator.grid.validation import located
 from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.store.store import Store, StoreError
 from workers.grade_rows import GradeKey, ungraded, verdicts
-from workers.grade_worker import GradeWorker
-from workers.inbox import Inbox
+from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Gold, Graded, GradeTask, TaskFailed
+from workers.worker import Inbox
 
 Judged = Mapping[tuple[str, GradeKey], Grade]
 """(context id, answer and gold within it) -> a grader's verdict."""
@@ -116,7 +116,8 @@ def _tasks(store: Store, resolved: ResolvedGrid) -> list[GradeTask]:
 
 
 def _grade(store: Store, tasks: Sequence[GradeTask], grader: str, runtime: Runtime) -> int:
-    worker = GradeWorker("regrade", store, grader, runtime.grader_processes, runtime.grader_seconds)
+    settings = GradeSettings(grader, runtime.grader_processes, runtime.grader_seconds)
+    worker = GradeWorker("regrade", store, settings)
     graded = 0
     try:
         for number, task in enumerate(tasks, 1):

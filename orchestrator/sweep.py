@@ -23,7 +23,7 @@ from orchestrator.plan.stored import read_stored
 from orchestrator.results.cells import Results, read_results
 from orchestrator.results.table import final_table
 from orchestrator.store.compaction import compact_finished
-from orchestrator.store.lease import BEAT_SECONDS, Displaced, Lease, hold_lease
+from orchestrator.store.lease import BEAT_SECONDS, Lease, LeaseLost, hold_lease
 from orchestrator.store.store import Store, StoreError
 from workers.recipes import StartEngine, start_vllm
 
@@ -50,11 +50,11 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
     if plan.nothing_owed:
         say(f"{grid.name}: nothing is owed; all {plan.draws_stored} draws of {plan.cells} cells are in {store.uri}")
         return conclude(grid, store, read_results(store, resolved), "done")
-    displaced: SimpleQueue[str] = SimpleQueue()
-    with hold_lease(store, grid.name, say, displaced.put, beat_seconds) as lease:
+    lease_lost: SimpleQueue[str] = SimpleQueue()
+    with hold_lease(store, grid.name, say, lease_lost.put, beat_seconds) as lease:
         try:
             with TrackingThread(store, resolved, say) as tracking:
-                reason = drive(plan, store, start_engine, lease, displaced, tracking)
+                reason = drive(plan, store, start_engine, lease, lease_lost, tracking)
                 if reason != "done":
                     tracking.stop()
                 elif tracking.finish():
@@ -65,7 +65,7 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
         except StoreError as error:
             say(f"{grid.name}: not finished: {error}")
             return INCOMPLETE
-        except Displaced as error:
+        except LeaseLost as error:
             say(f"{grid.name}: not finished by this driver: {error}. Nothing was lost, and nothing needs to be done")
             return INCOMPLETE
     return conclude(grid, store, results, reason)
@@ -94,15 +94,16 @@ def drive(
     store: Store,
     start_engine: StartEngine,
     lease: Lease,
-    displaced: "SimpleQueue[str]",
+    lease_lost: "SimpleQueue[str]",
     tracking: TrackingThread,
 ) -> str:
-    """Start a fleet, compute what the plan owes, and stop the fleet. Returns why it ended. Raises Displaced."""
+    """Start a fleet, compute what the plan owes, and stop the fleet. Returns why it ended. Raises LeaseLost."""
     from orchestrator.cluster.ray_backend import RayBackend
     from orchestrator.driver.driver import Driver
     from orchestrator.driver.event_log import event_log
     from orchestrator.driver.make_core import make_core
     from orchestrator.driver.observer import Observer
+    from orchestrator.driver.worker_recipes import WorkerRecipes
 
     grid = plan.resolved.grid
     say(
@@ -129,7 +130,8 @@ def drive(
             show_progress(plan.resolved.labels) as progress,
         ):
             views: list[Observer] = [progress, tracking, log]
-            reason = Driver(core, plan, backend, store, Path(scratch), views, start_engine, displaced).run()
+            recipes = WorkerRecipes(grid.runtime, store, Path(scratch), start_engine)
+            reason = Driver(core, plan, backend, recipes, views, lease_lost).run()
         say(f"{grid.name}: {closing_line(core)}")
     return reason
 

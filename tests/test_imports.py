@@ -36,7 +36,7 @@ ORCHESTRATOR = {
     "cli": {"console", "grid", "store"},
     "cluster": {"scheduler", "store"},
     "results": {"identity", "plan", "store"},
-    "explain": {"console", "grid", "plan", "store"},
+    "explain": {"console", "grid", "plan", "scheduler", "store"},
     "drill": {"cli", "cluster", "console", "grid", "store"},
     "export": {"grid", "plan", "store"},
     "regrade": {"console", "grid", "plan", "store"},

@@ -1,7 +1,6 @@
-"""The rows of a draw, joined: a trace may come in several, and a row may be there twice. Pure.
+"""Joins the rows of a draw: a trace may be stored in several rows, and a row may be stored twice. Pure.
 
-Whoever reads draws (plan, grading, results, export) reads them through here, so that all see the same trace with
-the same answers.
+Plan, grading, results and export all read draws through here, so that they see the same trace with the same answers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,53 +21,52 @@ COLUMNS = [
     "answers",
     "created_at",
 ]
-"""The columns that joining needs."""
+"""The columns that `join_rows` needs."""
 
 METADATA = ["answer_context_id", "prompt_id", "seed", "start", "trace_tokens", "ended", "answers.cut", "created_at"]
-"""The columns that measuring needs: none that grows with the length of a trace."""
-
+"""The columns that `measure_rows` needs: none whose size grows with the trace."""
 
 TEXTS = [*METADATA, "answers.text"]
-"""The columns that reading answers needs."""
+"""The columns that `read_texts` needs."""
 
 
 @dataclass(frozen=True)
-class Joined:
-    """One draw as its rows tell it."""
+class JoinedDraw:
+    """One draw, joined from its rows."""
 
     trace: PriorTrace
     answers: Mapping[int, Mapping[str, Any]]
     """Cut -> the answer's fields."""
     created_at: float
-    """When the last of it was committed, in seconds since the epoch."""
+    """When its last row was stored, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One draw as its rows tell it, without a token of it."""
+class MeasuredDraw:
+    """The size of one draw, read without its tokens."""
 
     length: int
-    """Of its trace, in tokens."""
+    """The length of its trace in tokens."""
     ended: bool
     cuts: frozenset[int]
-    """Where it has an answer."""
+    """The cuts at which it has an answer."""
 
 
-def join_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int], Joined]:
-    """Join the rows of each draw of one context (read with COLUMNS)."""
+def join_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int], JoinedDraw]:
+    """(prompt id, seed) -> draw, for the rows of one context read with COLUMNS."""
     return {name: _join(group, answer_context_id) for name, group in _by_draw(rows).items()}
 
 
-def measure_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int], Measured]:
-    """What `join_rows` would give, measured (read with METADATA)."""
+def measure_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int], MeasuredDraw]:
+    """(prompt id, seed) -> size of the draw that `join_rows` would give, for rows read with METADATA."""
     return {name: _measure(group, answer_context_id) for name, group in _by_draw(rows).items()}
 
 
 def read_texts(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int, int], str]:
-    """(prompt id, seed, cut) -> the text of each answer that `join_rows` would give (read with TEXTS)."""
+    """(prompt id, seed, cut) -> text of each answer that `join_rows` would give, for rows read with TEXTS."""
     texts: dict[tuple[str, int, int], str] = {}
     for (prompt_id, seed), group in _by_draw(rows).items():
-        for row in _standing(group, _told_tokens):
+        for row in _contiguous(group, _token_count):
             if row["answer_context_id"] == answer_context_id:
                 for answer in row["answers"]:
                     texts.setdefault((prompt_id, seed, answer["cut"]), answer["text"])
@@ -82,44 +80,46 @@ def _by_draw(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], list[Ma
     return by_draw
 
 
-def _standing(rows: list[Mapping[str, Any]], tokens: Callable[[Mapping[str, Any]], int]) -> Iterator[Mapping[str, Any]]:
-    """The rows that count, in the order of the trace.
+def _contiguous(
+    rows: list[Mapping[str, Any]], token_count: Callable[[Mapping[str, Any]], int]
+) -> Iterator[Mapping[str, Any]]:
+    """The rows that make up the draw, in order of the trace.
 
-    A row counts if it begins where the rows before it end. Any other row is a repetition (a worker outlived the driver
-    that gave up on it, say): the first committed one stands, trace and answers together.
+    A row counts if it begins where the rows before it end. Any other row is a repetition (from a worker that outlived
+    its driver, say): of two that begin at the same token the first stored counts, with its answers.
     """
     length, ended = 0, False
     for row in sorted(rows, key=lambda row: (row["start"], row["created_at"])):
-        if row["start"] == length and not (ended and tokens(row)):
-            length += tokens(row)
+        if row["start"] == length and not (ended and token_count(row)):
+            length += token_count(row)
             ended = ended or row["ended"]
             yield row
 
 
-def _told_tokens(row: Mapping[str, Any]) -> int:
-    """How many trace tokens a row has, where it was read without them."""
+def _token_count(row: Mapping[str, Any]) -> int:
+    """The number of a row's trace tokens, for a row that was read without them."""
     return int(row["trace_tokens"])
 
 
-def _join(rows: list[Mapping[str, Any]], answer_context_id: str) -> Joined:
+def _join(rows: list[Mapping[str, Any]], answer_context_id: str) -> JoinedDraw:
     trace: list[int] = []
     answers: dict[int, Mapping[str, Any]] = {}
     ended, limit, waits, created_at = False, 0, 0, 0.0
-    for row in _standing(rows, lambda row: len(row["trace_ids"])):
+    for row in _contiguous(rows, lambda row: len(row["trace_ids"])):
         trace += row["trace_ids"]
         ended, limit, waits = ended or row["ended"], max(limit, row["limit"]), max(waits, row["waits"])
         if row["answer_context_id"] == answer_context_id:
             created_at = max(created_at, row["created_at"])
             for answer in row["answers"]:
                 answers.setdefault(answer["cut"], answer)
-    return Joined(PriorTrace(tuple(trace), ended, limit, waits), answers, created_at)
+    return JoinedDraw(PriorTrace(tuple(trace), ended, limit, waits), answers, created_at)
 
 
-def _measure(rows: list[Mapping[str, Any]], answer_context_id: str) -> Measured:
+def _measure(rows: list[Mapping[str, Any]], answer_context_id: str) -> MeasuredDraw:
     length, ended = 0, False
     cuts: set[int] = set()
-    for row in _standing(rows, _told_tokens):
+    for row in _contiguous(rows, _token_count):
         length, ended = length + row["trace_tokens"], ended or row["ended"]
         if row["answer_context_id"] == answer_context_id:
             cuts.update(answer["cut"] for answer in row["answers"])
-    return Measured(length, ended, frozenset(cuts))
+    return MeasuredDraw(length, ended, frozenset(cuts))

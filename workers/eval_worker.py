@@ -1,4 +1,4 @@
-"""One engine that evaluates shards: swaps a variant in, lets `Evaluation` run, and puts its rows into the store."""
+"""One engine that evaluates shards: loads a variant's weights, and has `Evaluation` make and commit its draws."""
 
 import json
 import os
@@ -13,16 +13,15 @@ from eval.prompts import ChatTokenizer
 from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, FeedSettings
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import Context, Item, Report, Shard, Task, TaskFailed, WeightsLoaded, WorkerInfo
 from workers.store import StoreUnavailable, WorkerStore
 from workers.store_retry import retry_while_unavailable
 from workers.tables import DrawRow
-from workers.worker import WorkerFault
+from workers.worker import Inbox, WorkerFault
 
 
 class EvalWorker:
-    """One engine and the draws it is making."""
+    """An engine, the variant that it holds, and the store."""
 
     def __init__(
         self,
@@ -31,16 +30,16 @@ class EvalWorker:
         store: WorkerStore,
         base: Path,
         cache: Path,
-        pace: FeedSettings,
+        feed: FeedSettings,
         log: str = "",
     ) -> None:
         """Evaluate on `engine`, which was started for variants of `base`."""
-        self._name, self._store, self._base, self._pace = name, store, base, pace
-        self._cache = cache / name  # its own: what it has swapped in it needs no longer, and what others need stays
+        self._name, self._store, self._base, self._feed = name, store, base, feed
+        self._cache = cache / name  # its own: fetching a patch into a cache removes the patch before
         self._log = log
         self._engine = engine
         self._codec = ChatTokenizer.load(base)
-        self._holds: tuple[str, Proof] | None = None
+        self._loaded: tuple[str, Proof] | None = None
         self._settings = json.dumps(dict(sorted(self._engine.settings().items())))
 
     def facts(self) -> WorkerInfo:
@@ -50,42 +49,42 @@ class EvalWorker:
         self._engine.close()
 
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
-        """Evaluate a shard, and with it every shard of the same variant that comes in while it runs.
+        """Evaluate a shard, and every shard of the same variant that arrives while it runs.
 
-        Reports `WeightsLoaded`, and what `Evaluation` reports. Raises `WorkerFault` if the engine is at fault.
+        Reports `WeightsLoaded` and what `Evaluation` reports. Raises `WorkerFault` if the engine is at fault.
         """
         assert isinstance(task, Shard)
         try:
             yield from self._swap(task, inbox)
-            yield from Evaluation(self._engine, self._store, self._codec, self._pace, inbox, self._row).run(task)
+            yield from Evaluation(self._engine, self._store, self._codec, self._feed, inbox, self._row).run(task)
         except EngineFault as fault:
             raise WorkerFault(self._with_log(fault.failure)) from fault
         except VariantFault as fault:
-            self._holds = None
+            self._loaded = None
             yield TaskFailed(task.task_id, self._with_log(fault.failure))
-        except StoreUnavailable as error:  # before any draw was begun: the patch or the stored traces
+        except StoreUnavailable as error:  # before any draw was begun: reading the patch or the stored traces
             yield TaskFailed(task.task_id, Failure("store", str(error), self._log))
 
     def _swap(self, shard: Shard, inbox: Inbox) -> Iterator[Report]:
         patch_id = shard.context.patch_id
-        if self._holds is not None and self._holds[0] == patch_id:
+        if self._loaded is not None and self._loaded[0] == patch_id:
             return
         began = time.monotonic()
         load = partial(self._load, patch_id)
-        proof = yield from retry_while_unavailable(shard.task_id, load, inbox, self._pace.store_seconds)
-        self._holds = (patch_id, proof)
+        proof = yield from retry_while_unavailable(shard.task_id, load, inbox, self._feed.store_seconds)
+        self._loaded = (patch_id, proof)
         yield WeightsLoaded(shard.task_id, patch_id, time.monotonic() - began, proof.canary_error)
 
     def _load(self, patch_id: str) -> Proof:
         folder = self._store.fetch_patch(patch_id, self._cache)
-        self._holds = None
+        self._loaded = None
         return self._engine.load(self._base, folder)
 
     def _with_log(self, failure: Failure) -> Failure:
         return Failure(failure.kind, failure.cause, failure.log or self._log)
 
     def _row(self, context: Context, item: Item, draw: Draw) -> DrawRow:
-        assert self._holds is not None
+        assert self._loaded is not None
         return DrawRow(
             context_id=context.context_id,
             answer_context_id=context.answer_context_id,
@@ -102,7 +101,7 @@ class EvalWorker:
             derived_seed=draw.derived_seed,
             waits=draw.waits,
             answers=draw.answers,
-            weights_digest=self._holds[1].weights_digest,
+            weights_digest=self._loaded[1].weights_digest,
             engine=self._settings,
             worker=self._name,
             created_at=time.time(),

@@ -1,11 +1,11 @@
 """Draws on their way through an engine: fed continuously, committed every few seconds, shard after shard.
 
-A bounded number of draws is in flight and there is no batch barrier. Each draw's next ask is sent the moment its last
-completion arrives, so forced answers run while their trace's blocks are still in the prefix cache; and when fewer draws
-wait than will soon be begun, the driver is asked for more of the same variant (`WantsMore`), so that the engine
-never idles between shards. A draw is committed with all its answers or not at all.
+A bounded number of draws is in flight, without batch barriers. Each draw's next ask is sent as soon as its last
+completion arrives, so forced answers run while their trace's blocks are still in the prefix cache. When few draws are
+left to begin, the driver is asked for more of the same variant (`WantsMore`), so that the engine never idles between
+shards. A draw is committed with all its answers or not at all.
 
-When the store cannot be written, finished draws are kept, nothing new is begun, and it is tried again for a while.
+While the store cannot be written, finished draws are kept, no draw is begun, and the commit is retried for a while.
 """
 
 import time
@@ -24,7 +24,6 @@ from eval.rules import Rules
 from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineFault, Finished
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import (
     Committed,
     Context,
@@ -41,24 +40,25 @@ from workers.messages import (
 from workers.store import StoreUnavailable, WorkerStore
 from workers.store_retry import next_pause, retry_while_unavailable
 from workers.tables import DrawRow
+from workers.worker import Inbox
 
 MakeRow = Callable[[Context, Item, Draw], DrawRow]
 
 
 @dataclass(frozen=True)
 class FeedSettings:
-    """How draws are fed and committed; changes speed and what a crash can cost, never an answer."""
+    """How draws are fed and committed. Changes speed and the cost of a crash, never an answer."""
 
     in_flight: int = 128
     commit_seconds: float = 5.0
     heartbeat_seconds: float = 2.0
     store_seconds: float = 600.0
-    """Patience with a store that cannot be written: a full disk is made room on, a mount comes back."""
+    """How long an unavailable store is retried."""
 
 
 @dataclass
-class _Coming:
-    """A shard whose stored traces the store has not given out yet."""
+class _PendingShard:
+    """A shard whose stored traces have not been read yet."""
 
     shard: Shard
     since: float
@@ -67,7 +67,7 @@ class _Coming:
 
 
 @dataclass
-class _Open:
+class _ActiveDraw:
     """A draw in flight."""
 
     shard: Shard
@@ -80,44 +80,45 @@ class Evaluation:
     """One variant's draws. Construct it when the engine holds the variant's weights, and call `run` once."""
 
     def __init__(
-        self, engine: Engine, store: WorkerStore, codec: ChatTokenizer, pace: FeedSettings, inbox: Inbox, row: MakeRow
+        self, engine: Engine, store: WorkerStore, codec: ChatTokenizer, feed: FeedSettings, inbox: Inbox, row: MakeRow
     ) -> None:
-        self._engine, self._store, self._codec, self._pace, self._inbox = engine, store, codec, pace, inbox
+        self._engine, self._store, self._codec, self._feed_settings, self._inbox = engine, store, codec, feed, inbox
         self._row = row
         self._rules: dict[str, Rules] = {}
         self._patch_id = ""
-        self._coming: _Coming | None = None
+        self._pending: _PendingShard | None = None
         self._waiting: deque[tuple[Shard, Item]] = deque()
-        self._active: dict[int, _Open] = {}
+        self._active: dict[int, _ActiveDraw] = {}
         self._rows: list[tuple[Shard, Item, DrawRow, int]] = []
-        """Finished and not committed, with the length of the whole trace."""
+        """Finished draws that are not committed yet, each with the length of its whole trace."""
         self._unsettled: dict[str, int] = {}
-        """Task id -> draws of it that are neither committed nor rejected."""
-        self._asked = False
-        """Whether more has been asked for since something last came."""
-        self._trouble: tuple[float, Failure] | None = None
-        """Since when the store cannot be written, and why."""
+        """Task id -> how many of its draws are neither committed nor rejected."""
+        self._asked_for_more = False
+        """Whether `WantsMore` was reported since the last shard came."""
+        self._blocked: tuple[float, Failure] | None = None
+        """Since when commits have failed, and why."""
         self._prompt_tokens = self._cached_tokens = self._begun = 0
         self._committed_at = self._beat_at = time.monotonic()
 
     def run(self, shard: Shard) -> Iterator[Report]:
-        """Make the draws of `shard` and of what follows it. When the engine fails, what was finished is committed."""
+        """Make the draws of `shard` and of the shards that follow. If the engine fails, commit what was finished."""
         self._patch_id = shard.context.patch_id
         read = partial(_with_priors, self._store, shard)
         self._accept(
-            shard, (yield from retry_while_unavailable(shard.task_id, read, self._inbox, self._pace.store_seconds))
+            shard,
+            (yield from retry_while_unavailable(shard.task_id, read, self._inbox, self._feed_settings.store_seconds)),
         )
         try:
-            while self._coming or self._waiting or self._active or self._rows:
+            while self._pending or self._waiting or self._active or self._rows:
                 if self._inbox.closed:
                     self._abandon()
                 yield from self._feed()
                 for finished in self._engine.step() if self._active else ():
                     yield from self._take(finished)
                 yield from self._report()
-                if self._trouble is not None and self._out_of_patience(self._trouble[0]):
+                if self._blocked is not None and self._out_of_patience(self._blocked[0]):
                     self._abandon()
-                    yield from [TaskFailed(task_id, self._trouble[1]) for task_id in self._unsettled]
+                    yield from [TaskFailed(task_id, self._blocked[1]) for task_id in self._unsettled]
                     return
         except EngineFault:
             yield from self._commit()
@@ -125,7 +126,7 @@ class Evaluation:
         yield from [TaskEnded(task_id) for task_id in self._unsettled]
 
     def _out_of_patience(self, since: float) -> bool:
-        return self._inbox.closed or time.monotonic() - since > self._pace.store_seconds
+        return self._inbox.closed or time.monotonic() - since > self._feed_settings.store_seconds
 
     def _accept(self, shard: Shard, items: list[Item]) -> None:
         self._unsettled[shard.task_id] = len(items)
@@ -135,58 +136,58 @@ class Evaluation:
                 context.budget, self._codec, self._codec.eos_ids, context.context_length, context.format
             )
         self._waiting.extend((shard, item) for item in items)
-        self._asked = False
+        self._asked_for_more = False
 
     # --- feeding ------------------------------------------------------------------------------------------------------
 
     def _feed(self) -> Iterator[Report]:
-        if self._trouble is not None:
+        if self._blocked is not None:
             if not self._active:
-                self._inbox.closes_within(self._pace.commit_seconds)
+                self._inbox.closes_within(self._feed_settings.commit_seconds)
             return
-        while self._waiting and len(self._active) < self._pace.in_flight:
+        while self._waiting and len(self._active) < self._feed_settings.in_flight:
             yield from self._begin(*self._waiting.popleft())
-        if len(self._waiting) < self._pace.in_flight // 2 and not self._inbox.closed:
-            yield from self._ask_for_more()
+        if len(self._waiting) < self._feed_settings.in_flight // 2 and not self._inbox.closed:
+            yield from self._take_more()
 
-    def _ask_for_more(self) -> Iterator[Report]:
-        if self._coming is None and (shard := self._inbox.take_shard(self._patch_id)) is not None:
-            self._coming = _Coming(shard, time.monotonic())
+    def _take_more(self) -> Iterator[Report]:
+        if self._pending is None and (shard := self._inbox.take_shard(self._patch_id)) is not None:
+            self._pending = _PendingShard(shard, time.monotonic())
             self._unsettled[shard.task_id] = len(shard.items)
-        if self._coming is not None:
-            yield from self._read_priors(self._coming)
-        elif not self._asked:
-            self._asked = True
+        if self._pending is not None:
+            yield from self._read_priors(self._pending)
+        elif not self._asked_for_more:
+            self._asked_for_more = True
             yield WantsMore(next(reversed(self._unsettled)))
 
-    def _read_priors(self, coming: _Coming) -> Iterator[Report]:
-        """Accept the shard that comes, or try again later while the store refuses; draws in flight go on meanwhile."""
+    def _read_priors(self, pending: _PendingShard) -> Iterator[Report]:
+        """Accept the pending shard, or retry later while the store is unavailable; draws in flight go on meanwhile."""
         if not (self._active or self._waiting or self._rows):
-            self._inbox.closes_within(coming.again_at - time.monotonic())
-        if time.monotonic() < coming.again_at:
+            self._inbox.closes_within(pending.again_at - time.monotonic())
+        if time.monotonic() < pending.again_at:
             return
-        shard = coming.shard
+        shard = pending.shard
         try:
             items = _with_priors(self._store, shard)
         except StoreUnavailable as error:
             failure = Failure("store", str(error))
-            if self._out_of_patience(coming.since):
-                self._coming, self._asked = None, False
+            if self._out_of_patience(pending.since):
+                self._pending, self._asked_for_more = None, False
                 del self._unsettled[shard.task_id]
                 yield TaskFailed(shard.task_id, failure)
                 return
-            coming.pause = next_pause(coming.pause)
-            coming.again_at = time.monotonic() + coming.pause
+            pending.pause = next_pause(pending.pause)
+            pending.again_at = time.monotonic() + pending.pause
             yield StoreBlocked(shard.task_id, failure)
         else:
-            self._coming = None
+            self._pending = None
             self._accept(shard, items)
 
     def _begin(self, shard: Shard, item: Item) -> Iterator[Report]:
         number = self._begun = self._begun + 1
         try:
             step = start(self._rules[shard.context.context_id], item.job)
-            self._active[number] = _Open(shard, item, step.state)
+            self._active[number] = _ActiveDraw(shard, item, step.state)
             self._follow(number, step)
         except ValueError as error:
             yield self._reject(number, shard, item, Failure("bad-input", str(error)))
@@ -227,7 +228,7 @@ class Evaluation:
         return Rejected(shard.task_id, (item.number,), failure)
 
     def _abandon(self) -> None:
-        self._coming = None
+        self._pending = None
         self._waiting.clear()
         self._engine.cancel(sorted(name for draw in self._active.values() for name in draw.asks))
         self._active.clear()
@@ -237,17 +238,17 @@ class Evaluation:
     def _report(self) -> Iterator[Report]:
         now = time.monotonic()
         idle = not self._active and not self._waiting
-        if self._rows and (idle or now - self._committed_at >= self._pace.commit_seconds):
+        if self._rows and (idle or now - self._committed_at >= self._feed_settings.commit_seconds):
             self._committed_at = self._beat_at = now
             yield from self._commit()
             yield from self._end_shards()
-        elif self._unsettled and now - self._beat_at >= self._pace.heartbeat_seconds:
+        elif self._unsettled and now - self._beat_at >= self._feed_settings.heartbeat_seconds:
             self._beat_at = now
             task = next(reversed(self._unsettled))
             yield Heartbeat(task, self._engine.tokens_generated())
 
     def _commit(self) -> Iterator[Report]:
-        """Commit what is finished; a store that refuses is told of, and what it refused is kept."""
+        """Commit finished draws. If the store is unavailable, report `StoreBlocked` and keep them."""
         by_context: dict[str, list[tuple[Shard, Item, DrawRow, int]]] = {}
         for entry in self._rows:
             by_context.setdefault(entry[2].context_id, []).append(entry)
@@ -255,16 +256,16 @@ class Evaluation:
             try:
                 self._store.commit_draws([row for _, _, row, _ in entries])
             except StoreUnavailable as error:
-                since = self._trouble[0] if self._trouble is not None else time.monotonic()
-                self._trouble = (since, Failure("store", str(error)))
-                yield StoreBlocked(entries[0][0].task_id, self._trouble[1])
+                since = self._blocked[0] if self._blocked is not None else time.monotonic()
+                self._blocked = (since, Failure("store", str(error)))
+                yield StoreBlocked(entries[0][0].task_id, self._blocked[1])
                 return
-            self._trouble = None
+            self._blocked = None
             done = {id(entry) for entry in entries}
             self._rows = [entry for entry in self._rows if id(entry) not in done]
-            yield from self._tell(entries)
+            yield from self._committed(entries)
 
-    def _tell(self, entries: list[tuple[Shard, Item, DrawRow, int]]) -> Iterator[Committed]:
+    def _committed(self, entries: list[tuple[Shard, Item, DrawRow, int]]) -> Iterator[Committed]:
         by_task: dict[str, list[tuple[Shard, Item, DrawRow, int]]] = {}
         for entry in entries:
             by_task.setdefault(entry[0].task_id, []).append(entry)
@@ -282,7 +283,7 @@ class Evaluation:
             self._prompt_tokens = self._cached_tokens = 0
 
     def _end_shards(self) -> Iterator[TaskEnded]:
-        """End the shards that are done while others go on; the last one ends with the run."""
+        """Report the shards that have ended while others go on; the last one ends with `run`."""
         over = [task_id for task_id, left in self._unsettled.items() if not left]
         if len(over) == len(self._unsettled):
             over = over[:-1]
@@ -292,15 +293,15 @@ class Evaluation:
 
 
 def _with_priors(store: WorkerStore, shard: Shard) -> list[Item]:
-    """The shard's items, those that continue a stored trace with that trace."""
+    """The shard's items, with the stored trace of each that continues one."""
     if not any(item.continues for item in shard.items):
         return list(shard.items)
     context = shard.context
-    wanted = {(item.prompt_id, item.job.seed) for item in shard.items if item.continues}
+    continued = {(item.prompt_id, item.job.seed) for item in shard.items if item.continues}
     rows = store.read("draws", context.context_id, COLUMNS)
-    # Of a whole context's traces only those that are wanted may become Python's numbers: each is ten times as large.
+    # Convert only the traces that this shard continues: as Python ints they take ten times the memory.
     keys = zip(rows["prompt_id"].to_pylist(), rows["seed"].to_pylist(), strict=True)
-    rows = rows.filter(pa.array([key in wanted for key in keys], pa.bool_()))
+    rows = rows.filter(pa.array([key in continued for key in keys], pa.bool_()))
     joined = join_rows(rows.to_pylist(), context.answer_context_id)
     return [
         replace(item, job=replace(item.job, prior=joined[item.prompt_id, item.job.seed].trace))

@@ -1,4 +1,4 @@
-"""The grade rows of a context: which verdict stands where a grader tried more than once, and what it has not judged."""
+"""The grade rows of a context: which answers have no grade yet, and which verdict counts if a grader tried twice."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,9 +13,9 @@ AnswerKey = tuple[str, int, int]
 
 
 def ungraded(store: WorkerStore, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold]]:
-    """(answer, its gold) for every answer of the context that `grader` has not judged against that gold.
+    """(answer, its gold) of every stored answer that `grader` has not judged against that gold.
 
-    No token and no text is read.
+    Reads neither tokens nor texts.
     """
     golds: dict[str, set[Gold]] = {}
     for gold in task.golds:
@@ -26,7 +26,7 @@ def ungraded(store: WorkerStore, task: GradeTask, grader: str) -> list[tuple[Ans
         for row in store.read("grades", task.context_id, columns).to_pylist()
         if row["grader"] == grader
         and row["answer_context_id"] == task.answer_context_id
-        # A grader that was killed (a busy machine, say) has not judged: the answer is owed again.
+        # A grading that failed (killed on a busy machine, say) does not count: the grade is owed again.
         and not Grade(row["verdict"], None, row["cause"] or None).grader_failed
     }
     draws = measure_rows(store.read("draws", task.context_id, METADATA).to_pylist(), task.answer_context_id)
@@ -44,7 +44,7 @@ GradeKey = tuple[str, int, int, str]
 
 
 def verdicts(rows: Iterable[Mapping[str, Any]], answer_context_id: str, grader: str) -> dict[GradeKey, Grade]:
-    """What `grader` says of each answer. A later try that came to a verdict stands before one on which it failed."""
+    """The verdict of `grader` on each answer: the first conclusive one, or the last failure if there is none."""
     found: dict[GradeKey, Grade] = {}
     for row in rows:
         if row["grader"] == grader and row["answer_context_id"] == answer_context_id:

@@ -1,12 +1,13 @@
 """Brings the grades of a context up to date: reads its answers from the store, grades what has no grade, commits.
 
-The work is defined by what the store lacks, so it can be repeated, interrupted and run by anybody: `regrade` is the
-same code with another grader.
+The work is defined by what is not graded yet, so it can be repeated, interrupted and run from anywhere: `regrade` is
+the same code with another grader.
 """
 
 import os
 import socket
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from eval.grader_pool import GraderPool
@@ -14,55 +15,56 @@ from eval.grading import Grade, GradeItem, grader_id
 from workers.draw_rows import TEXTS, read_texts
 from workers.failure import Failure
 from workers.grade_rows import AnswerKey, ungraded
-from workers.inbox import Inbox
 from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
 from workers.tables import GradeRow
+from workers.worker import Inbox
 
 CHUNK = 200
-"""Answers graded and committed together, at the most."""
+"""Largest number of answers that are graded and committed together."""
 
-CHUNK_SECONDS = 10.0
-"""A chunk takes no further answer after so long: a slow grader is heard of, and loses little."""
+
+@dataclass(frozen=True)
+class GradeSettings:
+    """How a worker grades."""
+
+    grader: str
+    processes: int
+    seconds: float
+    """For each answer."""
+    store_seconds: float = 0.0
+    """How long a store that refuses is retried."""
+    chunk_seconds: float = 10.0
+    """Close a chunk after this many seconds, so that a slow grader still reports and commits."""
 
 
 class GradeWorker:
     """A pool of killable grader processes and the store."""
 
-    def __init__(
-        self,
-        name: str,
-        store: WorkerStore,
-        grader: str,
-        processes: int,
-        seconds: float,
-        log: str = "",
-        store_seconds: float = 0.0,
-        chunk_seconds: float = CHUNK_SECONDS,
-    ) -> None:
-        """`seconds`: for each answer. `store_seconds`: patience with a store that refuses."""
-        self._name, self._store, self._grader, self._log = name, store, grader, log
-        self._store_seconds, self._chunk_seconds = store_seconds, chunk_seconds
-        self._pool = GraderPool(workers=processes, time_limit=seconds)
+    def __init__(self, name: str, store: WorkerStore, settings: GradeSettings, log: str = "") -> None:
+        self._name, self._store, self._settings, self._log = name, store, settings, log
+        self._pool = GraderPool(workers=settings.processes, time_limit=settings.seconds)
 
     def facts(self) -> WorkerInfo:
-        return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._grader)})
+        return WorkerInfo(
+            self._name, socket.gethostname(), os.getpid(), self._log, {"grader": grader_id(self._settings.grader)}
+        )
 
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
-        """Grade what the store holds of the task's context and has no grade for, until the inbox closes.
+        """Grade the stored answers of the task's context that have no grade, until the inbox closes.
 
-        Reports `Graded`, and is never silent for longer than `chunk_seconds` and one answer's time.
+        Reports `Graded`; never silent for longer than `chunk_seconds` plus one answer's time.
         """
         assert isinstance(task, GradeTask)
         try:
-            read = partial(_ungraded_texts, self._store, task, grader_id(self._grader))
-            owed = yield from retry_while_unavailable(task.task_id, read, inbox, self._store_seconds)
+            read = partial(_ungraded_texts, self._store, task, grader_id(self._settings.grader))
+            owed = yield from retry_while_unavailable(task.task_id, read, inbox, self._settings.store_seconds)
             while owed and not inbox.closed:
                 rows = yield from self._grade(task, owed[:CHUNK])
                 owed = owed[len(rows) :]
                 commit = partial(self._store.commit_grades, rows)
-                yield from retry_while_unavailable(task.task_id, commit, inbox, self._store_seconds)
+                yield from retry_while_unavailable(task.task_id, commit, inbox, self._settings.store_seconds)
                 yield Graded(task.task_id, task.context_id, len(rows))
         except (StoreError, OSError) as error:
             yield TaskFailed(task.task_id, Failure("store", f"grading {task.context_id}: {error}", self._log))
@@ -72,14 +74,15 @@ class GradeWorker:
     def _grade(
         self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]
     ) -> Generator[Heartbeat, None, list[GradeRow]]:
-        """Grade the first of `owed`, one at least; returns their rows."""
+        """Grade as many of `owed` as a chunk takes, at least one; returns their rows."""
+        seconds, grader = self._settings.chunk_seconds, self._settings.grader
         items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
-        grades = self._pool.grade_for(self._chunk_seconds, items, self._grader)
-        # A grader that was killed or starved may do better now; whatever fails twice is said to have failed.
+        grades = self._pool.grade_for(seconds, items, grader)
+        # A grader that was killed or starved may succeed now; what fails twice is recorded as failed.
         again = [index for index, grade in enumerate(grades) if grade.grader_failed]
         while again:
             yield Heartbeat(task.task_id)
-            better = self._pool.grade_for(self._chunk_seconds, [items[index] for index in again], self._grader)
+            better = self._pool.grade_for(seconds, [items[index] for index in again], grader)
             for index, grade in zip(again, better, strict=False):
                 grades[index] = grade
             again = again[len(better) :]
@@ -94,7 +97,7 @@ class GradeWorker:
             seed=seed,
             cut=cut,
             gold_id=gold.gold_id,
-            grader=grader_id(self._grader),
+            grader=grader_id(self._settings.grader),
             verdict=grade.verdict,
             extracted=grade.extracted or "",
             cause=grade.cause or "",
@@ -105,7 +108,7 @@ class GradeWorker:
 
 
 def _ungraded_texts(store: WorkerStore, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
-    """(answer, its gold, its text) for every answer that is `ungraded`."""
+    """(answer, its gold, its text) of every `ungraded` answer."""
     if not (owed := ungraded(store, task, grader)):
         return []
     texts = read_texts(store.read("draws", task.context_id, TEXTS).to_pylist(), task.answer_context_id)

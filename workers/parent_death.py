@@ -1,4 +1,4 @@
-"""A process that does not outlive the one it works for."""
+"""Ends a process when the one that it works for ends: PDEATHSIG, for any process."""
 
 import os
 import signal
@@ -6,16 +6,16 @@ import threading
 from multiprocessing.connection import wait
 
 
-def die_with(process: int) -> None:
-    """From now on this process is killed the moment `process` (a pid) ends, however that ends.
+def die_with(pid: int) -> None:
+    """From now on, kill this process as soon as process `pid` ends, for whatever reason.
 
-    A rank must not keep its device when the engine is gone. A worker must not commit when its node counts as lost: its
-    draws are about to be given to others.
+    A rank must not keep its device when its engine has ended. A worker must not commit when its node counts as lost:
+    its draws are about to be assigned to others.
     """
-    ended = os.pidfd_open(process)
+    ended = os.pidfd_open(pid)
 
     def wait_and_die() -> None:
         wait([ended])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=wait_and_die, name="follow", daemon=True).start()
+    threading.Thread(target=wait_and_die, name="parent-death", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Makes patches: walks the checkpoint, writes a patch folder, publishes it to the store."""
+"""Makes patches: prunes the checkpoint, writes a patch folder, publishes it to the store."""
 
 import os
 import shutil
@@ -14,17 +14,17 @@ import torch
 from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import PatchMade, PruneTask, Report, Task, TaskEnded, TaskFailed, WorkerInfo
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
+from workers.worker import Inbox
 
 
 class PruneWorker:
     """One device that prunes, one patch at a time."""
 
     def __init__(self, name: str, store: WorkerStore, scratch: Path, log: str = "", store_seconds: float = 0.0) -> None:
-        """`store_seconds`: patience with a store that refuses."""
+        """`store_seconds`: how long an unavailable store is retried."""
         self._name, self._store, self._scratch, self._log = name, store, scratch, log
         self._store_seconds = store_seconds
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,9 +34,9 @@ class PruneWorker:
         return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log, settings)
 
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
-        """Make one patch. Bad input is final, a store or memory fault may deserve another try.
+        """Make one patch; a closed inbox does not interrupt it.
 
-        A patch is made or not made: a closed inbox does not end it half-way.
+        Fails with "bad-input", which is final, or with "store" or "prune", which may succeed when tried again.
         """
         assert isinstance(task, PruneTask)
         began = time.monotonic()
@@ -54,10 +54,10 @@ class PruneWorker:
             yield TaskEnded(task.task_id)
 
     def _make(self, task: PruneTask, inbox: Inbox) -> Generator[Report, None, float]:
-        """Have the patch in the store; returns its realised sparsity."""
-        held = yield from retry_while_unavailable(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
-        if task.patch_id in held:  # published by a worker that died before it could say so
-            cache = self._scratch / "held" / self._name  # its own, apart from what others are making beside it
+        """Prune and publish, unless the patch is stored; returns its realised sparsity."""
+        stored = yield from retry_while_unavailable(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
+        if task.patch_id in stored:  # by a worker that died before it could report it
+            cache = self._scratch / "stored" / self._name  # its own, apart from the patches in the making
             return read_manifest(self._store.fetch_patch(task.patch_id, cache)).realised
         folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
         self._scratch.mkdir(parents=True, exist_ok=True)
@@ -70,4 +70,4 @@ class PruneWorker:
         return made.realised
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""

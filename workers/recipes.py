@@ -1,4 +1,4 @@
-"""How each kind of worker is built, as values that travel to the process that will build it.
+"""How each kind of worker is built, as values that travel to the process that builds it.
 
 Heavy imports happen inside `build`, in the worker's process: the driver stays light, and a pruning worker never loads
 vLLM.
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.engines.engine import Engine, EngineSettings
+from workers.evaluation import FeedSettings
+from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Shape
 from workers.store import WorkerStore
 from workers.worker import Worker
@@ -18,7 +20,7 @@ StartEngine = Callable[[Path, int, EngineSettings], Engine]
 
 
 def start_vllm(base: Path, layers: int, settings: EngineSettings) -> Engine:
-    """The real engine."""
+    """Start the real engine."""
     from workers.engines.vllm_engine import VllmEngine
 
     return VllmEngine(base, layers, settings)
@@ -32,24 +34,15 @@ class EngineRecipe:
     store: WorkerStore
     cache: str
     settings: EngineSettings
-    in_flight: int
-    commit_seconds: float
-    store_seconds: float
+    feed: FeedSettings
     start_engine: StartEngine = start_vllm
 
     def build(self, name: str, log: str) -> Worker:
         from workers.eval_worker import EvalWorker
-        from workers.evaluation import FeedSettings
 
-        return EvalWorker(
-            name,
-            self.start_engine(Path(self.shape.model), self.shape.layers, self.settings),
-            self.store,
-            Path(self.shape.model),
-            Path(self.cache),
-            FeedSettings(self.in_flight, self.commit_seconds, store_seconds=self.store_seconds),
-            log,
-        )
+        base = Path(self.shape.model)
+        engine = self.start_engine(base, self.shape.layers, self.settings)
+        return EvalWorker(name, engine, self.store, base, Path(self.cache), self.feed, log)
 
 
 @dataclass(frozen=True)
@@ -71,15 +64,10 @@ class GradeRecipe:
     """A grading worker."""
 
     store: WorkerStore
-    grader: str
-    processes: int
-    seconds: float
-    store_seconds: float
+    settings: GradeSettings
 
     def build(self, name: str, log: str) -> Worker:
-        from workers.grade_worker import GradeWorker
-
-        return GradeWorker(name, self.store, self.grader, self.processes, self.seconds, log, self.store_seconds)
+        return GradeWorker(name, self.store, self.settings, log)
 
 
 Recipe = EngineRecipe | PruneRecipe | GradeRecipe

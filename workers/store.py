@@ -1,7 +1,7 @@
-"""What can be wrong with a store, as values that callers can tell apart. Pure.
+"""What workers need of a store: its protocol and its errors. Pure.
 
-`StoreError` is anything that a person must hear of. `StoreUnavailable` is the file system's part of it, and says which
-of three kinds it is, because each wants something else: room, rights, or patience. Both pickle.
+`StoreError` is whatever a person must be told. `StoreUnavailable` is raised for the file system, with one of three
+kinds of trouble, since each has another remedy: room, rights, or time. Both pickle.
 """
 
 import errno
@@ -16,14 +16,14 @@ from workers.tables import DrawRow, GradeRow
 
 
 class Trouble(StrEnum):
-    """Why the store's file system refused. Closed: whoever handles one handles all."""
+    """Why the store's file system refused."""
 
     FULL = "full"
-    """No room: the disk, a quota, or the largest file it takes. Trying again is useless until somebody makes room."""
+    """No room on the disk, over a quota, or a file too large. Retrying is useless until somebody makes room."""
     REFUSED = "refused"
-    """Read-only, no permission, or no place where the store could be. Trying again is useless."""
+    """Read-only, no permission, or no such folder or bucket. Retrying is useless."""
     UNREACHABLE = "unreachable"
-    """An input/output error, the network, or a service that was still overloaded after retries. May pass by itself."""
+    """An input/output error, the network, or a service still overloaded after retries. May pass by itself."""
 
 
 REMEDIES = {
@@ -37,7 +37,7 @@ _REFUSED = {
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
     errno.ELOOP, errno.EINVAL,
 }  # fmt: skip
-# Object storage has no errno: pyarrow gives the service's answer as words.
+# Object storage has no errno: pyarrow gives the service's error code as text.
 _REFUSING_ANSWERS = (
     "ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "UNRECOGNIZED_CLIENT",
     "MISSING_AUTHENTICATION_TOKEN", "INVALID_SIGNATURE",
@@ -45,11 +45,11 @@ _REFUSING_ANSWERS = (
 
 
 class StoreError(Exception):
-    """The store cannot be used as asked; the message names the place, the cause and the remedy."""
+    """The store cannot be used; the message names the store, the cause and the remedy."""
 
 
 class StoreUnavailable(StoreError):
-    """The store's file system refused. What was committed before stands; what was being written is not there."""
+    """The store's file system refused. Everything committed before is stored; what was being written is not."""
 
     def __init__(self, message: str, trouble: Trouble) -> None:
         super().__init__(message)
@@ -60,7 +60,7 @@ class StoreUnavailable(StoreError):
 
 
 def trouble_of(error: OSError) -> Trouble:
-    """Which kind an operating system's or object storage's error is. What is not known may pass: UNREACHABLE."""
+    """Classifies an error of the operating system or of object storage; an unknown one is UNREACHABLE."""
     if error.errno in _FULL:
         return Trouble.FULL
     if error.errno in _REFUSED:
@@ -71,7 +71,7 @@ def trouble_of(error: OSError) -> Trouble:
 
 
 def unavailable(store: str, what: str, error: OSError) -> StoreUnavailable:
-    """The error to raise for `error`. `what` completes the store's name: "draws/c cannot be read"."""
+    """The StoreUnavailable to raise for `error`. `what` says what failed: "draws/c cannot be read"."""
     trouble = trouble_of(error)
     cause = " ".join(str(error).split())[:300]
     return StoreUnavailable(f"store {store}: {what} ({trouble}): {cause}; {REMEDIES[trouble]}", trouble)

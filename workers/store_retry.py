@@ -1,13 +1,13 @@
-"""Patience with a store that refuses: a full disk is made room on, a mount comes back, and nothing was lost."""
+"""Retries while a store is unavailable: room may be made on a full disk, a mount may come back."""
 
 import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import Report, StoreBlocked
 from workers.store import StoreUnavailable
+from workers.worker import Inbox
 
 T = TypeVar("T")
 
@@ -16,16 +16,16 @@ LONGEST_PAUSE = 10.0
 
 
 def retry_while_unavailable(
-    task_id: str, deed: Callable[[], T], inbox: Inbox, seconds: float
+    task_id: str, request: Callable[[], T], inbox: Inbox, seconds: float
 ) -> Generator[Report, None, T]:
-    """Do `deed`; while the store refuses it, say so and do it again, ever less often, for so many seconds.
+    """Call `request`; while the store is unavailable, report `StoreBlocked` and retry with growing pauses.
 
-    Returns what `deed` returns. Raises its last StoreUnavailable when time is up or the inbox is closed.
+    Returns what `request` returns. Raises its last StoreUnavailable after `seconds`, or when the inbox is closed.
     """
     began, pause = time.monotonic(), 0.0
     while True:
         try:
-            return deed()
+            return request()
         except StoreUnavailable as error:
             yield StoreBlocked(task_id, Failure("store", str(error)))
             pause, left = next_pause(pause), began + seconds - time.monotonic()
@@ -34,5 +34,5 @@ def retry_while_unavailable(
 
 
 def next_pause(pause: float) -> float:
-    """The pause after `pause`, in seconds; the first comes after 0."""
+    """The pause after `pause`, in seconds; `next_pause(0)` is the first."""
     return min(2 * pause, LONGEST_PAUSE) or FIRST_PAUSE

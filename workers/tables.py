@@ -1,18 +1,15 @@
-"""The rows that are committed to the store, one dataclass for each of its tables."""
+"""The rows of the store's tables, one dataclass each. orchestrator/store/tables.py has the Arrow schemas."""
 
 from dataclasses import dataclass
 
 from eval.draws import Answer
 
-DrawKey = tuple[str, str, int]
-"""(context id, prompt id, seed): the name of one draw in the store."""
-
 
 @dataclass(frozen=True)
 class DrawRow:
-    """One committed contribution to a draw: newly generated trace tokens (perhaps none) and new answers, together.
+    """One contribution to a draw: newly generated trace tokens (perhaps none) together with new answers.
 
-    A draw's first row starts at token 0. A row with `start > 0` continues an earlier trace to a larger limit, and a row
+    A draw's first row starts at token 0. A row with `start > 0` continues the stored trace to a larger limit; a row
     without trace tokens adds answers at further limits. Rows are never changed.
     """
 
@@ -33,13 +30,9 @@ class DrawRow:
     answers: tuple[Answer, ...]
     weights_digest: str
     engine: str
-    """The settings that can shift numerics (versions, dtype, attention backend, ...), as canonical JSON."""
+    """The settings that can change numerics (versions, dtype, attention backend, ...), as JSON with sorted keys."""
     worker: str
     created_at: float
-
-    @property
-    def key(self) -> DrawKey:
-        return (self.context_id, self.prompt_id, self.seed)
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class GradeRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """A draw that was given up, with its cause. It is missing data and never a score."""
+    """A draw that was given up, with its cause. It is missing data, never a score."""
 
     context_id: str
     prompt_id: str
@@ -72,7 +65,3 @@ class FailureRow:
     attempts: int
     log: str
     created_at: float
-
-    @property
-    def key(self) -> DrawKey:
-        return (self.context_id, self.prompt_id, self.seed)

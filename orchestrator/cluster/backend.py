@@ -12,11 +12,11 @@ from workers.recipes import Recipe
 
 @dataclass(frozen=True)
 class Devices:
-    """What the fleet has: CPUs always, GPUs perhaps."""
+    """The devices of the cluster."""
 
     cpus: int
     node_gpus: tuple[int, ...]
-    """GPUs of each node; 0 of one that has none."""
+    """The number of GPUs of each node."""
 
     @property
     def gpus(self) -> int:
@@ -27,39 +27,38 @@ class Devices:
         return len(self.node_gpus)
 
     def groups(self, size: int) -> int:
-        """How many groups of so many GPUs there are: all of a group's GPUs are of one node."""
+        """How many groups of `size` GPUs fit, each group within one node."""
         return sum(gpus // size for gpus in self.node_gpus)
 
 
 class Backend(Protocol):
-    """Starts worker processes, hands them tasks, and turns what happens to them into events.
+    """Starts worker processes, gives them tasks, and reports what happens to them as events.
 
-    A worker may be lost before whoever gives the orders has heard of it: what is ordered of it meanwhile does nothing,
-    and its `WorkerLost` is on its way.
+    A call for a worker that is lost, or unknown, does nothing: the caller may not have polled its `WorkerLost` yet.
     """
 
     def devices(self) -> Devices: ...
 
     def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
-        """Begin to start a worker; `WorkerReady` or `WorkerLost` follows."""
+        """Start a worker in the background; `WorkerReady` or `WorkerLost` follows."""
         ...
 
     def assign(self, worker: str, task: Task) -> None:
-        """Hand over a task; its reports follow, `TaskEnded` or `TaskFailed` among them, or `WorkerLost`."""
+        """Give a worker a task; its reports follow, and end with `TaskEnded`, `TaskFailed` or `WorkerLost`."""
         ...
 
     def retire(self, worker: str) -> None:
-        """Ask a worker to commit what is finished and close; `WorkerLost` follows when it is gone."""
+        """Ask a worker to commit what is finished and close; `WorkerLost` follows when it has ended."""
         ...
 
-    def discard(self, worker: str, failure: Failure) -> None:
+    def kill(self, worker: str, failure: Failure) -> None:
         """Kill a worker at once; `WorkerLost` with this failure follows."""
         ...
 
     def poll(self, seconds: float) -> Sequence[Event]:
-        """What has happened; waits up to `seconds` for something to happen."""
+        """The events since the last call; waits up to `seconds` for one."""
         ...
 
     def close(self) -> None:
-        """Let go of everything that is still running."""
+        """End everything that is still running."""
         ...

@@ -1,7 +1,7 @@
-"""Workers as threads of this process: RayBackend's twin, for tests of everything around it and for debugging.
+"""Workers as threads of this process, in place of Ray: for tests of everything around it, and for debugging.
 
-The same events in the same order as Ray gives them. A worker that raises what it should not is lost, as its process
-would be.
+Gives the same events in the same order as `RayBackend`. A worker that raises an unexpected exception is lost, as its
+process would be.
 """
 
 import os
@@ -13,23 +13,22 @@ from dataclasses import dataclass, field
 from orchestrator.cluster.backend import Devices
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import Task
 from workers.recipes import Recipe
-from workers.worker import WorkerFault, serve
+from workers.worker import Inbox, WorkerFault, serve
 
 
 @dataclass
 class _Hosted:
     inbox: Inbox = field(default_factory=Inbox)
     lost: bool = False
-    """Whether its end is on its way to whoever polls."""
+    """Whether its `WorkerLost` is queued."""
     gone: bool = False
-    """Whether its end has been told: what it says after that is not."""
+    """Whether its `WorkerLost` has been polled: later events of it are dropped."""
 
 
 class LocalBackend:
-    """Threads in this process, as if they were processes of a cluster with `cpus` and `gpus`."""
+    """Threads of this process in the role of worker processes of a cluster with `cpus` and `gpus`."""
 
     def __init__(self, cpus: int = os.cpu_count() or 1, gpus: int = 0) -> None:
         self._devices = Devices(cpus, (gpus,))
@@ -54,7 +53,7 @@ class LocalBackend:
             self._emit(hosted, WorkerLost(name, Failure("retired", "closed as asked")))
         except WorkerFault as fault:
             self._emit(hosted, WorkerLost(name, fault.failure))
-        except Exception as error:  # a thread that dies must be heard of, as a process would be
+        except Exception as error:  # a thread that dies must be reported, as a process would be
             self._emit(hosted, WorkerLost(name, Failure("worker-error", f"{type(error).__name__}: {error}")))
 
     def _emit(self, hosted: _Hosted, event: Event) -> None:
@@ -69,10 +68,10 @@ class LocalBackend:
         if (hosted := self._hosted.get(worker)) is not None:
             hosted.inbox.close()
 
-    def discard(self, worker: str, failure: Failure) -> None:
+    def kill(self, worker: str, failure: Failure) -> None:
         hosted = self._hosted.get(worker)
         if hosted is not None and not hosted.gone:
-            self.retire(worker)  # a thread cannot be killed: it is asked, and no longer listened to
+            self.retire(worker)  # a thread cannot be killed: it is asked to close, and ignored from now on
             self._emit(hosted, WorkerLost(worker, failure))
 
     def poll(self, seconds: float) -> Sequence[Event]:

@@ -1,7 +1,8 @@
 """Workers as Ray actors: the only import of ray.
 
-Ray's own retries and restarts are off: they are used up within seconds of a node's death, and the core must know of
-every loss anyway. An actor works in one thread and listens in another, so that it can be fed ahead and asked to stop.
+Ray's own retries and restarts are off: they are used up within seconds of a node's death, and the scheduler must know
+of every loss anyway. An actor works in one thread and listens in another, so that it can be given tasks ahead of time
+and asked to stop.
 """
 
 import json
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-# Read when ray is imported. A local Ray needs no token; one that was started by the user keeps the user's own mode.
+# Read when ray is imported. A local Ray needs no token; a Ray that the user started keeps the user's mode.
 if not os.environ.get("RAY_ADDRESS"):
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -29,35 +30,33 @@ from orchestrator.cluster.backend import Devices
 from orchestrator.scheduler.events import Event, NodeDraining, Reported, WorkerLost, WorkerReady
 from orchestrator.store.lease import Lease
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import Report, Task, WorkerInfo
 from workers.parent_death import die_with
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
 from workers.store import StoreError
-from workers.worker import Worker, WorkerFault, serve
+from workers.worker import Inbox, Worker, WorkerFault, serve
 
 T = TypeVar("T")
 
-PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
-"""Environment that must reach the workers when the cluster was started without it."""
+FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
+"""Environment variables that workers need, also where the cluster was started without them."""
 
-NOTICE_SECONDS = 2.0
-"""How often Ray is asked which nodes are to be taken away: it answers in a millisecond, and a spot notice is given 30 s
-ahead on the shortest-spoken cloud."""
+DRAIN_POLL_SECONDS = 2.0
+"""How often Ray is asked which nodes are draining. It answers in a millisecond; the shortest spot notice is 30 s."""
 
 
 class Host:
-    """The actor: builds its worker in its own process, and lets it serve one inbox for as long as it lives."""
+    """The actor: builds a worker in its own process and has it serve one inbox until it ends."""
 
-    def __init__(self, name: str, recipe: Recipe, place: Lease | None) -> None:
-        die_with(os.getppid())  # the raylet; by Ray's own check a worker commits on for seconds when its node is lost
-        if place is not None:
-            threading.Thread(target=_leave_with, args=(place,), name="place", daemon=True).start()
+    def __init__(self, name: str, recipe: Recipe, lease: Lease | None) -> None:
+        die_with(os.getppid())  # the raylet: Ray's own check lets a worker commit for seconds after its node is lost
+        if lease is not None:
+            threading.Thread(target=_die_with_lease, args=(lease,), name="lease", daemon=True).start()
         self._inbox = Inbox()
         self._worker: Worker = recipe.build(name, _own_log())
 
     def facts(self) -> tuple[str, WorkerInfo]:
-        """The node it is on, and what the worker says of itself."""
+        """The id of its node, and the worker's own description."""
         return ray.get_runtime_context().get_node_id(), self._worker.facts()
 
     def serve(self) -> Iterator[Report]:
@@ -72,26 +71,26 @@ class Host:
         self._inbox.close()
 
 
-def _leave_with(place: Lease) -> None:
-    """End this process once its driver's place has been taken: what it commits from then on, the other makes, too."""
+def _die_with_lease(lease: Lease) -> None:
+    """Kill this process once another driver has taken over, since that driver makes the same draws."""
     other: str | None = None
     while other is None:
-        with suppress(StoreError):  # nor can anything be committed
-            other = place.taken_by()
-        time.sleep(0 if other else place.beat_seconds)
-    print(f"this worker's driver has lost its place to {other}", file=sys.stderr, flush=True)
+        with suppress(StoreError):  # then nothing can be committed either
+            other = lease.taken_by()
+        time.sleep(0 if other else lease.beat_seconds)
+    print(f"this worker's driver has lost its lease to {other}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _passed_on() -> dict[str, str]:
-    """PASSED_ON, less what the submitted job's own runtime environment carries: Ray refuses to be told twice."""
+def _forwarded() -> dict[str, str]:
+    """FORWARDED, less what the submitted job's own runtime environment sets: Ray refuses duplicates."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-    carried = (job.get("runtime_env") or {}).get("env_vars") or {}
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ and name not in carried}
+    already_set = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: os.environ[name] for name in FORWARDED if name in os.environ and name not in already_set}
 
 
 def _own_log() -> str:
-    """The file that Ray writes this process's standard error to."""
+    """The file to which Ray writes this process's standard error."""
     context = ray.get_runtime_context()
     logs = os.path.join(ray._private.worker.global_worker.node.get_session_dir_path(), "logs")
     return os.path.join(logs, f"worker-{context.get_worker_id()}-{context.get_job_id()}-{os.getpid()}.err")
@@ -105,8 +104,8 @@ class _Actor:
     log: str = ""
     node: str = ""
     """Known once it is ready."""
-    leaves: bool = False
-    """Whether it has been told that its node is to be taken away."""
+    draining: bool = False
+    """Whether `NodeDraining` was reported for it."""
 
 
 @dataclass
@@ -115,32 +114,32 @@ class RayBackend:
 
     _actors: dict[str, _Actor] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
-    _asked_at: float = 0.0
-    _place: Lease | None = None
+    _polled_at: float = 0.0
+    _lease: Lease | None = None
 
     @classmethod
-    def connect(cls, place: Lease | None = None) -> "RayBackend":
+    def connect(cls, lease: Lease | None = None) -> "RayBackend":
         """Join the cluster that RAY_ADDRESS names (a submitted job's own), or start one on this machine.
 
-        Workers end when the driver's `place` is taken by another.
+        Workers exit when another driver takes over `lease`.
         """
-        passed = _passed_on()
+        forwarded = _forwarded()
         address = os.environ.get("RAY_ADDRESS")
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"env_vars": passed} if passed else None,
+            runtime_env={"env_vars": forwarded} if forwarded else None,
             **({} if address else {"include_dashboard": False}),
         )
-        return cls(_place=place)
+        return cls(_lease=lease)
 
     def devices(self) -> Devices:
         gpus = (int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
         return Devices(int(ray.cluster_resources().get("CPU", 1)), tuple(gpus))
 
     def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
-        # Grading and waiting need no core of their own; an engine and a pruner do.
+        # A grader mostly waits and needs no core of its own; an engine and a pruner do.
         cpus = 0 if isinstance(recipe, GradeRecipe) else 1
         environment = {"OMP_NUM_THREADS": "1"} if isinstance(recipe, EngineRecipe) and not gpus else {}
         actor = ray.remote(
@@ -151,7 +150,7 @@ class RayBackend:
             concurrency_groups={"control": 1},
             runtime_env={"env_vars": environment} if environment else None,
         )(Host)
-        handle = actor.remote(worker, recipe, self._place)
+        handle = actor.remote(worker, recipe, self._lease)
         self._actors[worker] = _Actor(
             handle, ready=handle.facts.remote(), reports=handle.serve.options(num_returns="streaming").remote()
         )
@@ -164,43 +163,39 @@ class RayBackend:
         if (actor := self._actors.get(worker)) is not None:
             actor.handle.close.options(concurrency_group="control").remote()
 
-    def discard(self, worker: str, failure: Failure) -> None:
+    def kill(self, worker: str, failure: Failure) -> None:
         if (actor := self._actors.get(worker)) is not None:
             ray.kill(actor.handle)
             self._lose(worker, replace(failure, log=failure.log or actor.log))
 
     def poll(self, seconds: float) -> Sequence[Event]:
-        if (now := time.monotonic()) - self._asked_at >= NOTICE_SECONDS:
-            self._asked_at = now
-            self._events += self._notices()
+        if (now := time.monotonic()) - self._polled_at >= DRAIN_POLL_SECONDS:
+            self._polled_at = now
+            self._events += self._draining()
         if not self._events:
             self._collect(seconds)
         events, self._events = self._events, []
         return events
 
-    def _notices(self) -> Iterator[NodeDraining]:
-        """Tell of each worker whose node is being drained, once.
+    def _draining(self) -> Iterator[NodeDraining]:
+        """One event for the workers of each node that is draining, once per worker.
 
-        Whoever knows tells Ray: its autoscaler, a node that is sent SIGTERM (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S), or
-        `ray drain-node` in a cloud's hook for spot notices. Ray puts nothing new on such a node, so that the worker
-        which takes a leaving one's place comes up elsewhere.
+        Ray learns of it from its autoscaler, from a SIGTERM to the node (RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S), or
+        from `ray drain-node` in a cloud's hook for spot notices. It places nothing new on such a node, so that
+        replacements start elsewhere.
         """
-        ask = ray._private.state.state.get_draining_nodes  # a Ray that has it no more is to be noticed
+        draining_nodes = ray._private.state.state.get_draining_nodes  # outside the try: a removed API must fail loudly
         try:
-            draining = ask()
-        except Exception:  # Ray's head does not answer, which is told in many ways; it is asked again soon
+            draining = draining_nodes()
+        except Exception:  # Ray's head does not answer, for which Ray raises many types; it is asked again soon
             return
         for node, deadline in draining.items():
-            leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.leaves]
+            leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.draining]
             for name in leaving:
-                self._actors[name].leaves = True
+                self._actors[name].draining = True
             if leaving:
-                until = (
-                    f", at {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))} at the latest"
-                    if deadline
-                    else ""
-                )
-                yield NodeDraining(tuple(leaving), f"their node {node[:8]} is to be taken away{until}")
+                at = f" and ends by {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))}" if deadline else ""
+                yield NodeDraining(tuple(leaving), f"their node {node[:8]} is draining{at}")
 
     def _collect(self, seconds: float) -> None:
         waiting: dict[Any, str] = {}
@@ -227,19 +222,19 @@ class RayBackend:
                 actor.ready, actor.log = None, facts.log
                 self._events.append(WorkerReady(worker, facts))
             else:
-                self._hear_report(worker, actor)
+                self._take_report(worker, actor)
         except WorkerFault as fault:
             ray.kill(actor.handle)
             self._lose(worker, fault.failure)
         except RayActorError as error:
-            ray.kill(actor.handle)  # an actor that is only out of reach must not keep its device
+            ray.kill(actor.handle)  # it may only be unreachable, and must not keep its device
             self._lose(worker, Failure("worker-lost", _line(error), actor.log))
         except (RayTaskError, RayError) as error:
-            # A fault of ours or of a library: the process lives, but nobody knows in which state.
+            # A bug, ours or a library's: the process lives, in an unknown state.
             ray.kill(actor.handle)
             self._lose(worker, Failure("worker-error", _line(error), actor.log))
 
-    def _hear_report(self, worker: str, actor: _Actor) -> None:
+    def _take_report(self, worker: str, actor: _Actor) -> None:
         try:
             report: Report = ray.get(next(actor.reports), timeout=60)
         except StopIteration:
@@ -268,18 +263,20 @@ def _line(error: BaseException) -> str:
     return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"
 
 
-def run_on_host(host: str, deed: Callable[..., T], *arguments: Any) -> T:
-    """Run `deed` on the machine called `host` of the cluster that RAY_ADDRESS names, beside whatever runs there.
+def run_on_host(host: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call `function` on the machine `host` of the cluster that RAY_ADDRESS names.
 
-    For the drill, which is no sweep and holds no backend. Raises ValueError if no living node has that name.
+    For the drill, which has no backend. Raises ValueError if no living node has that name.
     """
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
     try:
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerHostname"] == host]
         if not nodes:
             raise ValueError(f"no living node of the cluster is called {host}; its workers are gone with it")
-        there = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
-        answer: T = ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(deed).remote(*arguments), timeout=60)
+        affinity = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+        answer: T = ray.get(
+            ray.remote(num_cpus=0, scheduling_strategy=affinity)(function).remote(*arguments), timeout=60
+        )
         return answer
     finally:
         ray.shutdown()

@@ -1,9 +1,8 @@
 """`python -m orchestrator drill GRID.yaml`: does this cluster, with this storage, lose anything when things die?
 
-A small version of the grid is swept twice, on the same cluster and the same kind of storage: once in peace, once while
-the driver, engines, pruners, graders and their children are killed at random moments (orchestrator/drill/faults.py).
-What the two runs committed is then compared row by row (orchestrator/drill/compare_stores.py). Exit status: 0 the same,
-3 not.
+A small version of the grid is swept twice, on the same cluster and storage: once undisturbed, once while the driver,
+engines, pruners, graders and their children are killed at random moments (orchestrator/drill/faults.py). The two stores
+are then compared row by row (orchestrator/drill/compare_stores.py). Exit status: 0 if they are the same, else 3.
 """
 
 import json
@@ -22,14 +21,14 @@ from eval.benchmarks import Problem, load_benchmark
 from orchestrator.cli import BAD_INPUT, COMPLETE, INCOMPLETE, open_store
 from orchestrator.console import say
 from orchestrator.drill.compare_stores import StoreComparison, compare_stores
-from orchestrator.drill.faults import DeliveredKill, KilledRun, count_store, plan_kills, run_under_kills
+from orchestrator.drill.faults import KilledRun, count_store, plan_kills, run_under_kills
 from orchestrator.grid.parse import read_grid
 from orchestrator.store.store import Store
 
 SWEEP = (sys.executable, "-m", "orchestrator.sweep")
 VARIANT_ENTRIES = 3
 LONGEST = 64
-"""Thinking tokens: a drill is about commits, not about thoughts."""
+"""Largest limit in thinking tokens: a drill is about commits, not about reasoning."""
 ANSWER_TOKENS = 32
 SAMPLES = 16
 COMMIT_SECONDS = 0.5
@@ -37,7 +36,7 @@ IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
-class Drilled:
+class DrillReport:
     """What a drill did and found."""
 
     run: KilledRun
@@ -49,13 +48,13 @@ class Drilled:
 
     def lines(self) -> list[str]:
         """The report, for a person."""
-        told = [_tell(one) for one in self.run.struck]
-        told += [f"not struck: {strike.kind} (none was up when its moment came)" for strike in self.run.undelivered]
-        told.append(f"{len(self.run.struck)} kills; the command was run {self.run.runs} times")
+        lines = [f"killed: {kill.process}; stored by then: {kill.stored}" for kill in self.run.delivered]
+        lines += [f"not killed: {kill.kind} (none was up when its moment came)" for kill in self.run.undelivered]
+        lines.append(f"{len(self.run.delivered)} kills; the command was run {self.run.runs} times")
         if self.run.status != COMPLETE:
-            told.append(f"the last run ended with status {self.run.status}: the sweep is not complete")
-        told += self.comparison.lines()
-        return [*told, "the same as the undisturbed run" if self.passed else "NOT the same as the undisturbed run"]
+            lines.append(f"the last run ended with status {self.run.status}: the sweep is not complete")
+        lines += self.comparison.lines()
+        return [*lines, "the same as the undisturbed run" if self.passed else "NOT the same as the undisturbed run"]
 
 
 def drill(grid_path: Path, store_uri: str | None, kills: int, seed: int, problems: int) -> int:
@@ -71,35 +70,35 @@ def drill(grid_path: Path, store_uri: str | None, kills: int, seed: int, problem
     if isinstance(done, int):
         return done
     print("\n".join(done.lines()))
-    say(f"stores: {where}; grid and logs: {folder}. Delete both when you have seen enough")
+    say(f"stores: {where}; grid and logs: {folder}. Delete both when you are done")
     return COMPLETE if done.passed else INCOMPLETE
 
 
 def run_drill(
     command: Sequence[str], where: str, folder: Path, kills: int, seed: int, ranks: bool = False
-) -> Drilled | int:
-    """Sweep twice with `command` + `--store`, in peace and in a storm, and compare; logs go into `folder`.
+) -> DrillReport | int:
+    """Sweep twice with `command` + `--store`, undisturbed and under kills, and compare; logs go into `folder`.
 
-    An int is the exit status of a sweep that does not even end complete in peace.
+    An int is the exit status of an undisturbed sweep that does not end complete.
     """
     undisturbed, disturbed = Store.open(join(where, "undisturbed")), Store.open(join(where, "disturbed"))
-    say(f"drill: the sweep in peace first (log: {folder / 'undisturbed.log'})")
-    peace = run_under_kills([*command, "--store", undisturbed.uri], undisturbed, (), folder / "undisturbed.log")
-    if peace.status != COMPLETE:
-        say(f"the sweep does not end complete in peace (status {peace.status}); read {folder / 'undisturbed.log'}")
-        return peace.status if peace.status == BAD_INPUT else INCOMPLETE
+    say(f"drill: first the undisturbed sweep (log: {folder / 'undisturbed.log'})")
+    first = run_under_kills([*command, "--store", undisturbed.uri], undisturbed, (), folder / "undisturbed.log")
+    if first.status != COMPLETE:
+        say(f"the undisturbed sweep is not complete (status {first.status}); read {folder / 'undisturbed.log'}")
+        return first.status if first.status == BAD_INPUT else INCOMPLETE
     whole = count_store(undisturbed)
-    strikes = plan_kills(seed, kills, whole, ranks)
-    say(f"drill: {whole} in peace; now with {kills} kills (seed {seed}, log: {folder / 'disturbed.log'})")
-    rough = run_under_kills([*command, "--store", disturbed.uri], disturbed, strikes, folder / "disturbed.log")
-    return Drilled(rough, compare_stores(undisturbed, disturbed, folder / "patches"))
+    planned = plan_kills(seed, kills, whole, ranks)
+    say(f"drill: {whole}; now with {kills} kills (seed {seed}, log: {folder / 'disturbed.log'})")
+    second = run_under_kills([*command, "--store", disturbed.uri], disturbed, planned, folder / "disturbed.log")
+    return DrillReport(second, compare_stores(undisturbed, disturbed, folder / "patches"))
 
 
 def shrink(grid: Mapping[str, Any], benchmarks: Sequence[str], kills: int, tracking_uri: str) -> dict[str, Any]:
-    """The drill's version of a grid's source: same models, methods and settings, little of each. Pure.
+    """The drill's version of a grid's source: the same methods and settings, little of each. Pure.
 
-    The first model; of the first variant entries one variant each; the two smallest limits; greedy decoding, so that
-    two runs can be compared token by token. Draws must outlive as many losses as there are kills.
+    The first model, one variant of each of the first entries, and the two smallest limits. Decoding is greedy, so that
+    two runs can be compared token by token. A draw gets one attempt more for every kill.
     """
     sampling = {"temperature": 0.0, "seeds": list(grid["sampling"].get("seeds", [0]))[:1]}
     budget = dict(grid["budget"])
@@ -126,7 +125,7 @@ def shrink(grid: Mapping[str, Any], benchmarks: Sequence[str], kills: int, track
 
 
 def _first_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """One variant of a product of lists."""
+    """The first variant of an entry, which may have lists of values."""
     first = {key: value[0] if isinstance(value, list) else value for key, value in entry.items()}
     return {key: _few(value) if isinstance(value, dict) else value for key, value in first.items()}
 
@@ -136,12 +135,12 @@ def _few(calibration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def drill_uri(store: Store) -> str:
-    """A folder for the drill's two stores inside the user's own, where the same disk or bucket is put to the test."""
+    """A new folder for the drill's two stores inside the user's store, to test the same disk or bucket."""
     return join(store.root if store.local else store.uri, f"drills/{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
 
 
 def join(uri: str, name: str) -> str:
-    """`name` below a store's place; an object store's options stay at the end."""
+    """The address of `name` below a store; an object store's options stay at the end."""
     base, mark, options = uri.partition("?") if "://" in uri else (uri, "", "")
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
@@ -156,7 +155,3 @@ def _write_benchmark(folder: Path, name: str, count: int) -> str:
 def _some(problems: Iterable[Problem], count: int) -> list[dict[str, Any]]:
     rows = [{"id": p.id, "problem": p.text, "answer": p.answer, "choices": p.choices} for p in problems]
     return [{key: value for key, value in row.items() if value is not None} for row in rows[:count]]
-
-
-def _tell(one: DeliveredKill) -> str:
-    return f"killed: {one.process}; committed by then: {one.progress}"

@@ -1,8 +1,8 @@
-"""Strikes at a sweep from outside: runs the sweep's command, reads what it says, and kills the processes it names.
+"""Kills a sweep's processes from outside: runs the sweep's command, reads its log lines and its store.
 
-The sweep is not changed for it. Workers are known from its own lines ("engine-2 is ready on HOST, pid N"), how far it
-has come from what its store holds. A strike falls when so much is committed and a process of its kind is up, so that
-the moment is set by events and not by time; a driver that was killed is run again by the same command.
+The sweep itself is not changed. Workers are known from its log lines ("engine-2 is ready on HOST, pid N"), progress
+from what is stored. A kill is delivered once enough is stored and a process of its kind is up, so its moment depends on
+events and not on time. A killed driver is run again by the same command.
 """
 
 import os
@@ -21,13 +21,14 @@ from random import Random
 
 from orchestrator.store.store import Store
 
-HEAR_SECONDS = 0.2
-AGAIN = 3
-"""A run that ends incomplete by itself (a grader's child died over an answer, say) is repeated so often."""
+LINE_SECONDS = 0.2
+"""How long to wait for a log line before looking at the store again."""
+REPEATS = 3
+"""How often a run is repeated that ends incomplete by itself (a grader's child died over an answer, say)."""
 
 
-class Victim(StrEnum):
-    """What can be struck."""
+class ProcessKind(StrEnum):
+    """What can be killed. The kinds of workers are spelled as their names begin."""
 
     DRIVER = "driver"
     ENGINE = "engine"
@@ -37,13 +38,13 @@ class Victim(StrEnum):
     GRADER_CHILD = "grader's child"
 
 
-PARENT = {Victim.RANK: Victim.ENGINE, Victim.GRADER_CHILD: Victim.GRADER}
-"""A child is found through the worker that it belongs to."""
+PARENT = {ProcessKind.RANK: ProcessKind.ENGINE, ProcessKind.GRADER_CHILD: ProcessKind.GRADER}
+"""A child is found through its worker."""
 
 
 @dataclass(frozen=True)
 class StoreCounts:
-    """What a store holds."""
+    """How much is stored."""
 
     draws: int = 0
     grades: int = 0
@@ -59,15 +60,15 @@ class StoreCounts:
 
 @dataclass(frozen=True)
 class PlannedKill:
-    """Kill a process of `kind` once the store holds `at` things."""
+    """Kill a process of `kind` once `at` draws, grades and patches are stored."""
 
-    kind: Victim
+    kind: ProcessKind
     at: int
 
 
 @dataclass(frozen=True)
-class Announced:
-    """A worker that the sweep has said is ready."""
+class ReadyWorker:
+    """A worker that the sweep has reported as ready."""
 
     name: str
     host: str
@@ -76,44 +77,43 @@ class Announced:
 
 @dataclass(frozen=True)
 class DeliveredKill:
-    """A strike that fell."""
+    """A kill that has happened."""
 
-    strike: PlannedKill
+    planned: PlannedKill
     process: str
-    progress: StoreCounts
-    """What was committed when it fell."""
+    stored: StoreCounts
+    """What was stored by then."""
 
 
 @dataclass(frozen=True)
 class KilledRun:
-    """A sweep that was struck until it was complete, or would not be."""
+    """A sweep that was run under kills until it was complete, or ended incomplete too often."""
 
-    struck: tuple[DeliveredKill, ...]
+    delivered: tuple[DeliveredKill, ...]
     undelivered: tuple[PlannedKill, ...]
-    """Strikes whose moment or kind of process never came."""
+    """Kills for which there never was enough stored, or a process of their kind."""
     runs: int
+    """How often the command was run."""
     status: int
-    """The last run's exit status."""
+    """The exit status of the last run."""
 
 
 def plan_kills(seed: int, kills: int, whole: StoreCounts, ranks: bool = False) -> tuple[PlannedKill, ...]:
-    """`kills` strikes over a sweep that ends with `whole`, in order: each kind in turn, at random moments. Pure.
+    """`kills` kills at random moments of a sweep that ends with `whole`: all kinds in turn, sorted by moment. Pure.
 
-    Pruning is over early, so its worker is struck while patches are still owed.
+    Pruning ends early, so pruners are killed before the last patch is stored.
     """
     random = Random(seed)
-    kinds = [kind for kind in Victim if ranks or kind is not Victim.RANK]
+    kinds = [kind for kind in ProcessKind if ranks or kind is not ProcessKind.RANK]
     random.shuffle(kinds)
     chosen = [kinds[number % len(kinds)] for number in range(kills)]
-    strikes = [
-        PlannedKill(kind, random.randrange(max(1, whole.patches if kind is Victim.PRUNER else whole.total * 9 // 10)))
-        for kind in chosen
-    ]
-    return tuple(sorted(strikes, key=lambda strike: strike.at))
+    ends = [whole.patches if kind is ProcessKind.PRUNER else whole.total * 9 // 10 for kind in chosen]
+    planned = [PlannedKill(kind, random.randrange(max(1, end))) for kind, end in zip(chosen, ends, strict=True)]
+    return tuple(sorted(planned, key=lambda kill: kill.at))
 
 
 def count_store(store: Store) -> StoreCounts:
-    """Count what `store` holds."""
+    """Count the rows and patches of `store`."""
     rows = {
         table: sum(store.read(table, context, ["seed"]).num_rows for context in store.contexts(table))
         for table in ("draws", "grades")
@@ -122,13 +122,13 @@ def count_store(store: Store) -> StoreCounts:
 
 
 class SweepProcess:
-    """One run of the sweep's command. What it says goes to `log`, and comes out of `hear`."""
+    """One run of the sweep's command. Its standard error is written to `log`, and read by `next_line`."""
 
     READY = re.compile(r"(\S+) is ready on (\S+), pid (\d+)")
     LOST = re.compile(r"(\S+) lost: ")
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
-        self.workers: dict[str, Announced] = {}
+        self.workers: dict[str, ReadyWorker] = {}
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._log = log
         with log.with_suffix(".out").open("ab") as out:
@@ -146,14 +146,14 @@ class SweepProcess:
                 log.flush()
                 self._lines.put(line)
 
-    def hear(self, seconds: float) -> str | None:
-        """The next line, or None when none comes in time; learns which workers are up."""
+    def next_line(self, seconds: float) -> str | None:
+        """The next log line, or None if none comes in time. Keeps `workers` up to date."""
         try:
             line = self._lines.get(timeout=seconds)
         except queue.Empty:
             return None
         if (ready := self.READY.search(line)) is not None:
-            self.workers[ready[1]] = Announced(ready[1], ready[2], int(ready[3]))
+            self.workers[ready[1]] = ReadyWorker(ready[1], ready[2], int(ready[3]))
         elif (lost := self.LOST.search(line)) is not None:
             self.workers.pop(lost[1], None)
         return line
@@ -164,12 +164,12 @@ class SweepProcess:
         return self.process.poll()
 
     def kill(self) -> None:
-        """SIGKILL to the driver alone: what it started must find its own end."""
+        """SIGKILL the driver alone: its workers must notice and exit by themselves."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """End the run in order if it still goes on: for a drill that is itself interrupted."""
+        """End the run in order if it is still running, as when the drill itself is interrupted."""
         if self.status is None:
             self.process.terminate()
             try:
@@ -178,51 +178,51 @@ class SweepProcess:
                 self.kill()
 
 
-def run_under_kills(command: Sequence[str], store: Store, strikes: Sequence[PlannedKill], log: Path) -> KilledRun:
-    """Run `command` until it ends complete, striking on the way; a killed driver is run again."""
-    pending, struck, runs, again = list(strikes), [], 0, 0
+def run_under_kills(command: Sequence[str], store: Store, kills: Sequence[PlannedKill], log: Path) -> KilledRun:
+    """Run `command` until it ends complete, killing its processes as planned; a killed driver is run again."""
+    pending, delivered, runs, repeats = list(kills), [], 0, 0
     while True:
         runs += 1
-        driven = SweepProcess(command, log)
+        sweep = SweepProcess(command, log)
         try:
-            for one in deliver_kills(driven, store, pending):
-                struck.append(one)
+            for kill in deliver_kills(sweep, store, pending):
+                delivered.append(kill)
         finally:
-            driven.stop()
-        status = driven.process.returncode
-        if any(one.strike.kind is Victim.DRIVER for one in struck[-1:]) and status == -signal.SIGKILL:
+            sweep.stop()
+        status = sweep.process.returncode
+        if any(kill.planned.kind is ProcessKind.DRIVER for kill in delivered[-1:]) and status == -signal.SIGKILL:
             continue
-        again += 1
-        if status in (0, 2) or again > AGAIN:
-            return KilledRun(tuple(struck), tuple(pending), runs, status)
+        repeats += 1
+        if status in (0, 2) or repeats > REPEATS:
+            return KilledRun(tuple(delivered), tuple(pending), runs, status)
 
 
-def deliver_kills(driven: SweepProcess, store: Store, pending: list[PlannedKill]) -> Iterator[DeliveredKill]:
-    """Deal the strikes of `pending` that fall due during one run, removing each."""
-    progress, looked, cost = count_store(store), time.monotonic(), 0.0
-    while driven.status is None:
-        driven.hear(HEAR_SECONDS)
+def deliver_kills(sweep: SweepProcess, store: Store, pending: list[PlannedKill]) -> Iterator[DeliveredKill]:
+    """Deliver the kills of `pending` that fall due during one run, removing each; ends when the driver has ended."""
+    counted, cost = time.monotonic(), 0.0
+    while sweep.status is None:
+        sweep.next_line(LINE_SECONDS)
         now = time.monotonic()
-        if now - looked < max(HEAR_SECONDS, 5 * cost):  # looking must not become the load
+        if now - counted < max(LINE_SECONDS, 5 * cost):  # counting must not become a load
             continue
-        progress, looked = count_store(store), time.monotonic()
-        cost = looked - now
-        for strike in [strike for strike in pending if strike.at <= progress.total]:
-            if (process := _strike(driven, strike.kind)) is not None:
-                pending.remove(strike)
-                yield DeliveredKill(strike, process, progress)
-                if strike.kind is Victim.DRIVER:
+        stored, counted = count_store(store), time.monotonic()
+        cost = counted - now
+        for planned in [planned for planned in pending if planned.at <= stored.total]:
+            if (process := _kill_one(sweep, planned.kind)) is not None:
+                pending.remove(planned)
+                yield DeliveredKill(planned, process, stored)
+                if planned.kind is ProcessKind.DRIVER:
                     return
-                break  # one at a time, and then look again
+                break  # one at a time: count again before the next
 
 
-def _strike(driven: SweepProcess, kind: Victim) -> str | None:
+def _kill_one(sweep: SweepProcess, kind: ProcessKind) -> str | None:
     """Kill a process of `kind`; returns which, or None if none is up."""
-    if kind is Victim.DRIVER:
-        driven.kill()
-        return f"driver, pid {driven.process.pid}"
+    if kind is ProcessKind.DRIVER:
+        sweep.kill()
+        return f"driver, pid {sweep.process.pid}"
     role = PARENT.get(kind, kind)
-    for worker in list(driven.workers.values()):
+    for worker in list(sweep.workers.values()):
         if worker.name.partition("-")[0] != role:
             continue
         pid = kill_on(worker.host, worker.pid, kind in PARENT)
@@ -230,12 +230,12 @@ def _strike(driven: SweepProcess, kind: Victim) -> str | None:
             whose = f"child {pid} of " if kind in PARENT else ""
             return f"{whose}{worker.name}, pid {worker.pid} on {worker.host}"
         if kind not in PARENT:
-            del driven.workers[worker.name]  # it has ended without a word, as a retired worker does
+            del sweep.workers[worker.name]  # it has ended without a log line, as a retired worker does
     return None
 
 
 def kill_on(host: str, pid: int, child: bool = False) -> int | None:
-    """`kill_here` on whatever machine `host` is."""
+    """`kill_here` on machine `host`."""
     if host == socket.gethostname():
         return kill_here(pid, child)
     from orchestrator.cluster.ray_backend import run_on_host
@@ -244,20 +244,20 @@ def kill_on(host: str, pid: int, child: bool = False) -> int | None:
 
 
 def kill_here(pid: int, child: bool = False) -> int | None:
-    """SIGKILL to one of Ray's workers, or to a child of it. Returns the pid that was killed.
+    """SIGKILL one of Ray's workers, or its youngest child. Returns the pid that was killed.
 
-    None if there is no such process: a pid that now belongs to somebody else is left alone.
+    None if there is no such process: a pid that belongs to another program by now is left alone.
     """
     if not _is_ray_worker(pid):
         return None
-    victims = children(pid) if child else [pid]
-    if not victims:
+    pids = children(pid) if child else [pid]
+    if not pids:
         return None
     try:
-        os.kill(victims[-1], signal.SIGKILL)
+        os.kill(pids[-1], signal.SIGKILL)
     except ProcessLookupError:
         return None
-    return victims[-1]
+    return pids[-1]
 
 
 def _is_ray_worker(pid: int) -> bool:
@@ -268,7 +268,7 @@ def _is_ray_worker(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that `pid` started and that live, oldest first."""
+    """The living child processes of `pid`, oldest first."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:

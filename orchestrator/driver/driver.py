@@ -4,9 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
@@ -14,6 +13,7 @@ from orchestrator.cluster.backend import Backend
 from orchestrator.console import say
 from orchestrator.driver.observer import Observer
 from orchestrator.driver.store_requests import StoreRequests
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
@@ -31,11 +31,9 @@ from orchestrator.scheduler.events import (
     StopRequested,
     Tick,
 )
-from orchestrator.store.lease import Displaced
-from orchestrator.store.store import Store
-from workers.engines.engine import EngineSettings
+from orchestrator.store.lease import LeaseLost
 from workers.messages import GradeTask, PruneTask, Shard
-from workers.recipes import EngineRecipe, GradeRecipe, PruneRecipe, Recipe, StartEngine, start_vllm
+from workers.recipes import Recipe
 
 POLL_SECONDS = 1.0
 
@@ -48,105 +46,76 @@ class Driver:
         core: Core,
         plan: Plan,
         backend: Backend,
-        store: Store,
-        scratch: Path,
+        recipes: WorkerRecipes,
         observers: Sequence[Observer] = (),
-        start_engine: StartEngine = start_vllm,
-        displaced: "SimpleQueue[str] | None" = None,
-        clock: Callable[[], float] = time.monotonic,
+        lease_lost: "SimpleQueue[str] | None" = None,
     ) -> None:
-        """`displaced`: from any thread, a reason put in there ends the run at once, with `Displaced`.
-
-        `clock` gives the time that patience is measured by: in seconds, from any moment on, and never set.
-        """
-        self._core, self._backend, self._store = core, backend, store
-        self._runtime = plan.resolved.grid.runtime
+        """`lease_lost`: a reason that any thread puts in there ends the run at once, with `LeaseLost`."""
+        self._core, self._backend, self._recipes, self._observers = core, backend, recipes, observers
         self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
-        self._scratch, self._observers, self._start_engine, self._clock = scratch, observers, start_engine, clock
-        self._displaced: SimpleQueue[str] = displaced or SimpleQueue()
-        self._asked: list[Event] = []
-        self._gpus = backend.devices().gpus
-        self._errands = StoreRequests(store, self._contexts, self._runtime.store_seconds, say)
+        self._lease_lost: SimpleQueue[str] = lease_lost or SimpleQueue()
+        self._signalled: list[Event] = []
+        self._has_gpus = backend.devices().gpus > 0
+        self._requests = StoreRequests(recipes.store, self._contexts, recipes.runtime.store_seconds, say)
 
     def run(self) -> str:
-        """Drive to the end; returns why it ended: "done", a stop's reason, or what keeps it from going on.
+        """Drive to the end; returns why it ended: "done", the reason of a stop, or what keeps it from going on.
 
-        Raises Displaced; the workers are then still to be let go, by closing the backend.
+        Raises LeaseLost, and leaves the workers running: the caller ends them by closing the backend.
         """
         with self._signals():
             pending: list[Event] = [Tick()]
             while self._core.finished is None:
                 for event in pending:
-                    now = self._clock()
+                    now = time.monotonic()
                     commands: list[Command] = []
                     try:
                         commands += self._core.handle(event, now)
                         for command in commands:
-                            self._perform(command, now)
-                    finally:  # of an event that ends the run with an error, too: the event log is to hold it
+                            self._perform(command)
+                    finally:  # of an event that ends the run with an error, too: the event log must hold it
                         for observer in self._observers:
                             observer.observe(self._core, event, commands, now)
-                asked, self._asked = self._asked, []
-                if not self._displaced.empty():
-                    raise Displaced(self._displaced.get())
-                done = self._errands.run(self._clock())
-                pending = [*asked, *done, *self._backend.poll(0 if asked or done else POLL_SECONDS)] or [Tick()]
-            self._errands.finish()  # what the store refused just now
+                signalled, self._signalled = self._signalled, []
+                if not self._lease_lost.empty():
+                    raise LeaseLost(self._lease_lost.get())
+                answers = self._requests.run(time.monotonic())
+                news = self._backend.poll(0 if signalled or answers else POLL_SECONDS)
+                pending = [*signalled, *answers, *news] or [Tick()]
+            self._requests.finish()  # the last commands may have made requests
         return self._core.finished
 
-    def _perform(self, command: Command, now: float) -> None:
+    def _perform(self, command: Command) -> None:
         match command:
             case StartWorker(worker, role):
-                gpus = 0 if role is Role.GRADE or not self._gpus else self._gpus_for(role)
-                self._backend.start(worker, self._recipe(command), gpus)
+                self._backend.start(worker, self._recipe(command), self._recipes.gpus(role) if self._has_gpus else 0)
             case Assign(worker, ShardNumbers(task_id, context_id, numbers)):
                 owed = self._contexts[context_id]
                 self._backend.assign(worker, Shard(task_id, owed.decoding.context, owed.items(numbers)))
             case Assign(worker, PruneTask() | GradeTask() as task):
                 self._backend.assign(worker, task)
-            case FindMissing(wanted):
-                self._errands.recount(wanted)
+            case FindMissing(numbers):
+                self._requests.find_missing(numbers)
             case RecordFailures():
-                self._errands.record(command)
+                self._requests.record(command)
             case Retire(worker):
                 self._backend.retire(worker)
             case Kill(worker, failure):
-                self._backend.discard(worker, failure)
+                self._backend.kill(worker, failure)
             case Finish():
                 pass
 
-    def _gpus_for(self, role: Role) -> int:
-        return self._runtime.tensor_parallel if role is Role.ENGINE else 1
-
     def _recipe(self, command: StartWorker) -> Recipe:
-        runtime, cache = self._runtime, str(self._scratch / "patches")
-        if command.role is Role.PRUNE:
-            return PruneRecipe(self._store, str(self._scratch / "pruning"), runtime.store_seconds)
-        if command.role is Role.GRADE:
-            return GradeRecipe(
-                self._store, runtime.grader, runtime.grader_processes, runtime.grader_seconds, runtime.store_seconds
-            )
-        assert command.shape is not None
-        contexts = (work.context for work in self._core.state.contexts.values())
-        context = next(context for context in contexts if context.shape == command.shape)
-        settings = EngineSettings(
-            dtype=command.shape.dtype,
-            context_length=context.context_length,
-            max_sequences=runtime.max_sequences,
-            tensor_parallel=runtime.tensor_parallel,
-            cpu_cache_mib=runtime.cpu_cache_mib,
-            gpu_memory_utilization=runtime.gpu_memory_utilization,
-        )
-        return EngineRecipe(
-            command.shape,
-            self._store,
-            cache,
-            settings,
-            runtime.in_flight,
-            runtime.commit_seconds,
-            runtime.store_seconds,
-            self._start_engine,
-        )
+        match command.role:
+            case Role.PRUNE:
+                return self._recipes.pruner()
+            case Role.GRADE:
+                return self._recipes.grader()
+            case Role.ENGINE:
+                assert command.shape is not None
+                contexts = (work.context for work in self._core.state.contexts.values())
+                context = next(context for context in contexts if context.shape == command.shape)
+                return self._recipes.engine(command.shape, context.context_length)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -155,14 +124,14 @@ class Driver:
             yield
             return
 
-        def ask(number: int, frame: FrameType | None) -> None:
-            if any(isinstance(event, StopRequested) for event in self._asked) or stopped:
+        def request_stop(number: int, frame: FrameType | None) -> None:
+            if stopped:
                 os._exit(128 + number)
             stopped.append(number)
-            self._asked.append(StopRequested(f"stopped by {signal.Signals(number).name}"))
+            self._signalled.append(StopRequested(f"stopped by {signal.Signals(number).name}"))
 
         stopped: list[int] = []
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""A plan as the core's starting state: what is owed becomes work for a fleet of the devices that there are."""
+"""Turns a plan into the scheduler's initial state, for a fleet on the devices of the cluster."""
 
 from orchestrator.cluster.backend import Devices
 from orchestrator.grid.errors import InputError
@@ -12,9 +12,9 @@ from workers.messages import Gold, PruneTask
 
 
 def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> Core:
-    """The core's starting state for what `plan` owes, on a fleet of `devices`.
+    """A core for what `plan` owes, on a fleet of `devices`.
 
-    Raises InputError if draws are owed and no node has the GPUs that one engine takes.
+    Raises InputError if draws are owed and no node has enough GPUs for one engine.
     """
     fitting = devices.groups(runtime.tensor_parallel) if devices.gpus else devices.cpus
     if plan.draws_owed and not fitting:
@@ -37,7 +37,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         smallest_shard=16,
         largest_shard=max(16, runtime.in_flight),
     )
-    held = store.patch_ids()
+    stored = store.patch_ids()
     patches: dict[str, PatchWork] = {}
     contexts: list[ContextWork] = []
     models: dict[str, tuple[LengthEstimator, tuple[Gold, ...]]] = {}
@@ -51,7 +51,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
                 variant.patch_id,
                 variant.patch_payload,
             )
-            state = PatchState.HELD if variant.patch_id in held else PatchState.OWED
+            state = PatchState.HELD if variant.patch_id in stored else PatchState.OWED
             patches[variant.patch_id] = PatchWork(task, state)
         if variant.model_path not in models:
             benchmarks = [question.benchmark for question in variant.distinct]

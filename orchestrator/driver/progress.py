@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live line on a terminal, now and then a plain one in a log."""
+"""What a person sees while a sweep runs: a live status line on a terminal, or a line every 15 s in a log."""
 
 import sys
 import time
@@ -31,7 +31,7 @@ ROLES = {Role.ENGINE: "engine", Role.PRUNE: "pruner", Role.GRADE: "grader"}
 
 
 class Progress:
-    """An observer that shows the sweep's state. `labels`: what people call a patch, by its id."""
+    """An observer that shows the sweep's state. `labels`: patch id -> the variant's name for people."""
 
     def __init__(self, labels: Mapping[str, str], live: Live | None) -> None:
         self._labels, self._live = labels, live
@@ -39,8 +39,8 @@ class Progress:
         self._committed = False
 
     def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None:
-        for told in notable(event, commands, self._labels):
-            say(told)
+        for line in notable(event, commands, self._labels):
+            say(line)
         moment = time.monotonic()
         if core.state.counters.committed and not self._committed:
             self._committed = True
@@ -48,17 +48,17 @@ class Progress:
         if moment - self._last < (LOG_SECONDS if self._live is None else LIVE_SECONDS):
             return
         self._last = moment
-        line = status_line(core, moment - self._began)
+        status = status_line(core, moment - self._began)
         if self._live is None:
-            say(line)
+            say(status)
         else:
             with suppress(OSError, ValueError):
-                self._live.update(Text(line))
+                self._live.update(Text(status))
 
 
 @contextmanager
 def show_progress(labels: Mapping[str, str]) -> Iterator[Progress]:
-    """A progress display on standard error: live where that is a terminal."""
+    """A progress display on standard error: live if that is a terminal."""
     if not sys.stderr.isatty():
         yield Progress(labels, None)
         return
@@ -67,7 +67,7 @@ def show_progress(labels: Mapping[str, str]) -> Iterator[Progress]:
 
 
 def status_line(core: Core, seconds: float) -> str:
-    """Where a sweep stands, in one line."""
+    """The state of a sweep in one line."""
     counters = core.state.counters
     done = counters.committed + counters.failed
     tokens = counters.trace_tokens + counters.answer_tokens
@@ -83,7 +83,7 @@ def status_line(core: Core, seconds: float) -> str:
 
 
 def closing_line(core: Core) -> str:
-    """What a run of a sweep did, in one line."""
+    """What one run of a sweep did, in one line."""
     counters = core.state.counters
     parts = [
         f"{counters.committed} draws committed",
@@ -98,18 +98,18 @@ def closing_line(core: Core) -> str:
 
 
 def fleet_line(core: Core) -> str:
-    """What the workers do, by kind: the line stays a line with a thousand of them."""
-    told = []
+    """How many workers of each role are in each phase: one line, however many workers there are."""
+    parts = []
     for role, name in ROLES.items():
-        kinds = Counter(known.phase for known in core.state.fleet if known.role is role)
-        lives = [f"{kinds[phase]} {phase}" for phase in Phase if kinds[phase]]
-        if lives:
-            told.append(f"{name}s: {', '.join(lives)}")
-    return " · ".join(told)
+        counts = Counter(known.phase for known in core.state.fleet if known.role is role)
+        phases = [f"{counts[phase]} {phase}" for phase in Phase if counts[phase]]
+        if phases:
+            parts.append(f"{name}s: {', '.join(phases)}")
+    return " · ".join(parts)
 
 
 def _left(core: Core, seconds: float) -> str:
-    """By tokens, not draws: the long ones are made first."""
+    """The expected time left, by tokens and not by draws: long draws are made first."""
     state, made = core.state, core.state.counters.trace_tokens
     waiting = {*state.coming, *(name for ready in state.ready.values() for name in ready)}
     left = sum(map(state.tokens, waiting)) + sum(state.given.values())
@@ -117,7 +117,7 @@ def _left(core: Core, seconds: float) -> str:
 
 
 def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]) -> Iterator[Text]:
-    """Events worth a line of their own."""
+    """The lines for events that get one of their own. `drill` reads "is ready on" and "lost"."""
     match event:
         case WorkerReady(worker, facts):
             yield Text(f"{worker} is ready on {facts.host}, pid {facts.pid} (log: {facts.log or 'none'})")
@@ -131,7 +131,8 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
         case Reported(worker, StoreBlocked(failure=failure)):
             yield Text.assemble((f"{worker} waits", "yellow"), f": {failure.kind}: {failure.cause}")
         case NodeDraining(workers, reason):
-            yield Text.assemble((f"{plural(len(workers), 'worker')} asked to hand in", "yellow"), f": {reason}")
+            asked = f"{plural(len(workers), 'worker')} asked to commit and close"
+            yield Text.assemble((asked, "yellow"), f": {reason}")
         case Reported(worker, TaskFailed(task_id, failure)):
             yield Text.assemble((f"{task_id} failed", "red"), f" on {worker}: {failure.kind}: {failure.cause}")
     for command in commands:

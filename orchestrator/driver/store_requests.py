@@ -1,8 +1,8 @@
-"""What the driver itself owes the store: recounts of slices, and the record of draws that are given up.
+"""What the driver asks of the store: which draws of a lost shard are missing, and to record draws that are given up.
 
-A store that refuses is asked again at every turn. After `patience` seconds of refusal the sweep is asked to stop, and
-what was wanted is let go: an uncounted slice counts as not done, which the next run sets right, and an unrecorded
-failure is owed again anyway.
+A store that refuses is asked again at every turn. After `patience` seconds of refusals the sweep is asked to stop and
+the requests are dropped: unchecked draws count as missing, which the next run corrects, and a failure that was not
+recorded is owed again anyway.
 """
 
 import time
@@ -17,41 +17,41 @@ from workers.tables import FailureRow
 
 
 class StoreRequests:
-    """The driver's own business with the store."""
+    """The driver's own requests to the store. They are queued, and `run` carries them out."""
 
     def __init__(
         self, store: Store, contexts: Mapping[str, OwedContext], patience: float, say: Callable[[str], None]
     ) -> None:
         self._store, self._contexts, self._patience, self._say = store, contexts, patience, say
-        self._slices: list[ShardNumbers] = []
+        self._to_check: list[ShardNumbers] = []
         self._failures: list[tuple[RecordFailures, float]] = []
         self._refused_since: float | None = None
 
-    def recount(self, wanted: ShardNumbers) -> None:
-        """Find out which draws of a slice the store holds; `run` gives the answer."""
-        self._slices.append(wanted)
+    def find_missing(self, numbers: ShardNumbers) -> None:
+        """Request which of these draws are not stored; `run` returns the answer as `MissingFound`."""
+        self._to_check.append(numbers)
 
     def record(self, command: RecordFailures) -> None:
-        """Write down draws that are given up; `run` does it."""
+        """Request that draws are recorded as given up."""
         self._failures.append((command, time.time()))
 
     def run(self, now: float) -> list[Event]:
-        """Do what is owed, as far as the store lets us; returns what came of it.
+        """Carry out requests as far as the store allows; returns the resulting events.
 
-        Of the recounts those of one context a turn: a large one takes seconds to read, and workers want to be heard.
+        Per turn, check one context's shards: a large context takes seconds to read, and workers must be heard.
         """
         events: list[Event] = []
         try:
             self._write_failures()
-            if self._slices:
-                events += self.plural(self._slices[0].context_id)
+            if self._to_check:
+                events += self._check(self._to_check[0].context_id)
         except StoreError as error:
             return events + self._refused(error, now)
         self._refused_since = None
         return events
 
     def finish(self) -> None:
-        """Write what is still to be written, if the store takes it now: nobody waits for it any more."""
+        """Write the remaining failures if the store takes them now, without waiting for it."""
         try:
             self._write_failures()
         except StoreError as error:
@@ -70,19 +70,19 @@ class StoreRequests:
         if now - self._refused_since <= self._patience:
             return []
         events: list[Event] = [StopRequested(f"the store cannot be used: {error}")]
-        events += [MissingFound(one.task_id, frozenset(one.numbers)) for one in self._slices]
-        self._slices.clear()
+        events += [MissingFound(one.task_id, frozenset(one.numbers)) for one in self._to_check]
+        self._to_check.clear()
         self._failures.clear()
         return events
 
-    def plural(self, context_id: str) -> list[Event]:
-        """Recount all that is to be recounted of one context, by one look at it: a lost node leaves many slices."""
+    def _check(self, context_id: str) -> list[Event]:
+        """Check all shards of one context by one read: a lost node leaves many shards."""
         owed = self._contexts[context_id]
-        wanted = [one for one in self._slices if one.context_id == context_id]
-        items = owed.items([number for one in wanted for number in one.numbers])
+        shards = [one for one in self._to_check if one.context_id == context_id]
+        items = owed.items([number for one in shards for number in one.numbers])
         missing = still_owed(self._store, context_id, owed.decoding.context.answer_context_id, items)
-        self._slices = [one for one in self._slices if one.context_id != context_id]
-        return [MissingFound(one.task_id, missing & frozenset(one.numbers)) for one in wanted]
+        self._to_check = [one for one in self._to_check if one.context_id != context_id]
+        return [MissingFound(one.task_id, missing & frozenset(one.numbers)) for one in shards]
 
     def _rows(self, command: RecordFailures, created_at: float) -> list[FailureRow]:
         return [

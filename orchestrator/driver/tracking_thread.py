@@ -1,7 +1,7 @@
-"""Streams results into MLflow while a sweep runs, in a thread of its own: a slow server never holds up the sweep.
+"""Streams results into MLflow while a sweep runs, in its own thread, so that a slow server never delays the sweep.
 
-The thread is told which contexts have new grades, and writes their variants. What it cannot write is written by `sync`
-at the end of a sweep that is done, or by the next run: the store has it all. While the thread lives nobody else writes.
+The thread writes the variants of contexts that have new grades. What it cannot write is written by `sync`, at the end
+of a finished sweep or later: all of it is in the store. Nothing else writes while the thread lives.
 """
 
 import queue
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from orchestrator.results.tracking import Tracker
 
 FINAL_SECONDS = 120.0
-"""How long the end of a sweep that is done waits for the last writes."""
+"""How long a finished sweep waits for the last writes."""
 
 STOPPED_SECONDS = 2.0
-"""How long a sweep that was stopped waits: whoever stops it may kill it 30 s later, and its workers hand in first."""
+"""How long a stopped sweep waits: it may be killed 30 s after the signal, and its workers commit first."""
 
 
 class TrackingThread:
-    """An observer that hands graded variants to MLflow. Whoever leaves it without a word abandons what waits."""
+    """An observer that writes graded variants to MLflow. Leaving the block without `finish` drops queued writes."""
 
     def __init__(self, store: Store, resolved: ResolvedGrid, say: Callable[[str], None]) -> None:
-        self._store, self._survey, self._say = store, resolved, say
+        self._store, self._resolved, self._say = store, resolved, say
         self._queue: queue.SimpleQueue[ResolvedVariant | None] = queue.SimpleQueue()
         self._by_context = {d.context.context_id: v for v in resolved.variants for d in v.decodings}
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._tracker: Tracker | None = None
-        self._ending = self._hurried = self._stopped = False
+        self._ending = self._dropping = self._stopped = False
         self.failed: str | None = None
 
     def __enter__(self) -> "TrackingThread":
@@ -43,63 +43,63 @@ class TrackingThread:
 
     def __exit__(self, *_: object) -> None:
         if not self._ending:
-            self._hurried = True
-            self._ends_within(STOPPED_SECONDS)
+            self._dropping = True
+            self._end_within(STOPPED_SECONDS)
 
     def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None:
         if isinstance(event, Reported) and isinstance(event.report, Graded):
             self._queue.put(self._by_context[event.report.context_id])
 
     def finish(self, seconds: float = FINAL_SECONDS) -> bool:
-        """The sweep is done: wait for what is still to be written. Returns whether the thread has ended."""
-        ended = self._ends_within(seconds)
+        """The sweep is done: wait for the queued writes. Returns whether the thread has ended."""
+        ended = self._end_within(seconds)
         if not ended:
             self._say(f"MLflow is slow; {self._remedy()}")
         return ended
 
     def stop(self) -> None:
-        """The sweep was stopped: write that, if it can be done at once, and no more."""
-        self._hurried = self._stopped = True
-        self._ends_within(STOPPED_SECONDS)
+        """The sweep was stopped: drop queued writes, and mark the run as stopped if that is quick."""
+        self._dropping = self._stopped = True
+        self._end_within(STOPPED_SECONDS)
         self._say(f"MLflow may be behind; {self._remedy()}")
 
-    def _ends_within(self, seconds: float) -> bool:
+    def _end_within(self, seconds: float) -> bool:
         self._ending = True
         self._queue.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def _remedy(self) -> str:
-        return f"`python -m orchestrator sync {self._survey.grid.source.name}` writes what is missing there"
+        return f"`python -m orchestrator sync {self._resolved.grid.source.name}` writes what is missing there"
 
     def _run(self) -> None:
         ended = False
         while not ended:
-            wanted, ended = self._take()
+            variants, ended = self._take()
             try:
-                self._write(wanted)
+                self._write(variants)
             except Exception as error:  # a view: whatever its database throws, the sweep goes on
                 if self.failed is None:
                     self._say(f"MLflow cannot be written ({str(error)[:200]}); the sweep goes on without it")
                 self.failed = str(error)
 
     def _take(self) -> tuple[Iterable[ResolvedVariant], bool]:
-        """What is waiting by now, each variant once, as soon as there is something; and whether that is all."""
-        wanted: dict[str, ResolvedVariant] = {}
+        """Wait for queued variants; returns them, each once, and whether the queue has ended."""
+        variants: dict[str, ResolvedVariant] = {}
         while (item := self._queue.get()) is not None:
-            wanted[item.patch_id] = item
+            variants[item.patch_id] = item
             if self._queue.empty():
-                return wanted.values(), False
-        return wanted.values(), True
+                return variants.values(), False
+        return variants.values(), True
 
-    def _write(self, wanted: Iterable[ResolvedVariant]) -> None:
-        for variant in wanted:
-            if self._hurried:
+    def _write(self, variants: Iterable[ResolvedVariant]) -> None:
+        for variant in variants:
+            if self._dropping:
                 break
             if self._tracker is None:
                 from orchestrator.results.tracking import Tracker
 
-                self._tracker = Tracker.open(self._store, self._survey)
+                self._tracker = Tracker.open(self._store, self._resolved)
                 self._tracker.begin()
             self._tracker.write_variant(variant)
         if self._stopped and self._tracker is not None:

@@ -15,7 +15,7 @@ from orchestrator.plan.resolved_grid import Question
 from orchestrator.plan.stored import DrawName
 from orchestrator.store.store import Store
 from orchestrator.store.tables import TABLES
-from workers.draw_rows import METADATA, Measured, measure_rows
+from workers.draw_rows import METADATA, MeasuredDraw, measure_rows
 from workers.grade_rows import AnswerKey, GradeKey, verdicts
 from workers.messages import Context
 
@@ -53,7 +53,7 @@ class ContextRows:
     patch_stored: bool
     rows: Sequence[Mapping[str, Any]]
     """Draw rows of every answer context, with `trace_tokens`, a count, in place of the token ids."""
-    draws: Mapping[DrawName, Measured]
+    draws: Mapping[DrawName, MeasuredDraw]
     grades: Mapping[GradeKey, Grade]
     given_up: Mapping[DrawName, Mapping[str, Any]]
     """The latest failure row of each draw that was given up and not committed since."""

@@ -232,7 +232,7 @@ def _unknown_id(sources: _Sources, prefix: str) -> UnknownId:
         none = "neither the grid nor the store has a patch or context with this id; `plan --json` lists the grid's"
         raise InputError(f"{prefix}: {several if found else none}")
     (name,) = found
-    draws = len(sources.store.held_keys(name)) if kinds[name] == "context" else 0
+    draws = len(sources.store.stored_draws(name)) if kinds[name] == "context" else 0
     ours = [v.patch_id for v in variants] + [d.context.context_id for v in variants for d in v.decodings]
     nearest = nearest_entries(name, ours, kinds[name], sources.payloads)
     return UnknownId(kinds[name], name, sources.payloads.label(name), draws, tuple(nearest))

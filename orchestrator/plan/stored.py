@@ -8,7 +8,7 @@ from eval.grading import grader_id
 from orchestrator.plan.plan import StoredContext, StoredState
 from orchestrator.plan.resolved_grid import Decoding, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
-from workers.draw_rows import METADATA, Measured, measure_rows
+from workers.draw_rows import METADATA, MeasuredDraw, measure_rows
 from workers.grade_rows import ungraded
 from workers.messages import GradeTask, Item
 
@@ -54,7 +54,7 @@ def _stored_context(store: Store, seeds: Sequence[int], variant: ResolvedVariant
     return StoredContext(lengths, owed_limits, unfinished)
 
 
-def read_draws(store: Store, context_id: str, answer_context_id: str) -> Mapping[DrawName, Measured]:
+def read_draws(store: Store, context_id: str, answer_context_id: str) -> Mapping[DrawName, MeasuredDraw]:
     """The stored draws of one context: the length of each trace, and the cuts that have an answer."""
     return measure_rows(store.read("draws", context_id, METADATA).to_pylist(), answer_context_id)
 

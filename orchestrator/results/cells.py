@@ -13,7 +13,7 @@ from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
 from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
-from workers.draw_rows import COLUMNS, Joined, join_rows
+from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
 from workers.grade_rows import GradeKey, verdicts
 
 
@@ -61,7 +61,7 @@ def read_results(store: Store, resolved: ResolvedGrid) -> Results:
 def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[Cell]:
     """Read the cells of one variant: benchmarks × token limits."""
     grader = grader_id(resolved.grid.runtime.grader)
-    decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], Joined], dict[GradeKey, Grade]]] = []
+    decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], JoinedDraw], dict[GradeKey, Grade]]] = []
     for decoding in variant.decodings:
         context = decoding.context
         rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
@@ -86,7 +86,7 @@ def _outcomes(
     questions: Iterable[Question],
     seeds: Iterable[int],
     limit: int,
-    draws: Mapping[tuple[str, int], Joined],
+    draws: Mapping[tuple[str, int], JoinedDraw],
     grades: Mapping[GradeKey, Grade],
 ) -> Iterator[tuple[Outcome, float]]:
     """(outcome, commit time) of each draw that is stored, answered at `limit` and graded."""

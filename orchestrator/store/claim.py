@@ -1,7 +1,7 @@
-"""Who drives a sweep: what a driver says of itself, and whether another may take its place. Pure.
+"""A driver's claim to a sweep: what it says of itself, and whether another driver may take the sweep over. Pure.
 
-Clocks of two machines are never compared. On the driver's own machine its process is looked up. From another machine
-its beats are watched for a while of one's own clock: if they go on, it is alive.
+The clocks of two machines are never compared. On the driver's own machine its process is looked up; from another
+machine its heartbeats are watched for a while by the watcher's own clock.
 """
 
 from collections.abc import Mapping
@@ -10,78 +10,86 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
-PATIENCE = 6
-"""Beats that may be missed before a driver on another machine counts as dead."""
+MISSED_BEATS = 6
+"""A driver on another machine counts as dead after this many missed heartbeats."""
 LONGEST_BEAT = 60.0
-"""Seconds between beats, whatever a claim says: a foreign file must not make anybody wait for ever."""
+"""Upper bound in seconds on a claim's `beat_seconds`, so that a foreign file cannot make a driver wait for ever."""
+
+_STORED_NAMES = {"process_space": "place"}
+"""Fields whose key in the stored document differs from their name: the document's format is frozen."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the driver of a sweep writes into the store, and writes again at every beat."""
+    """What the driver of a sweep writes into the store, and rewrites at every heartbeat."""
 
     token: str
-    """Of this one run of a driver; never used twice."""
+    """Unique to one run of a driver."""
     host: str
-    place: str
-    """The machine's boot and the process namespace within which `pid` means something; empty if unknown."""
+    process_space: str
+    """The machine's boot id and PID namespace, within which `pid` is meaningful; empty if unknown."""
     pid: int
     started: str
-    """When the process started, in the machine's own count: process numbers come again."""
+    """The process's start time in clock ticks since boot: tells it from a later process with the same pid."""
     user: str
     command: str
     since: float
-    """Seconds since the epoch by the driver's own clock: for people."""
+    """When the driver started, in seconds since the epoch by its own clock. Shown to people, never compared."""
     beat_seconds: float
     beat: int = 0
+    """How many heartbeats there have been."""
 
     def document(self) -> dict[str, Any]:
-        return asdict(self)
+        """The claim as it is stored."""
+        return {_STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
 
 def read_claim(document: Mapping[str, Any] | None) -> Claim | None:
-    """The claim that a document holds; None if it holds none, for then nobody can be asked."""
+    """The claim in a stored document; None if there is no document or it is not a claim."""
+    if document is None:
+        return None
+    names = {stored: name for name, stored in _STORED_NAMES.items()}
     try:
-        return Claim(**document) if document is not None else None
+        return Claim(**{names.get(key, key): value for key, value in document.items()})
     except TypeError:
         return None
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What was seen of the claim that is in the way."""
+class Observation:
+    """What has been seen of another driver's claim since it was first read."""
 
     running: bool | None
-    """Whether its process runs; None if that cannot be seen from here."""
+    """Whether the driver's process runs; None if that cannot be seen from here."""
     first: Claim
-    """The claim as it was when the watch began."""
+    """The claim when it was first read."""
     seconds: float
-    """How long the watch has lasted."""
+    """How long ago that was."""
 
 
 class Verdict(Enum):
     TAKE = auto()
     REFUSE = auto()
     WATCH = auto()
-    """It cannot be said yet."""
+    """Not known yet."""
 
 
-def judge(found: Claim | None, watched: Watched | None) -> Verdict:
-    """Whether a sweep that `found` claims may be taken. `watched` is None if there was nothing to watch yet."""
+def judge(found: Claim | None, seen: Observation | None) -> Verdict:
+    """Whether a sweep may be taken over whose claim now reads `found`. `seen` is None before the first observation."""
     if found is None:
         return Verdict.TAKE
-    if watched is None:
+    if seen is None:
         return Verdict.WATCH
-    if watched.running is not None:
-        return Verdict.REFUSE if watched.running else Verdict.TAKE
-    if (found.token, found.beat) != (watched.first.token, watched.first.beat):
+    if seen.running is not None:
+        return Verdict.REFUSE if seen.running else Verdict.TAKE
+    if (found.token, found.beat) != (seen.first.token, seen.first.beat):
         return Verdict.REFUSE
-    patience = PATIENCE * min(found.beat_seconds, LONGEST_BEAT)
-    return Verdict.TAKE if watched.seconds >= patience else Verdict.WATCH
+    patience = MISSED_BEATS * min(found.beat_seconds, LONGEST_BEAT)
+    return Verdict.TAKE if seen.seconds >= patience else Verdict.WATCH
 
 
-def who(claim: Claim) -> str:
-    """A driver in words: who, where, since when, doing what."""
+def describe(claim: Claim) -> str:
+    """A driver for people: user, process, host, start time and command."""
     try:
         since = datetime.fromtimestamp(claim.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (OverflowError, ValueError, OSError, TypeError):

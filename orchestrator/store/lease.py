@@ -1,17 +1,18 @@
-"""The lease of a sweep: one driver at a time, seen in the store as `drivers/<id>.json`.
+"""The lease of a sweep: at most one driver at a time, recorded in the store as `drivers/<id>.json`.
 
-There are no file locks. A driver creates its claim, which on a disk only one can; object storage has no such thing, so
-it waits a moment and reads the claim back: the last to write has it, and the others see that. A background thread
-writes the claim again at every beat; it also finds out if another has taken the place, and tells.
+There are no file locks. A driver creates its claim; on a disk exactly one of two concurrent drivers succeeds. Object
+storage has no exclusive create, so a driver waits a moment and reads the claim back: the last writer holds the lease,
+and the others see that. A background thread rewrites the claim at every heartbeat and notices when another driver has
+taken it over.
 
-A driver that was killed is known to be dead on its own machine at once, and elsewhere when its beats stay away. One
-that is stopped (SIGSTOP, a suspended laptop) is refused its place on its own machine, since it may go on; from another
-machine it looks dead, and its place is taken. When it goes on, it finds that out within a beat and must stop.
+On its own machine a killed driver is known to be dead at once; from other machines, when its heartbeats stop. A driver
+that is suspended (SIGSTOP, a sleeping laptop) keeps its lease on its own machine, because it may go on. From another
+machine it looks dead and is taken over; when it goes on, it notices within a heartbeat and must stop.
 
-Its workers look after the place, too (`Lease`): within a beat of its being taken they are gone, though their driver be
-stopped or cut off, so that they commit nothing more and free their devices. The successor waits as long before it
-begins, and then counts what the store holds. A worker that is itself stopped, or cannot read the store, for longer than
-that may commit once more when it goes on: that draw is made twice, of which one counts. None is lost.
+Workers watch the lease too (`Lease`): they exit within one heartbeat of a takeover, even if their driver is suspended
+or cut off, so that they commit nothing more and free their devices. The new driver waits that long before it reads what
+is stored. A worker that is itself suspended, or cannot read the store, for longer than that may commit once more when
+it goes on: that draw is then stored twice, and one row counts. None is lost.
 """
 
 import getpass
@@ -28,19 +29,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.identity import name_of
-from orchestrator.store.claim import LONGEST_BEAT, Claim, Verdict, Watched, judge, read_claim, who
+from orchestrator.store.claim import LONGEST_BEAT, Claim, Observation, Verdict, describe, judge, read_claim
 from orchestrator.store.store import Store, StoreError, StoreUnavailable
 
 BEAT_SECONDS = 5.0
 SETTLE_SECONDS = 0.5
-"""Between writing a claim and believing it: longer than another driver takes from reading to writing."""
+"""Between writing a claim and reading it back: longer than another driver takes from reading to writing."""
 RELEASE_SECONDS = 5.0
-"""How long a beat that is on its way is waited for at the end; without the store, it is left behind."""
+"""How long the end waits for a heartbeat that is being written; if the store hangs, the claim stays behind."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A driver's place at a sweep, as its workers see it. It pickles."""
+    """A driver's lease, as its workers see it. It pickles."""
 
     store: Store
     path: str
@@ -48,28 +49,29 @@ class Lease:
     beat_seconds: float
 
     def taken_by(self) -> str | None:
-        """Who has taken the place; None while nobody has. Raises StoreUnavailable if that cannot be said.
+        """The driver that has taken the lease over, or None. Raises StoreUnavailable if that cannot be read.
 
-        A claim that is gone was another's by then, who has ended since: only he removes it who has it, or takes it.
+        A missing claim means that another driver took over and has ended since: only its holder, or a driver taking
+        over, removes a claim.
         """
         found = self._read()
         if found is None:
-            time.sleep(SETTLE_SECONDS)  # it may just be changing hands
+            time.sleep(SETTLE_SECONDS)  # a takeover removes the old claim just before it writes its own
             found = self._read()
         if found is None:
             return "a driver that has ended since"
-        return None if found.token == self.token else who(found)
+        return None if found.token == self.token else describe(found)
 
     def _read(self) -> Claim | None:
         return read_claim(self.store.get_document(self.path))
 
 
-class Displaced(Exception):
-    """Another driver has this one's place. Nothing more may be committed from here; the message says who has it."""
+class LeaseLost(Exception):
+    """Another driver has taken over; the message says which. Nothing more may be committed from here."""
 
 
 class SweepHeld(StoreError):
-    """Another driver, which is alive, drives this sweep. The message says who, where, since when, and what to do."""
+    """Another driver is alive and holds the lease. The message says who, where, since when, and what to do."""
 
 
 @contextmanager
@@ -80,31 +82,31 @@ def hold_lease(
     on_lost: Callable[[str], None],
     beat_seconds: float = BEAT_SECONDS,
 ) -> Iterator[Lease]:
-    """Be the only driver of sweep `name` in `store` for as long as the block runs.
+    """Be the only driver of sweep `name` in `store` while the block runs.
 
-    Raises SweepHeld if another is alive, and StoreUnavailable. `say` is told what is waited for. `on_lost` is called at
-    most once, from another thread, with the reason why this driver must stop.
+    Raises SweepHeld if another driver is alive, and StoreUnavailable. `say` is told what is waited for. `on_lost` is
+    called at most once, from another thread, with the reason why this driver must stop.
     """
-    lease = _Lease(store, name, own_claim(beat_seconds), say, on_lost)
-    lease.take()
-    beats = threading.Thread(target=lease.beat_on, name="lease", daemon=True)
-    beats.start()
+    holder = _Holder(store, name, own_claim(beat_seconds), say, on_lost)
+    holder.acquire()
+    heartbeats = threading.Thread(target=holder.renew, name="lease", daemon=True)
+    heartbeats.start()
     try:
-        yield lease.place()
+        yield holder.lease()
     finally:
-        lease.ended.set()
-        beats.join(RELEASE_SECONDS)
-        if not beats.is_alive():
-            lease.release()
+        holder.ended.set()
+        heartbeats.join(RELEASE_SECONDS)
+        if not heartbeats.is_alive():
+            holder.release()
 
 
 def claim_path(name: str) -> str:
-    """Where in the store the claim to sweep `name` is."""
+    """The path in the store of the claim to sweep `name`."""
     return f"drivers/{name_of({'version': 1, 'what': 'driver', 'name': name})}.json"
 
 
 def own_claim(beat_seconds: float) -> Claim:
-    """What this process says of itself."""
+    """This process's claim."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
@@ -112,7 +114,7 @@ def own_claim(beat_seconds: float) -> Claim:
     return Claim(
         token=uuid.uuid4().hex,
         host=socket.gethostname(),
-        place=_place(),
+        process_space=_process_space(),
         pid=os.getpid(),
         started=_started(os.getpid()) or "",
         user=user,
@@ -122,7 +124,9 @@ def own_claim(beat_seconds: float) -> Claim:
     )
 
 
-class _Lease:
+class _Holder:
+    """Acquires, renews and releases one lease."""
+
     def __init__(
         self, store: Store, name: str, claim: Claim, say: Callable[[str], None], on_lost: Callable[[str], None]
     ) -> None:
@@ -130,12 +134,12 @@ class _Lease:
         self._path = claim_path(name)
         self.ended = threading.Event()
 
-    def place(self) -> Lease:
+    def lease(self) -> Lease:
         return Lease(self._store, self._path, self._claim.token, self._claim.beat_seconds)
 
-    def take(self) -> None:
-        """Take the place if nobody alive has it, and wait until that can be said."""
-        watched: Watched | None = None
+    def acquire(self) -> None:
+        """Take the lease if no living driver holds it; wait until that is known. Raises SweepHeld."""
+        seen: Observation | None = None
         began = time.monotonic()
         settle = SETTLE_SECONDS
         while True:
@@ -143,19 +147,19 @@ class _Lease:
             if found is not None and found.token == self._claim.token:
                 return
             if found is not None:
-                if watched is None or watched.first.token != found.token:
-                    watched, began = Watched(_running(found), found, 0.0), time.monotonic()
-                    if watched.running is None:
-                        self._say(f"{self._name}: looking whether its driver is alive: {who(found)}")
-                watched = replace(watched, running=_running(found), seconds=time.monotonic() - began)
-            match judge(found, watched):
+                if seen is None or seen.first.token != found.token:
+                    seen, began = Observation(_running(found), found, 0.0), time.monotonic()
+                    if seen.running is None:
+                        self._say(f"{self._name}: looking whether its driver is alive: {describe(found)}")
+                seen = replace(seen, running=_running(found), seconds=time.monotonic() - began)
+            match judge(found, seen):
                 case Verdict.REFUSE:
                     assert found is not None
                     raise SweepHeld(self._refusal(found))
                 case Verdict.TAKE:
                     if found is not None:
-                        if watched is not None and watched.running is None:
-                            # It only looks dead, and its workers live until they look next.
+                        if seen is not None and seen.running is None:
+                            # It only looks dead, and its workers live until they next read the claim.
                             settle = SETTLE_SECONDS + min(found.beat_seconds, LONGEST_BEAT)
                         self._store.files.remove(self._path)
                     if self._store.create_document(self._path, self._claim.document()):
@@ -164,12 +168,12 @@ class _Lease:
                     assert found is not None
                     time.sleep(min(found.beat_seconds, LONGEST_BEAT) / 2)
 
-    def beat_on(self) -> None:
-        """Beat until the end. An unreachable store costs beats, and not the lease."""
+    def renew(self) -> None:
+        """Write heartbeats until the end. An unreachable store costs heartbeats, not the lease."""
         silent = False
         while not self.ended.wait(self._claim.beat_seconds):
             try:
-                if (other := self.place().taken_by()) is not None:
+                if (other := self.lease().taken_by()) is not None:
                     self._on_lost(f"another driver has taken over {self._name}: {other}")
                     return
                 self._claim = replace(self._claim, beat=self._claim.beat + 1)
@@ -181,7 +185,7 @@ class _Lease:
                 silent = True
 
     def release(self) -> None:
-        """Leave the place, unless it is another's by now."""
+        """Remove the claim, unless another driver has taken over."""
         with suppress(StoreUnavailable):
             found = self._read()
             if found is not None and found.token == self._claim.token:
@@ -192,28 +196,28 @@ class _Lease:
 
     def _refusal(self, found: Claim) -> str:
         return (
-            f"sweep {self._name} in store {self._store.uri} has a driver already: {who(found)}. Let it finish, or stop "
-            f"it there with `kill {found.pid}` and run the same command again: its place is free the moment it ends"
+            f"sweep {self._name} in store {self._store.uri} has a driver already: {describe(found)}. Let it finish, or "
+            f"stop it there with `kill {found.pid}` and run the same command again: the sweep is free once it has ended"
         )
 
 
 def _running(claim: Claim) -> bool | None:
-    """Whether the process of a claim runs; None if it is not of this machine, boot and process namespace."""
-    if not claim.place or claim.place != _place():
+    """Whether a claim's process runs; None if it belongs to another machine, boot or PID namespace."""
+    if not claim.process_space or claim.process_space != _process_space():
         return None
     return _started(claim.pid) == claim.started
 
 
-def _place() -> str:
+def _process_space() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux: its own drivers, too, are known by their beats
+    except OSError:  # not Linux: even drivers of this machine are known by their heartbeats only
         return ""
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; None if it is not there, or is only waiting to be reaped."""
+    """When a process started, in clock ticks since boot; None if there is none, or only a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Opens S3 and what speaks its language, so that a fault is survived if it passes and told in bounded time if not.
+"""Opens S3 and compatible services with retries and timeouts: a passing fault is survived, any other raised in time.
 
 Credentials come from where every AWS tool looks (environment, ~/.aws, the machine's role); the endpoint of another
 service from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, or from `?endpoint_override=` in the address; the region from
@@ -20,15 +20,15 @@ from workers.store import StoreError, unavailable
 T = TypeVar("T")
 
 ATTEMPTS = 6
-"""How often one request is tried, with pauses that double up to 20 s: about 15 s in all, 31 s at the most. The usual
-AWS_MAX_ATTEMPTS overrules it."""
+"""Attempts per request, with pauses that double up to 20 s: about 15 s in all, 31 s at most. AWS_MAX_ATTEMPTS
+overrides it."""
 CONNECT_SECONDS = 5.0
 SILENT_SECONDS = 20.0
-"""A connection over which nothing comes for so long is given up, and the request tried again."""
+"""A connection that is silent for this long is dropped, and the request retried."""
 
 
 def open_object_storage(uri: str) -> tuple[Any, str]:
-    """(pyarrow file system, root within it). Raises StoreError for an address that is none."""
+    """(pyarrow file system, root within it). Raises StoreError for an address that cannot be used."""
     if uri.startswith("s3://"):
         return _open_s3(uri)
     try:
@@ -60,23 +60,23 @@ def _open_s3(uri: str) -> tuple[Any, str]:
             connect_timeout=CONNECT_SECONDS,
             request_timeout=SILENT_SECONDS,
             retry_strategy=fs.AwsStandardS3RetryStrategy(int(_environment("AWS_MAX_ATTEMPTS") or ATTEMPTS)),
-            # With background writes, a part of an upload that failed is remembered, and the upload never completed.
-            # Without, closing the stream publishes the parts that arrived: half a file.
+            # With background writes, a failed part fails the whole upload. Without, closing the stream publishes the
+            # parts that arrived: half a file.
             background_writes=True,
-            # What fits into one request is sent in one: it is there or it is not, and nothing is left to clean up.
+            # What fits into one request is sent in one: all or nothing, and nothing to clean up.
             allow_delayed_open=True,
             allow_bucket_creation=False,
         )
     except OSError as error:
-        raise unavailable(uri, "the bucket's region cannot be found out", error) from error
+        raise unavailable(uri, "the bucket's region cannot be determined", error) from error
     return filesystem, f"{parts.netloc}{parts.path}".rstrip("/")
 
 
-def insist(request: Callable[[], T]) -> T:
-    """The answer to a read request, tried again where pyarrow does not.
+def retry_read(request: Callable[[], T]) -> T:
+    """The answer to a read request, retried where pyarrow does not.
 
-    A refusal ("503 SlowDown") has a body, and pyarrow puts it where the wanted bytes should go. If those are fewer, as
-    in a small file, it does not fit, and pyarrow takes that for a failure of its own and gives up at once.
+    pyarrow reads the body of a refusal ("503 SlowDown") into the buffer of the requested bytes. If that is smaller, as
+    for a small file, the body does not fit, and pyarrow reports a stream error instead of retrying.
     """
     for attempt in range(ATTEMPTS - 1):
         try:

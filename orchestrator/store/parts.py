@@ -1,8 +1,8 @@
 """A part: a Parquet file of rows of one context. Written once; read whole or by columns.
 
-A part that a worker committed is one **source**. Compaction writes parts that hold several sources, one after the
-other, and says so in the file's own metadata. So whoever reads a context reads every source once, from whichever file
-it meets first, and gives the sources by name: compaction changes nothing that a reader sees, at no moment.
+A part that a worker committed is one **source**. Compaction writes parts of several sources, one after the other, and
+lists them in the file's metadata. A reader takes every source once, from whichever file it meets first, in the order of
+the sources' names; so it sees the same rows before, during and after a compaction.
 """
 
 import json
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.store.files import Files, Found
+from orchestrator.store.files import Files, ListedFile
 from orchestrator.store.tables import is_readable, leaf, stored_columns, upgrade
 
 SOURCES = b"prunesweep.sources"
 WHOLE = 1 << 20
-"""A file no larger than this (bytes) is fetched from object storage in one request, whatever is wanted of it."""
+"""A file up to this size in bytes is fetched from object storage in one request, whichever columns are read."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What was read of one file."""
+    """What was read from one file."""
 
-    found: Found
+    file: ListedFile
     sources: Mapping[str, int]
-    """The sources that the file holds, in order, and how many rows each has."""
+    """The file's sources in order, each with its number of rows."""
     rows: pa.Table
 
     def by_source(self) -> dict[str, pa.Table]:
@@ -39,7 +39,7 @@ class Part:
 
 
 def encode(rows: pa.Table, sources: Mapping[str, int] | None = None) -> pa.Buffer:
-    """A part's bytes. `sources` is given for a part that stands for others."""
+    """A part's bytes. `sources` is given for a compacted part: its sources in order, with their numbers of rows."""
     if sources is not None:
         rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), SOURCES: json.dumps(sources).encode()})
     sink = pa.BufferOutputStream()
@@ -48,12 +48,12 @@ def encode(rows: pa.Table, sources: Mapping[str, int] | None = None) -> pa.Buffe
 
 
 def read_part(
-    files: Files, found: Found, schema: pa.Schema, columns: Sequence[str], report: Callable[[str], None]
+    files: Files, found: ListedFile, schema: pa.Schema, columns: Sequence[str], report: Callable[[str], None]
 ) -> Part | None:
-    """The given columns of one file; None, and a word to `report`, if the file is torn, empty or foreign.
+    """The given columns of one file; None, and a line to `report`, if the file is torn, empty or foreign.
 
-    Raises FileNotFoundError if the file has gone since it was listed, and StoreUnavailable if the fault is not the
-    file's: to take it for absent would make its draws again.
+    Raises FileNotFoundError if the file was removed since it was listed, and StoreUnavailable if the file system is at
+    fault: its draws are stored, and ignoring the file would make them again.
     """
     if files.local or found.size > WHOLE:
         try:
@@ -61,7 +61,7 @@ def read_part(
                 return _decode(source, found, schema, columns)
         except FileNotFoundError:
             raise
-        except (pa.ArrowInvalid, OSError):  # the file or its disk: reading all of it as mere bytes tells
+        except (pa.ArrowInvalid, OSError):  # the file or its disk is at fault: reading all its bytes tells which
             pass
     content = files.fetch(found.path)
     try:
@@ -71,7 +71,7 @@ def read_part(
         return None
 
 
-def _decode(source: pa.NativeFile, found: Found, schema: pa.Schema, columns: Sequence[str]) -> Part:
+def _decode(source: pa.NativeFile, found: ListedFile, schema: pa.Schema, columns: Sequence[str]) -> Part:
     with pq.ParquetFile(source, pre_buffer=True) as file:
         shape = file.schema_arrow
         if not is_readable(shape, schema):

@@ -1,6 +1,6 @@
-"""The store: committed Parquet parts and patches under one folder, the only truth.
+"""The store: Parquet parts and patches under one folder, the only truth.
 
-    <store>/patches/<patch id>/            manifest.json is written last: a folder without it is not there
+    <store>/patches/<patch id>/            manifest.json is written last: a folder without it does not count
     <store>/draws/<context id>/<part>.parquet
     <store>/grades/<context id>/<part>.parquet
     <store>/failures/<context id>/<part>.parquet
@@ -8,8 +8,8 @@
     <store>/drivers/<id>.json              which process drives which sweep now (orchestrator/store/lease.py)
 
 Promise committed-is-forever: a part appears whole or not at all, is never rewritten, and has one writer. Readers report
-files that are torn, empty or foreign instead of failing on them. Every method raises `StoreUnavailable` if the file
-system refuses.
+torn, empty and foreign files instead of failing on them. Every method raises `StoreUnavailable` if the file system
+refuses.
 """
 
 import json
@@ -24,27 +24,27 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.store.files import PATIENCE, Files, Found
+from orchestrator.store.files import MAX_LISTINGS, Files, ListedFile
 from orchestrator.store.parts import Part, distinct, encode, read_part
 from orchestrator.store.tables import TABLES, column_names, to_table
 from pruning.patch.manifest import MANIFEST
 from workers.store import StoreError, StoreUnavailable, Trouble, trouble_of
-from workers.tables import DrawKey, DrawRow, FailureRow, GradeRow
+from workers.tables import DrawRow, FailureRow, GradeRow
 
-__all__ = ["MANIFEST", "Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
+__all__ = ["Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
 
 PROBE = b"prunesweep"
 READERS = 8
-"""Files read at a time: on object storage each is a wait."""
+"""Files read concurrently: on object storage each read is a round trip."""
 
 
 @dataclass
 class Store:
-    """One store. Construct it with `Store.open`; it pickles, and opens its file system anew where it is unpickled."""
+    """One store. Construct it with `Store.open`; it pickles, and reopens its file system where it is unpickled."""
 
     files: Files
     reported: set[str] = field(default_factory=set, repr=False, compare=False)
-    """What was found that does not belong here, a line each."""
+    """Files that were ignored because they cannot be read as parts: one line each."""
 
     @classmethod
     def open(cls, uri: str) -> "Store":
@@ -64,7 +64,7 @@ class Store:
         return self.files.local
 
     def check_writable(self) -> None:
-        """Prove by writing. Raises `StoreUnavailable` before anything has been spent."""
+        """Check writability with a probe file. Raises `StoreUnavailable`."""
         name = f".probe-{uuid.uuid4().hex}"
         self.files.publish(name, PROBE)
         self.files.remove(name)
@@ -72,11 +72,11 @@ class Store:
     # --- patches ------------------------------------------------------------------------------------------------------
 
     def patch_ids(self) -> frozenset[str]:
-        """Patches that are complete."""
+        """The ids of complete patches."""
         return frozenset(file.folder for file in self.files.listing("patches") if file.name == MANIFEST)
 
     def publish_patch(self, folder: Path, patch_id: str) -> None:
-        """Copy a finished patch folder into the store, its manifest last. A patch that is there already is kept."""
+        """Copy a finished patch folder into the store, its manifest last. A stored patch is kept as it is."""
         if patch_id in self.patch_ids():
             return
         files = sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST)
@@ -84,28 +84,28 @@ class Store:
             self.files.publish(f"patches/{patch_id}/{file.name}", file.read_bytes())
 
     def fetch_patch(self, patch_id: str, cache: Path) -> Path:
-        """A local folder that holds the patch: the store's own where it is local, else a copy under `cache`.
+        """A local folder with the patch: the store's own if it is local, else a copy under `cache`.
 
-        `cache` is the caller's alone: a patch that is fetched into it takes the place of the one before.
+        `cache` must be the caller's own: it keeps one patch, and fetching another replaces it.
         """
         if self.local:
             return Path(self.root, "patches", patch_id)
         try:
-            return self._copied(patch_id, cache)
+            return self._download(patch_id, cache)
         except OSError as error:
             trouble = trouble_of(error)
             raise StoreUnavailable(
-                f"cache {cache}: patch {patch_id} cannot be kept ({trouble}): {error}; make room there and let it be "
-                "written, or set TMPDIR to a folder where it can",
+                f"cache {cache}: patch {patch_id} cannot be copied here ({trouble}): {error}; make room there, or "
+                "set TMPDIR to a folder that can be written",
                 trouble,
             ) from error
 
-    def _copied(self, patch_id: str, cache: Path) -> Path:
+    def _download(self, patch_id: str, cache: Path) -> Path:
         target = cache / patch_id
         if (target / MANIFEST).exists():
             return target
-        for held in cache.glob(f"*/{MANIFEST}"):
-            shutil.rmtree(held.parent)
+        for previous in cache.glob(f"*/{MANIFEST}"):
+            shutil.rmtree(previous.parent)
         scratch = cache / f".{patch_id}-{uuid.uuid4().hex}"
         scratch.mkdir(parents=True)
         try:
@@ -118,15 +118,15 @@ class Store:
     # --- tables -------------------------------------------------------------------------------------------------------
 
     def commit_draws(self, rows: Sequence[DrawRow]) -> str:
-        """Make draws permanent. Returns the part's name; when it returns, the draws are in the store."""
+        """Store draws of one context as one part; returns the part's path."""
         return self._commit("draws", rows[0].context_id, rows)
 
     def commit_grades(self, rows: Sequence[GradeRow]) -> str:
-        """Make grades permanent."""
+        """Store grades of one context as one part; returns the part's path."""
         return self._commit("grades", rows[0].context_id, rows)
 
     def commit_failures(self, rows: Sequence[FailureRow]) -> None:
-        """Record draws that were given up."""
+        """Store records of draws that were given up, one part per context."""
         by_context: dict[str, list[FailureRow]] = {}
         for row in rows:
             by_context.setdefault(row.context_id, []).append(row)
@@ -139,45 +139,45 @@ class Store:
         return part
 
     def read(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> pa.Table:
-        """All committed rows of one context, or the given columns of them (`answers.cut` reads a nested one)."""
-        wanted = column_names(TABLES[table], columns)
-        return _rows(self.parts(table, context_id, wanted), table, wanted)
+        """All rows of one context, or the given columns of them (`answers.cut` reads a nested one)."""
+        names = column_names(TABLES[table], columns)
+        return _rows(self.parts(table, context_id, names), table, names)
 
     def read_all(self, table: str, columns: Iterable[str] | None = None) -> pa.Table:
-        """All committed rows of every context, context by context. One listing, many files at a time."""
-        wanted = column_names(TABLES[table], columns)
-        contexts: dict[str, list[Found]] = defaultdict(list)
+        """All rows of every context, context by context. One listing; files are read concurrently."""
+        names = column_names(TABLES[table], columns)
+        contexts: dict[str, list[ListedFile]] = defaultdict(list)
         for file in self._files_of(table):
             contexts[file.folder].append(file)
 
         def read(context_id: str) -> pa.Table:
             try:
-                parts = [self._read_file(table, file, wanted) for file in contexts[context_id]]
+                parts = [self._read_file(table, file, names) for file in contexts[context_id]]
             except FileNotFoundError:  # compacted since the listing
-                parts = list(self.parts(table, context_id, wanted))
-            return _rows(parts, table, wanted)
+                parts = list(self.parts(table, context_id, names))
+            return _rows(parts, table, names)
 
         with ThreadPoolExecutor(READERS) as pool:
             tables = list(pool.map(read, contexts))
-        return pa.concat_tables(tables or [_rows([], table, wanted)])
+        return pa.concat_tables(tables or [_rows([], table, names)])
 
     def parts(self, table: str, context_id: str, columns: Iterable[str] | None = None) -> list[Part]:
-        """What the files of one context hold: of every file that can be read, the given columns."""
-        wanted = column_names(TABLES[table], columns)
-        for _ in range(PATIENCE):
+        """The given columns of every readable file of one context."""
+        names = column_names(TABLES[table], columns)
+        for _ in range(MAX_LISTINGS):
             files = self._files_of(table, context_id)
             try:
                 with ThreadPoolExecutor(1 if self.local else READERS) as pool:
-                    read = pool.map(lambda file: self._read_file(table, file, wanted), files)
+                    read = pool.map(lambda file: self._read_file(table, file, names), files)
                     return [part for part in read if part is not None]
-            except FileNotFoundError:  # compaction has put another in its place: the next listing shows it
+            except FileNotFoundError:  # replaced by compaction: the next listing shows the compacted part
                 continue
         raise StoreError(f"store {self.uri}: {table}/{context_id} changes faster than it can be read; try again later")
 
-    def _read_file(self, table: str, file: Found, columns: Sequence[str]) -> Part | None:
+    def _read_file(self, table: str, file: ListedFile, columns: Sequence[str]) -> Part | None:
         return read_part(self.files, file, TABLES[table], columns, self.reported.add)
 
-    def _files_of(self, table: str, context_id: str = "") -> list[Found]:
+    def _files_of(self, table: str, context_id: str = "") -> list[ListedFile]:
         folder = f"{table}/{context_id}" if context_id else table
         return [file for file in self.files.listing(folder) if file.path.count("/") == 2]
 
@@ -185,8 +185,8 @@ class Store:
         """Contexts that have rows in `table`."""
         return frozenset(file.folder for file in self._files_of(table))
 
-    def held_keys(self, context_id: str) -> frozenset[DrawKey]:
-        """The draws of one context that have a committed row."""
+    def stored_draws(self, context_id: str) -> frozenset[tuple[str, str, int]]:
+        """(context id, prompt id, seed) of every draw of one context that has a row."""
         table = self.read("draws", context_id, ["prompt_id", "seed"])
         pairs = zip(table["prompt_id"].to_pylist(), table["seed"].to_pylist(), strict=True)
         return frozenset((context_id, prompt_id, seed) for prompt_id, seed in pairs)
@@ -194,7 +194,7 @@ class Store:
     # --- small documents ----------------------------------------------------------------------------------------------
 
     def put_payload(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Keep what an id was computed from. The id fixes the content, so a second write changes nothing."""
+        """Store what an id was computed from, unless it is stored: the id determines the content."""
         if not self.files.exists(f"payloads/{name}.json"):
             self.put_document(f"payloads/{name}.json", payload)
 
@@ -203,7 +203,7 @@ class Store:
         return self.get_document(f"payloads/{name}.json")
 
     def get_document(self, path: str) -> dict[str, Any] | None:
-        """A JSON document, or None if it is absent or damaged."""
+        """A JSON document, or None if it is missing or damaged."""
         try:
             value = json.loads(self.files.read(path) or b"")
         except ValueError:
@@ -211,11 +211,11 @@ class Store:
         return value if isinstance(value, dict) else None
 
     def put_document(self, path: str, document: Mapping[str, Any]) -> None:
-        """Write a JSON document, whole, in place of the one before."""
+        """Write a JSON document atomically, replacing the one before."""
         self.files.publish(path, _json(document))
 
     def create_document(self, path: str, document: Mapping[str, Any]) -> bool:
-        """Write a JSON document unless there is one; see `Files.create` for what the answer is worth."""
+        """Write a JSON document unless it exists; returns whether it was written, as far as `Files.create` knows."""
         return self.files.create(path, _json(document))
 
 
@@ -224,7 +224,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 
 def _rows(parts: Iterable[Part | None], table: str, columns: Sequence[str]) -> pa.Table:
-    """The rows of one context's parts, each source once."""
+    """The rows of one context's parts, each source once. None stands for a part that was ignored."""
     schema = TABLES[table]
     empty = schema.empty_table().select(list(dict.fromkeys(name.split(".")[0] for name in columns)))
     tables = list(distinct([part for part in parts if part is not None]).values())
@@ -232,6 +232,6 @@ def _rows(parts: Iterable[Part | None], table: str, columns: Sequence[str]) -> p
 
 
 def load_draws(store: str | Store, columns: Iterable[str] | None = None) -> pa.Table:
-    """Every committed draw of a store as one Arrow table; see docs/store.md for DuckDB and pandas recipes."""
+    """Every draw of a store as one Arrow table; see docs/store.md for DuckDB and pandas recipes."""
     opened = store if isinstance(store, Store) else Store.open(store)
     return opened.read_all("draws", columns)

@@ -1,6 +1,6 @@
 """The Arrow schemas of the store's tables, and rows to and from them. A new shape gets a new version, never an edit.
 
-Promise committed-is-forever: a part of an earlier version is read for ever. `upgrade` computes what it lacks.
+Promise committed-is-forever: parts of earlier versions stay readable; `upgrade` computes the columns they lack.
 """
 
 from collections.abc import Iterable, Sequence
@@ -86,57 +86,57 @@ FAILURES = pa.schema(
 )
 
 DRAWS_1 = pa.schema([field for field in DRAWS if field.name != "trace_tokens"])
-"""Version 1 had no `trace_tokens`, the number of `trace_ids`."""
+"""Version 1 had no `trace_tokens`, the length of `trace_ids`."""
 
 TABLES: dict[str, pa.Schema] = {"draws": DRAWS, "grades": GRADES, "failures": FAILURES}
 
 
 def to_table(rows: Sequence[DrawRow] | Sequence[GradeRow] | Sequence[FailureRow], schema: pa.Schema) -> pa.Table:
     """Rows as an Arrow table of `schema`."""
-    return pa.Table.from_pylist([_plain(row) for row in rows], schema=schema)
+    return pa.Table.from_pylist([_as_dict(row) for row in rows], schema=schema)
 
 
-def _plain(row: DrawRow | GradeRow | FailureRow) -> dict[str, Any]:
+def _as_dict(row: DrawRow | GradeRow | FailureRow) -> dict[str, Any]:
     plain = asdict(row)
     return plain | {"trace_tokens": len(row.trace_ids)} if isinstance(row, DrawRow) else plain
 
 
 def is_readable(found: pa.Schema, expected: pa.Schema) -> bool:
-    """Whether a file has the shape that this version writes, or one that an earlier version wrote."""
-    return _same(found, expected) or (expected is DRAWS and _same(found, DRAWS_1))
+    """Whether a file has the schema of this or of an earlier version."""
+    return _same_shape(found, expected) or (expected is DRAWS and _same_shape(found, DRAWS_1))
 
 
-def stored_columns(found: pa.Schema, wanted: Sequence[str]) -> list[str]:
-    """Which columns to read from a file of a readable shape, so that `upgrade` can give `wanted`."""
-    return list(dict.fromkeys(name if _there(found, name) else "trace_ids" for name in wanted))
+def stored_columns(found: pa.Schema, columns: Sequence[str]) -> list[str]:
+    """The columns to read from a file of a readable schema so that `upgrade` can give `columns`."""
+    return list(dict.fromkeys(name if _has_column(found, name) else "trace_ids" for name in columns))
 
 
-def upgrade(table: pa.Table, wanted: Sequence[str]) -> pa.Table:
-    """A table read by `stored_columns` as the table of the columns `wanted`."""
-    tops = list(dict.fromkeys(name.split(".")[0] for name in wanted))
+def upgrade(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """A table of the `stored_columns` as a table of the columns `columns`."""
+    tops = list(dict.fromkeys(name.split(".")[0] for name in columns))
     if "trace_tokens" in tops and "trace_tokens" not in table.column_names:
         table = table.append_column("trace_tokens", pc.list_value_length(table["trace_ids"]).cast(pa.int32()))
     return table.select(tops)
 
 
-def column_names(schema: pa.Schema, wanted: Iterable[str] | None) -> list[str]:
-    """`wanted` if every one is a column, else ValueError naming the one that is not."""
-    names = list(schema.names) if wanted is None else list(wanted)
+def column_names(schema: pa.Schema, columns: Iterable[str] | None) -> list[str]:
+    """`columns`, or every column for None. Raises ValueError naming one that does not exist."""
+    names = list(schema.names) if columns is None else list(columns)
     for name in names:
-        if not _there(schema, name):
+        if not _has_column(schema, name):
             raise ValueError(f"there is no column {name!r}; the columns are {', '.join(schema.names)}")
     return names
 
 
 def leaf(schema: pa.Schema, column: str) -> str:
-    """`answers.cut` as Parquet spells it: the elements of a list are two levels further down."""
+    """`answers.cut` as Parquet spells it, where a list's elements are two levels further down."""
     head, _, field = column.partition(".")
     return f"{head}.list.element.{field}" if field and pa.types.is_list(schema.field(head).type) else column
 
 
-def _same(found: pa.Schema, expected: pa.Schema) -> bool:
+def _same_shape(found: pa.Schema, expected: pa.Schema) -> bool:
     return bool(found.remove_metadata().equals(expected.remove_metadata()))
 
 
-def _there(schema: pa.Schema, column: str) -> bool:
+def _has_column(schema: pa.Schema, column: str) -> bool:
     return column.split(".")[0] in schema.names

@@ -16,31 +16,33 @@ from ray.cluster_utils import Cluster
 
 from orchestrator.drill.compare_stores import StoreComparison, compare_stores
 from tests.support.drilled_demo import ROOT, Demo, Trace
-from tests.support.struck_store import Deed, Moment, Strike, Victim, doom, struck
+from tests.support.faulty_store import Action, Moment, StoreFault, Target, claim_driver_kill, happened
 
 GRID = (ROOT / "examples" / "tiny" / "grid.yaml").read_text().partition("runtime:")[
     0
 ] + "runtime: {engines: 1, slots: 2, in_flight: 16, commit_seconds: 0.001}"
 KILLS = 25
 DRAWS, GRADES, PATCHES = 2000, 5069, 5
-STRIKES = KILLS - 6
+FAULTS = KILLS - 6
 LINES = (1, 2, 3, 4, 5, 6)
 """Further kills come as a run says its n-th line."""
 
 pytestmark = pytest.mark.timeout(900)  # one sweep with all its faults is one fixture
 
 
-def strikes(seed: int) -> tuple[Strike, ...]:
+def faults(seed: int) -> tuple[StoreFault, ...]:
     """Every table and moment at least once, the rest at random; one of them freezes the driver instead."""
     random = Random(seed)
     sizes = {"patches": PATCHES - 2, "draws": DRAWS - 100, "grades": GRADES - 1500}
     where = [(table, moment) for table in sizes for moment in Moment]
-    where += [(random.choice(("draws", "grades")), random.choice(list(Moment))) for _ in range(STRIKES - 9)]
+    where += [(random.choice(("draws", "grades")), random.choice(list(Moment))) for _ in range(FAULTS - 9)]
     chosen = [
-        Strike(table, moment, Victim.DRIVER, Deed.HANG if number == 4 else Deed.KILL, random.randrange(sizes[table]))
+        StoreFault(
+            table, moment, Target.DRIVER, Action.HANG if number == 4 else Action.KILL, random.randrange(sizes[table])
+        )
         for number, (table, moment) in enumerate(where)
     ]
-    return tuple(sorted(chosen, key=lambda strike: strike.at))
+    return tuple(sorted(chosen, key=lambda fault: fault.at))
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,19 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    demo, chosen, lines = Demo(tmp_path_factory.mktemp("killed"), GRID), strikes(seed=6), list(LINES)
-    frozen = {strike.name for strike in chosen if strike.deed is Deed.HANG}
+    demo, chosen, lines = Demo(tmp_path_factory.mktemp("killed"), GRID), faults(seed=6), list(LINES)
+    frozen = {fault.name for fault in chosen if fault.action is Action.HANG}
     kills, runs, made_again = 0, 0, Counter()
     while True:
         held, before = demo.held(), demo.traces()
         driven, heard, runs = demo.start(chosen), 0, runs + 1
         last = lines[0] if runs % 2 and lines else 0
         while driven.status is None:
-            heard += driven.hear(0.1) is not None
-            if heard and heard == last and doom(demo.ledger, driven.process.pid):
+            heard += driven.next_line(0.1) is not None
+            if heard and heard == last and claim_driver_kill(demo.ledger, driven.process.pid):
                 lines.pop(0)
                 driven.kill()
-            elif frozen & struck(demo.ledger):  # nobody watches a driver but its user, who kills it
+            elif frozen & happened(demo.ledger):  # nobody watches a driver but its user, who kills it
                 frozen.clear()
                 driven.kill()
         made_again += Counter({name: n for name, n in (demo.traces() - before).items() if name in held})
@@ -96,8 +98,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
         kills += 1
 
 
-def test_every_kill_struck_and_the_last_run_is_complete(killed: Killed) -> None:
-    assert struck(killed.demo.ledger) == {strike.name for strike in strikes(seed=6)}
+def test_every_kill_happened_and_the_last_run_is_complete(killed: Killed) -> None:
+    assert happened(killed.demo.ledger) == {fault.name for fault in faults(seed=6)}
     assert killed.kills == KILLS
     assert killed.status == 0, killed.demo.log()[-3000:]
 

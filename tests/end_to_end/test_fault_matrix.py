@@ -1,9 +1,9 @@
 """The fault matrix: each kind of worker × kill -9, hang, error, full disk, read-only disk × before, during, after its
 commit; an engine that stalls; and a node's loss.
 
-All of it befalls one sweep, in which only the engine is scripted, on a real Ray cluster: every commit meets the next
-strike that is due. To add a row, add a `Strike`. The driver's rows are in test_driver_kills.py, those of real engines
-in test_sweep_end_to_end.py. MLflow's server is killed as soon as it has written a first run.
+All of it happens to one sweep on a real Ray cluster, in which only the engine is scripted: every commit meets the next
+fault that is due. To add a row, add a `StoreFault`. The rows of the driver are in test_driver_kills.py, those of real
+engines in test_sweep_end_to_end.py. MLflow's server is killed as soon as it has written a first run.
 """
 
 import os
@@ -26,12 +26,17 @@ from orchestrator.cluster.ray_backend import run_on_host
 from orchestrator.drill.compare_stores import compare_stores
 from orchestrator.drill.faults import children
 from tests.support.drilled_demo import Demo, cluster_of
-from tests.support.struck_store import Deed, Moment, Strike, Victim, relieve, struck
+from tests.support.faulty_store import Action, Moment, StoreFault, Target, happened, repair_disk
 
-NODE_LOST = Strike("draws", Moment.DURING, Victim.NODE)
+NODE_LOST = StoreFault("draws", Moment.DURING, Target.NODE)
 MATRIX = (
-    *(Strike(t, moment, deed=deed) for t in ("patches", "draws", "grades") for deed in Deed for moment in Moment),
-    *(Strike("grades", Moment.BEFORE, Victim.CHILD, deed) for deed in (Deed.KILL, Deed.HANG)),
+    *(
+        StoreFault(t, moment, action=action)
+        for t in ("patches", "draws", "grades")
+        for action in Action
+        for moment in Moment
+    ),
+    *(StoreFault("grades", Moment.BEFORE, Target.CHILD, action) for action in (Action.KILL, Action.HANG)),
     NODE_LOST,
 )
 STALL = ("--stall", "60")
@@ -75,7 +80,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @dataclass(frozen=True)
-class TaskEnded:
+class FaultedSweep:
     """A sweep at its end, and the exit status of each of its runs."""
 
     demo: Demo
@@ -84,7 +89,7 @@ class TaskEnded:
 
 @dataclass(frozen=True)
 class Tracking:
-    """A real `mlflow server` over the database of the sweep that is to be struck."""
+    """A real `mlflow server` over the database of the sweep with faults."""
 
     demo: Demo
     process: subprocess.Popen[bytes]
@@ -111,7 +116,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    demo = Demo(tmp_path_factory.mktemp("stormed"), GRID + f"  tracking_uri: http://127.0.0.1:{port}\n")
+    demo = Demo(tmp_path_factory.mktemp("faulted"), GRID + f"  tracking_uri: http://127.0.0.1:{port}\n")
     Path(demo.store.root).mkdir()
     log = demo.folder / "mlflow.log"
     command = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --backend-store-uri {demo.database}"
@@ -132,64 +137,64 @@ def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> D
 
 
 @pytest.fixture(scope="module")
-def stormed(cluster: Cluster, tracking: Tracking, undisturbed: Demo) -> TaskEnded:
-    """The sweep under every strike of the matrix; a run that ends incomplete is repeated, as its message says."""
+def faulted(cluster: Cluster, tracking: Tracking, undisturbed: Demo) -> FaultedSweep:
+    """The sweep under every fault of the matrix; a run that ends incomplete is repeated, as its message says."""
     demo, statuses, joined = tracking.demo, [], False
     tracking.wait()
     while not statuses or (statuses[-1] != 0 and len(statuses) < 4):
         driven = demo.start(MATRIX, *STALL)
         while driven.status is None:
-            line = driven.hear(0.1) or ""
+            line = driven.next_line(0.1) or ""
             if "(full)" in line or "(refused)" in line:
-                relieve(demo.ledger)
+                repair_disk(demo.ledger)
             if tracking.has_written:
                 tracking.kill()
-            if not joined and NODE_LOST.name in struck(demo.ledger):
+            if not joined and NODE_LOST.name in happened(demo.ledger):
                 cluster.add_node(num_cpus=2)
                 joined = True
         statuses.append(driven.status)
-    return TaskEnded(demo, tuple(statuses))
+    return FaultedSweep(demo, tuple(statuses))
 
 
-@pytest.mark.parametrize("strike", MATRIX, ids=lambda strike: strike.name)
-def test_strike_happened(stormed: TaskEnded, strike: Strike) -> None:
-    assert strike.name in struck(stormed.demo.ledger), stormed.demo.log()[-3000:]
+@pytest.mark.parametrize("fault", MATRIX, ids=lambda fault: fault.name)
+def test_fault_happened(faulted: FaultedSweep, fault: StoreFault) -> None:
+    assert fault.name in happened(faulted.demo.ledger), faulted.demo.log()[-3000:]
 
 
 def test_sweep_survives_every_row_and_equals_the_undisturbed_one(
-    stormed: TaskEnded, undisturbed: Demo, tmp_path: Path
+    faulted: FaultedSweep, undisturbed: Demo, tmp_path: Path
 ) -> None:
-    assert stormed.statuses[-1] == 0, stormed.demo.log()[-3000:]
-    found = compare_stores(undisturbed.store, stormed.demo.store, tmp_path)
+    assert faulted.statuses[-1] == 0, faulted.demo.log()[-3000:]
+    found = compare_stores(undisturbed.store, faulted.demo.store, tmp_path)
     assert (found.draws, found.patches) == (1600, 16)
     assert found.identical, found.lines()
     assert not found.resampled
-    assert stormed.demo.printed() == undisturbed.table()
+    assert faulted.demo.printed() == undisturbed.table()
 
 
-def test_what_was_published_and_not_reported_is_not_generated_again(stormed: TaskEnded) -> None:
-    """A strike costs at most what was in flight and what was finished and not yet published."""
-    traces = stormed.demo.traces()
-    lost = sum(traces[name] - 1 for name in stormed.demo.held())
-    strikes_on_engines = sum(strike.table == "draws" for strike in MATRIX) + 1  # and it stalls
+def test_what_was_published_and_not_reported_is_not_generated_again(faulted: FaultedSweep) -> None:
+    """A fault costs at most what was in flight and what was finished and not yet published."""
+    traces = faulted.demo.traces()
+    lost = sum(traces[name] - 1 for name in faulted.demo.held())
+    faults_of_engines = sum(fault.table == "draws" for fault in MATRIX) + 1  # and it stalls
     in_flight = 8
-    assert 0 < lost <= strikes_on_engines * 2 * in_flight
+    assert 0 < lost <= faults_of_engines * 2 * in_flight
 
 
-def test_engine_that_stalls_is_discarded_and_named_with_its_log(stormed: TaskEnded) -> None:
-    line = next(line for line in stormed.demo.log().splitlines() if "has generated nothing for 4 s" in line)
+def test_engine_that_stalls_is_discarded_and_named_with_its_log(faulted: FaultedSweep) -> None:
+    line = next(line for line in faulted.demo.log().splitlines() if "has generated nothing for 4 s" in line)
     (engine,) = re.findall(r"discarding (engine-\d+)", line)
-    lost = next(line for line in stormed.demo.log().splitlines() if f"{engine} lost: hang" in line)
+    lost = next(line for line in faulted.demo.log().splitlines() if f"{engine} lost: hang" in line)
     (log,) = re.findall(r"\(log: (\S+)\)", lost)
     assert Path(log).is_file()
 
 
 def test_tracking_server_killed_amid_the_sweep_is_said_once_and_sync_makes_it_right(
-    stormed: TaskEnded, tracking: Tracking, undisturbed: Demo
+    faulted: FaultedSweep, tracking: Tracking, undisturbed: Demo
 ) -> None:
     assert tracking.has_written
-    assert stormed.demo.log().count("MLflow cannot be written") == len(stormed.statuses)
-    demo = Demo(stormed.demo.folder, GRID)
+    assert faulted.demo.log().count("MLflow cannot be written") == len(faulted.statuses)
+    demo = Demo(faulted.demo.folder, GRID)
     assert 0 < len(demo.mlflow_runs()) < len(undisturbed.mlflow_runs()), "it holds what the server wrote"
     for _ in range(2):
         assert main(["sync", str(demo.folder / "grid.yaml"), "--store", demo.store.uri]) == 0

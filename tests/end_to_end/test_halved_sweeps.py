@@ -1,8 +1,8 @@
 """Sweeps that end half-way and are completed by another driver, with real drivers, each on a Ray of its own.
 
-One meets a disk that stays full. One is stopped (SIGSTOP), its place is taken, and then it goes on: the successor runs
-in a process namespace of its own, as on another machine, for on its own a stopped driver keeps its place
-(tests/orchestrator/store/test_lease.py).
+One meets a disk that stays full. One is stopped (SIGSTOP), another driver takes over, and then the first goes on. The
+second runs in a process namespace of its own, as on another machine: on its own machine a stopped driver keeps its
+lease (tests/orchestrator/store/test_lease.py).
 """
 
 import os
@@ -19,7 +19,7 @@ import pytest
 from orchestrator.drill.compare_stores import compare_stores
 from orchestrator.drill.faults import SweepProcess
 from tests.support.drilled_demo import ROOT, Demo
-from tests.support.struck_store import Deed, Moment, PlannedKill, relieve
+from tests.support.faulty_store import Action, Moment, StoreFault, repair_disk
 
 GRID = """
 name: halved
@@ -32,7 +32,7 @@ sampling: {temperature: 0.0}
 budget: {mode: native-strict, answer_tokens: 16}
 runtime: {engines: 1, slots: 2, in_flight: 4, commit_seconds: 0.001, store_seconds: 2, attempts: 1}
 """
-FULL = PlannedKill("draws", Moment.DURING, deed=Deed.FULL, at=40)
+FULL = StoreFault("draws", Moment.DURING, action=Action.FULL, at=40)
 ELSEWHERE = ("unshare", *(("--map-root-user",) if os.geteuid() else ()), "--pid", "--fork", "--mount-proc")
 BEAT = ("--beat", "0.5")
 SECONDS = 60
@@ -64,7 +64,7 @@ def test_disk_that_stays_full_ends_the_sweep_and_the_next_run_completes_it(
 ) -> None:
     driven = demo.start((FULL,))
     while driven.status is None:
-        driven.hear(1.0)
+        driven.next_line(1.0)
     assert driven.status == 3, demo.log()
     said = " ".join(demo.log().split())
     assert re.search(r"engine-\d+ waits.*cannot be written \(full\).*make room there", said)
@@ -72,7 +72,7 @@ def test_disk_that_stays_full_ends_the_sweep_and_the_next_run_completes_it(
     held, made = demo.held(), demo.traces()
     assert 0 < len(held) < 100
     assert {made[trace] for trace in held} == {1}
-    relieve(demo.ledger)
+    repair_disk(demo.ledger)
     assert demo.finish() == 0, demo.log()
     again = {trace for trace, count in (demo.traces() - made).items() if trace in held}
     assert not again
@@ -84,7 +84,7 @@ def test_disk_that_stays_full_ends_the_sweep_and_the_next_run_completes_it(
 def hear_of(driven: SweepProcess, words: str) -> str:
     """Listen until the sweep says this."""
     while driven.status is None:
-        if words in (line := driven.hear(1.0) or ""):
+        if words in (line := driven.next_line(1.0) or ""):
             return line
     raise AssertionError(f"it ended with status {driven.status} and never said {words!r}")
 
@@ -109,7 +109,7 @@ def elsewhere() -> tuple[str, ...]:
     return ELSEWHERE
 
 
-def test_stopped_driver_loses_its_place_and_its_workers_and_commits_nothing_when_it_goes_on(
+def test_stopped_driver_loses_its_lease_and_its_workers_and_commits_nothing_when_it_goes_on(
     undisturbed: Demo, demo: Demo, tmp_path: Path, elsewhere: tuple[str, ...]
 ) -> None:
     first = demo.start((), *BEAT, "--step", "0.4", log="first.log")
@@ -123,13 +123,13 @@ def test_stopped_driver_loses_its_place_and_its_workers_and_commits_nothing_when
         hear_of(second, "starting Ray")
         held, made = demo.held(), demo.traces()
         while second.status is None:
-            second.hear(1.0)
+            second.next_line(1.0)
         assert second.status == 0, demo.log("second.log")
         assert all(wait_gone(pid) for pid in workers), "a stopped driver's workers hold no device"
         rows = [(row, count) for row, count in committed(demo).items() if count > 1]
         first.process.send_signal(signal.SIGCONT)
         while first.status is None:
-            first.hear(1.0)
+            first.next_line(1.0)
     finally:
         for one in (first, second):
             if one is not None and one.status is None:

@@ -14,6 +14,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.results.cells import read_results
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
@@ -92,7 +93,8 @@ def test_workers_of_a_node_that_will_be_taken_hand_in_and_are_replaced_elsewhere
         core = make_core(plan, sweep.store, plan.resolved.grid.runtime, backend.devices())
         # It would never end without the notice, nor can it end before that is heard.
         engines = replace(sweep.engines, faults=(Stall(at_ask=20, times=1),))
-        driver = Driver(core, plan, backend, sweep.store, tmp_path / "scratch", [weather], engines)
+        recipes = WorkerRecipes(plan.resolved.grid.runtime, sweep.store, tmp_path / "scratch", engines)
+        driver = Driver(core, plan, backend, recipes, [weather])
         assert driver.run() == "done"
     finally:
         backend.close()

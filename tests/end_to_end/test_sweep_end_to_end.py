@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from mlflow.tracking import MlflowClient
 
 from orchestrator.drill.compare_stores import compare_stores
-from orchestrator.drill.faults import PlannedKill, SweepProcess, Victim, deliver_kills
+from orchestrator.drill.faults import PlannedKill, ProcessKind, SweepProcess, deliver_kills
 from orchestrator.store.store import Store, load_draws
 from tests.support import ROOT
 
@@ -84,14 +84,16 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         here.chdir(ROOT)
         driven = SweepProcess([sys.executable, "-m", "orchestrator.sweep", str(folder / "grid.yaml")], folder / "log")
     pending = [
-        PlannedKill(Victim.PRUNER, 0),
-        PlannedKill(Victim.GRADER, 0),
-        PlannedKill(Victim.ENGINE, 10),
-        PlannedKill(Victim.DRIVER, 100),
+        PlannedKill(ProcessKind.PRUNER, 0),
+        PlannedKill(ProcessKind.GRADER, 0),
+        PlannedKill(ProcessKind.ENGINE, 10),
+        PlannedKill(ProcessKind.DRIVER, 100),
     ]
-    struck = [one.strike.kind for one in deliver_kills(driven, Store.open(str(folder / "store")), pending)]
+    delivered = [one.planned.kind for one in deliver_kills(driven, Store.open(str(folder / "store")), pending)]
     heard = (folder / "log").read_text()
-    assert sorted(struck) == sorted([Victim.PRUNER, Victim.GRADER, Victim.ENGINE, Victim.DRIVER]), heard
+    assert sorted(delivered) == sorted(
+        [ProcessKind.PRUNER, ProcessKind.GRADER, ProcessKind.ENGINE, ProcessKind.DRIVER]
+    ), heard
     return Ran(folder, driven.process.returncode, "", heard, committed(folder / "store"))
 
 

@@ -69,7 +69,7 @@ def test_sweep_with_lost_engines_equals_the_undisturbed_one(
     sweep: TinySweep, undisturbed: TinySweep, lost_at: int
 ) -> None:
     assert sweep.run(Die(at_ask=lost_at, times=2)) == "done"
-    assert len(list((sweep.folder / "ledger").glob("*.struck"))) > 0, "the fault never struck"
+    assert len(list((sweep.folder / "ledger").glob("*.happened"))) > 0, "the fault never happened"
     assert sweep.rows() == undisturbed.rows()
     assert sweep.rows("grades") == undisturbed.rows("grades")
     assert sweep.rows("failures") == []

@@ -18,6 +18,7 @@ from orchestrator.console import say
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.event_log import event_log
 from orchestrator.driver.make_core import make_core as make_driven_core
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.plan.resolve import resolve_grid
@@ -41,9 +42,10 @@ from orchestrator.store.store import Store
 from pruning.spec import PruneSpec
 from tests.support import ROOT
 from workers.engines.scripted_engine import Fault, ScriptedEngines
-from workers.grade_worker import CHUNK_SECONDS, GradeWorker
+from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Committed, Context, Item, PruneTask, Shape, WorkerInfo
 from workers.recipes import GradeRecipe
+from workers.store import WorkerStore
 from workers.tables import DrawRow, FailureRow, GradeRow
 
 C = TypeVar("C")
@@ -203,14 +205,13 @@ class TinySweep:
     def run(self, *faults: Fault, stop_after: int | None = None, own_graders: bool = False) -> str:
         """Run or resume; returns why it ended. `stop_after`: ask it to stop when so many draws are committed."""
         backend = _Fleet(stop_after, own_graders)
-        start, plan = replace(self.engines, faults=faults), self.plan()
-        core = make_driven_core(plan, self.store, plan.resolved.grid.runtime, backend.devices())
-        with (
-            event_log(self.store, "tiny", plan.resolved.grid.runtime.event_log, say) as log,
-            closing(backend),
-        ):
+        engines, plan = replace(self.engines, faults=faults), self.plan()
+        runtime = plan.resolved.grid.runtime
+        core = make_driven_core(plan, self.store, runtime, backend.devices())
+        recipes = WorkerRecipes(runtime, self.store, self.folder / "scratch", engines)
+        with event_log(self.store, "tiny", runtime.event_log, say) as log, closing(backend):
             log.begin(core)
-            return Driver(core, plan, backend, self.store, self.folder / "scratch", [log], start).run()
+            return Driver(core, plan, backend, recipes, [log]).run()
 
     def rows(self, table: str = "draws") -> list[dict[str, Any]]:
         """Everything in a table of the store but who wrote it and when, in one order."""
@@ -275,9 +276,8 @@ def _lasting_pool() -> GraderPool:
 class _LastingGradeWorker(GradeWorker):
     """The real one; but its children are shared, because to start one takes longer than a whole tiny sweep."""
 
-    def __init__(self, name: str, store: Store, grader: str) -> None:
-        self._name, self._store, self._grader, self._log = name, store, grader, ""
-        self._store_seconds, self._chunk_seconds = 0.0, CHUNK_SECONDS
+    def __init__(self, name: str, store: WorkerStore, settings: GradeSettings) -> None:
+        self._name, self._store, self._settings, self._log = name, store, replace(settings, store_seconds=0.0), ""
         self._pool = _lasting_pool()
 
     def close(self) -> None:
@@ -289,4 +289,4 @@ class _LastingGrading:
     recipe: GradeRecipe
 
     def build(self, name: str, log: str) -> GradeWorker:
-        return _LastingGradeWorker(name, self.recipe.store, self.recipe.grader)
+        return _LastingGradeWorker(name, self.recipe.store, self.recipe.settings)

@@ -16,6 +16,7 @@ from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.drill.faults import SweepProcess
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.make_core import make_core
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.resolve import resolve_grid
@@ -25,7 +26,7 @@ from orchestrator.results.table import final_table
 from orchestrator.results.tracking import sync
 from orchestrator.store.store import Store, load_draws
 from tests.support import ROOT
-from tests.support.struck_store import Strike, write_strikes
+from tests.support.faulty_store import StoreFault, write_faults
 from workers.engines.scripted_engine import ScriptedEngines
 
 SWEEP = (sys.executable, "-m", "tests.support.drilled_sweep")
@@ -64,21 +65,21 @@ class Demo:
         (self.folder / "grid.yaml").write_text(self.grid)
 
     def start(
-        self, strikes: Sequence[Strike] = (), *options: str, before: Sequence[str] = (), log: str = "log"
+        self, faults: Sequence[StoreFault] = (), *options: str, before: Sequence[str] = (), log: str = "log"
     ) -> SweepProcess:
         """The sweep's command, run or run again: with further options, or by another command `before` it."""
-        write_strikes(self.folder / "strikes.json", strikes)
+        write_faults(self.folder / "faults.json", faults)
         grid, store, ledger, file = (
-            str(self.folder / name) for name in ("grid.yaml", "store", "ledger", "strikes.json")
+            str(self.folder / name) for name in ("grid.yaml", "store", "ledger", "faults.json")
         )
-        command = [*before, *SWEEP, grid, "--store", store, "--ledger", ledger, "--strikes", file, *options]
+        command = [*before, *SWEEP, grid, "--store", store, "--ledger", ledger, "--faults", file, *options]
         return SweepProcess(command, self.folder / log)
 
     def finish(self) -> int:
         """Run it undisturbed to its end; returns the exit status."""
         driven = self.start()
         while driven.status is None:
-            driven.hear(1.0)
+            driven.next_line(1.0)
         return driven.status
 
     def finish_here(self) -> None:
@@ -86,7 +87,8 @@ class Demo:
         resolved = resolve_grid(read_grid(self.folder / "grid.yaml"))
         plan, backend = make_plan(resolved, read_stored(self.store, resolved)), LocalBackend(cpus=2)
         core = make_core(plan, self.store, resolved.grid.runtime, backend.devices())
-        driver = Driver(core, plan, backend, self.store, self.folder / "scratch", [], self.engines)
+        recipes = WorkerRecipes(resolved.grid.runtime, self.store, self.folder / "scratch", self.engines)
+        driver = Driver(core, plan, backend, recipes)
         try:
             assert driver.run() == "done"
         finally:

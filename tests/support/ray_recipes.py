@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.failure import Failure
-from workers.inbox import Inbox
 from workers.messages import Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
-from workers.worker import Worker, WorkerFault
+from workers.worker import Inbox, Worker, WorkerFault
 
 COUNT, WAIT, STUMBLE, BETRAY, BREAK = "count", "wait", "stumble", "betray", "break"
 REPORTS = 3

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eval.draws import PriorTrace
 from orchestrator.store.tables import DRAWS, to_table
 from tests.support.builders import make_row
-from workers.draw_rows import Joined, Measured, join_rows, measure_rows, read_texts
+from workers.draw_rows import JoinedDraw, MeasuredDraw, join_rows, measure_rows, read_texts
 from workers.tables import DrawRow
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")
@@ -24,13 +24,13 @@ def tabled(rows: Sequence[DrawRow]) -> list[Mapping[str, Any]]:
     return to_table(rows, DRAWS).to_pylist()
 
 
-def join(*rows: DrawRow, answer_context: str = "answers") -> Joined:
+def join(*rows: DrawRow, answer_context: str = "answers") -> JoinedDraw:
     joined = join_rows(tabled(rows), answer_context)
     (draw,) = joined.values()
     return draw
 
 
-def texts(draw: Joined) -> dict[int, str]:
+def texts(draw: JoinedDraw) -> dict[int, str]:
     return {cut: answer["text"] for cut, answer in draw.answers.items()}
 
 
@@ -99,6 +99,6 @@ def test_measuring_rows_is_joining_and_then_measuring(rows: list[DrawRow]) -> No
         told = {(*name, cut): text for name, draw in joined.items() for cut, text in texts(draw).items()}
         assert read_texts(tabled(rows), answers) == told
         assert measured == {
-            name: Measured(len(draw.trace.token_ids), draw.trace.ended, frozenset(draw.answers))
+            name: MeasuredDraw(len(draw.trace.token_ids), draw.trace.ended, frozenset(draw.answers))
             for name, draw in joined.items()
         }

@@ -10,8 +10,8 @@ from workers.engines.engine import EngineSettings
 from workers.engines.scripted_engine import Latency, ScriptedEngines
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Committed, Report, Shard, StoreBlocked, TaskEnded, TaskFailed, WantsMore
+from workers.worker import Inbox
 
 SETTINGS = EngineSettings("bfloat16", 512)
 
@@ -27,9 +27,9 @@ class TwoShards:
         self._held.rename(self._aside)
         self._held.write_text("no folder")
         engines = ScriptedEngines(str(folder / "ledger"), latency=Latency(tokens_per_step=1), tail=9.0)
-        pace = FeedSettings(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
+        feed = FeedSettings(in_flight=8, commit_seconds=0.0, store_seconds=store_seconds)
         engine = engines(TINY / "model", 4, SETTINGS)
-        self._worker = EvalWorker("engine", engine, self.store, TINY / "model", folder, pace)
+        self._worker = EvalWorker("engine", engine, self.store, TINY / "model", folder, feed)
 
     def run(self, hear: Callable[[Report], None] = lambda report: None) -> list[Report]:
         new = Shard("new", make_context("d"), tuple(make_item(f"p{n}", number=n) for n in range(4)))
@@ -60,7 +60,7 @@ def test_shard_whose_traces_cannot_be_read_is_kept_and_draws_in_flight_go_on(tmp
     }
     assert not [report for report in said if isinstance(report, TaskFailed)]
     assert said[-1] == TaskEnded("continued")
-    assert two.store.held_keys("d") == {("d", f"p{n}", 0) for n in range(4)}
+    assert two.store.stored_draws("d") == {("d", f"p{n}", 0) for n in range(4)}
     assert sorted(two.store.read("draws", "c", ["start"])["start"].to_pylist()) == [0, 0, 4]
 
 

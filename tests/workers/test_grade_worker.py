@@ -12,9 +12,9 @@ from orchestrator.store.tables import GRADES, TABLES
 from tests.support.builders import make_row
 from workers.draw_rows import METADATA
 from workers.grade_rows import ungraded
-from workers.grade_worker import GradeWorker
-from workers.inbox import Inbox
+from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, TaskEnded
+from workers.worker import Inbox
 
 
 @dataclass
@@ -38,7 +38,7 @@ def worker(tmp_path: Path) -> Iterator[GradeWorker]:
     """Over a store of a fine answer after one that hangs; it has half a second for each."""
     store = Store.open(str(tmp_path))
     store.commit_draws([make_row(prompt=f"p{n}", text=text) for n, text in enumerate((HANGS, r"\boxed{7}"))])
-    one = GradeWorker("grader", store, "standard", processes=1, seconds=0.5, chunk_seconds=0.1)
+    one = GradeWorker("grader", store, GradeSettings("standard", processes=1, seconds=0.5, chunk_seconds=0.1))
     yield one
     one.close()
 
@@ -61,7 +61,7 @@ def test_what_is_ungraded_is_told_without_a_text_and_graded_without_a_token(tmp_
     assert ungraded(store, TASK, "exact@1") == [(("p0", 0, cut), GOLDS[0]) for cut in (2, 4)]
     assert store.asked <= {*METADATA, *GRADES.names}
 
-    worker = GradeWorker("grader", store, "exact", processes=1, seconds=10.0)
+    worker = GradeWorker("grader", store, GradeSettings("exact", processes=1, seconds=10.0))
     assert list(worker.run(TASK, Inbox())) == [Graded("task", "c", 2), TaskEnded("task")]
     worker.close()
     assert store.asked - {*METADATA, *GRADES.names} == {"answers.text"}

@@ -1,7 +1,7 @@
-"""The narrow seam between evaluation and an engine: asks go in, completions come out, weights are swapped.
+"""The interface between evaluation and an engine: asks go in, completions come out, weights are swapped.
 
-An engine is driven by one thread: `submit` any number of asks, `step` until the completions arrive in the order they
-finish. Nothing outside the engine's own file knows which engine it is.
+An engine is driven by one thread: `submit` any number of asks, then `step`; completions come out in the order they
+finish. Nothing outside an engine's own file knows which engine it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from workers.failure import Failure
 
 
 class EngineFault(Exception):
-    """The engine cannot be trusted any more and must be discarded; its finished draws remain valid."""
+    """The engine cannot be trusted any more and must be killed; its finished draws remain valid."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"{failure.kind}: {failure.cause}")
@@ -26,7 +26,7 @@ class EngineFault(Exception):
 
 
 class VariantFault(Exception):
-    """The variant itself is at fault (its weights produce NaN, say); the engine is sound after the next swap."""
+    """The variant is at fault (its weights produce NaN, say); the engine is sound after the next swap."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(f"{failure.kind}: {failure.cause}")
@@ -35,7 +35,7 @@ class VariantFault(Exception):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How to run an engine. `dtype` and `context_length` come from the shape; the rest changes speed, not answers."""
+    """How to run an engine. All but `dtype` and `context_length` change speed, not answers."""
 
     dtype: str
     context_length: int
@@ -44,24 +44,23 @@ class EngineSettings:
     cpu_cache_mib: int = 256
     gpu_memory_utilization: float = 0.9
     patience_seconds: int = 240
-    """A tensor-parallel engine whose ranks are silent for so long, in one step or one swap, hangs. Less than the
-    driver's own patience, which is all there is for an engine of one process."""
+    """A tensor-parallel engine hangs if its ranks are silent for so long, in one step or swap. It must be less than the
+    scheduler's `silence_seconds`, which is all that covers an engine of one process."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What was checked after a swap; promise proof-before-sample."""
+    """The result of a proved swap; promise proof-before-sample."""
 
     weights_digest: str
     """One digest over every tensor of the variant, in canonical order."""
-    tensors: int
     canary_error: float
-    """Mean absolute difference of the canary's log-probabilities from those recorded with the patch, in nats."""
+    """Mean absolute difference between the canary's log-probabilities and those recorded with the patch, in nats."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """One completion, with what it cost."""
+    """One completion, with the number of its prompt's tokens and how many of them were in the prefix cache."""
 
     name: str
     completion: Completion | Failure
@@ -70,36 +69,36 @@ class Finished:
 
 
 class Engine(Protocol):
-    """Asks in, completions out, swap weights."""
+    """An engine that holds one variant at a time."""
 
     def load(self, base: Path, patch: Path) -> Proof:
-        """Hold the weights of `base` + `patch`, proved. Requires that nothing is in flight.
+        """Load the weights of `base` + `patch` and prove them. Requires that no ask is in flight.
 
-        Raises `EngineFault` (discard the engine), `VariantFault` (discard the variant), or `StoreUnavailable` (the
-        patch cannot be read now, and nothing was touched).
+        Raises `EngineFault` (kill the engine), `VariantFault` (give the variant up), or `StoreUnavailable` (the patch
+        cannot be read now; the engine is unchanged).
         """
         ...
 
     def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
-        """Begin one ask. `name` is unique among the asks in flight. Raises ValueError for an ask that cannot run."""
+        """Begin one ask. `name` must be unique among those in flight. Raises ValueError for an ask that cannot run."""
         ...
 
     def step(self) -> Sequence[Finished]:
-        """Advance the engine once; return what finished. Raises `EngineFault`."""
+        """Advance the engine once; return the completions that finished. Raises `EngineFault`."""
         ...
 
     def cancel(self, names: Sequence[str]) -> None:
-        """Abandon asks; their completions will not be returned."""
+        """Abort asks; their completions are not returned."""
         ...
 
     def tokens_generated(self) -> int:
-        """How many tokens it has generated since it started, those of asks in flight included."""
+        """The number of tokens generated since the engine started, including those of asks in flight."""
         ...
 
     def settings(self) -> Mapping[str, str]:
-        """What can shift numerics: versions, dtype, parallelism, attention backend."""
+        """What can change numerics: versions, dtype, parallelism, attention backend."""
         ...
 
     def close(self) -> None:
-        """Give back the device."""
+        """Release the device."""
         ...

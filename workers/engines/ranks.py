@@ -1,8 +1,8 @@
-"""The processes of a tensor-parallel engine: a lost or hanging one is told as such.
+"""The rank processes of a tensor-parallel engine: tells a dead or hanging rank from other errors.
 
-vLLM starts one process per rank and waits for all of them. One that dies takes the engine down within seconds, as some
-`RuntimeError`; one that hangs does so when a step's time is out. Here both get their names. No vllm is imported: of its
-executor only `workers`, each with `rank` and `proc`, is read. An engine of one process has none, and no rank to lose.
+vLLM starts one process per rank and waits for all of them. A dead rank fails the engine within seconds with some
+`RuntimeError`; a hanging one when a step times out. vllm is not imported: of its executor only `workers`, each with
+`rank` and `proc`, is read. An engine of one process has no such workers.
 """
 
 from typing import Any
@@ -12,17 +12,17 @@ import torch
 from workers.failure import Failure
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "OutOfMemoryError", "MemoryError")
-"""What CUDA, torch's allocators and the C++ runtime say when memory is short, also quoted from another process."""
+"""Parts of the messages of CUDA, torch's allocators and the C++ runtime when memory is short."""
 
 
 class Ranks:
     """The rank processes of one engine, seen from the process that drives it."""
 
     def __init__(self, executor: Any) -> None:
-        self._workers = list(getattr(executor, "workers", ()))  # the executor forgets them when it shuts down
+        self._workers = list(getattr(executor, "workers", ()))  # the executor drops them when it shuts down
 
     def failure(self) -> Failure | None:
-        """A rank that is dead, as a failure; None while all live or where there are none."""
+        """The failure of a dead rank; None while all live."""
         for worker in self._workers:
             if worker.proc.exitcode is not None:
                 cause = f"the process of rank {worker.rank} died (exit code {worker.proc.exitcode})"
@@ -30,7 +30,7 @@ class Ranks:
         return None
 
     def kill(self) -> None:
-        """End every rank at once, also one that is stopped or waits for another."""
+        """Kill every rank, including those that are stopped or wait for another."""
         for worker in self._workers:
             worker.proc.kill()
         for worker in self._workers:
@@ -38,7 +38,7 @@ class Ranks:
 
 
 def failure_of(error: BaseException, otherwise: str) -> Failure:
-    """An error out of vLLM or torch as a failure: its kind from what it says, `otherwise` where that says nothing."""
+    """An error of vLLM or torch as a failure: its kind is read from the message, else it is `otherwise`."""
     text = str(error).strip()
     cause = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError)

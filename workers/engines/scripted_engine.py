@@ -1,12 +1,11 @@
 """A deterministic stand-in for an engine, for tests of everything around it: no device, no weights.
 
-What it writes is a pure function of the variant (the patch folder's name), the prompt, the seed and the
-stops; a larger `max_tokens` only cuts later. So shared and independent decoding agree token for token, and a
-sweep that was disturbed can be compared with one that was not. Lengths have a heavy tail, as those of
-reasoning have; an answer is a digit in a box.
+A completion is a pure function of the variant (the patch folder's name), the prompt, the seed and the stops; a larger
+`max_tokens` only cuts later. So shared and independent decoding agree token for token, and a disturbed sweep can be
+compared with an undisturbed one. Trace lengths have a heavy tail, as in reasoning; an answer is a boxed digit.
 
-Time is virtual unless `Latency.real` says otherwise. What was generated, and which faults have struck, is
-kept in files of the `ledger` folder, to be counted over all engines of a sweep, whatever their process.
+Time is virtual unless `Latency.real`. What was generated, and which faults have happened, is recorded in files of the
+`ledger` folder, over all engines of a sweep and all their processes.
 """
 
 import hashlib
@@ -28,12 +27,12 @@ from workers.failure import Failure
 
 THOUGHTS = "0123456789+-*=;"
 STALLED_STEP_SECONDS = 0.02
-"""A step that achieves nothing takes its time all the same."""
+"""What a step of a stalled engine takes."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What things take, in seconds. Added up in `ScriptedEngine.seconds`; slept only if `real`."""
+    """Durations in seconds. Added up in `ScriptedEngine.seconds`; slept only if `real`."""
 
     start: float = 0.0
     swap: float = 0.0
@@ -49,17 +48,17 @@ class Die:
     at_ask: int | None = None
     prompt: tuple[int, ...] = ()
     times: int | None = None
-    """How often in the whole sweep, over all engines; None is always."""
+    """How often in the whole sweep, over all engines; None for always."""
 
     def is_due(self, asks: int, ask: Ask) -> bool:
-        """Whether the `asks`-th ask of an engine, `ask`, meets this fault."""
+        """Whether this fault happens at `ask`, the `asks`-th of an engine."""
         begins = bool(self.prompt) and ask.prompt_ids[: len(self.prompt)] == self.prompt
         return begins or self.at_ask == asks
 
 
 @dataclass(frozen=True)
 class SpoilSwap:
-    """A swap to `patch` fails: its weights are no good ("nan"), or what came out cannot be proved ("proof")."""
+    """A swap to `patch` fails: its weights produce NaN ("nan"), or the swap cannot be proved ("proof")."""
 
     patch: str
     kind: Literal["nan", "proof"]
@@ -68,7 +67,7 @@ class SpoilSwap:
 
 @dataclass(frozen=True)
 class Stall:
-    """From its `at_ask`-th ask on (from 1) the engine steps, says that it is well, and generates nothing more."""
+    """From its `at_ask`-th ask on (from 1) the engine steps without an error but generates nothing."""
 
     at_ask: int
     times: int | None = None
@@ -90,35 +89,35 @@ class Generated:
 
 @dataclass(frozen=True)
 class ScriptedEngines:
-    """Starts scripted engines; it pickles, and stands where `start_vllm` does."""
+    """Starts scripted engines, in the place of `start_vllm`. It pickles."""
 
     ledger: str
-    """A folder of this sweep's own; see the module's docstring."""
+    """A folder for this sweep only; see the module's docstring."""
     faults: tuple[Fault, ...] = ()
     latency: Latency = Latency()
     typical_length: int = 12
-    """About half of the traces end by themselves within this many tokens."""
+    """About the median length of a trace that is not cut, in tokens."""
     tail: float = 1.2
-    """The exponent of the lengths' Pareto tail: smaller is heavier."""
+    """The exponent of the Pareto distribution of lengths: smaller has a heavier tail."""
 
     def __call__(self, base: Path, layers: int, settings: EngineSettings) -> "ScriptedEngine":
         return ScriptedEngine(base, settings, self)
 
     def generated(self) -> list[Generated]:
-        """Everything that engines of this ledger have generated so far, in no particular order."""
+        """Every completion of this ledger's engines so far, in no particular order."""
         lines = [line for file in Path(self.ledger).glob("*.jsonl") for line in file.open()]
         return [Generated(**(one | {"prompt_ids": tuple(one["prompt_ids"])})) for one in map(json.loads, lines)]
 
-    def strikes(self, fault: Fault) -> bool:
-        """Whether a fault whose moment has come still has a time left; takes that time."""
+    def happens(self, fault: Fault) -> bool:
+        """Whether a fault that is due happens: False once it has happened `times` times. Counts this time."""
         if fault.times is None:
             return True
         name = hashlib.sha256(repr(fault).encode()).hexdigest()[:16]
-        return any(_created(Path(self.ledger, f"{name}-{number}.struck")) for number in range(fault.times))
+        return any(_created(Path(self.ledger, f"{name}-{number}.happened")) for number in range(fault.times))
 
 
 class ScriptedEngine:
-    """One engine: `workers.engines.engine.Engine`."""
+    """One engine. See `workers.engines.engine.Engine`."""
 
     def __init__(self, base: Path, settings: EngineSettings, script: ScriptedEngines) -> None:
         self._script, self._settings = script, settings
@@ -126,8 +125,8 @@ class ScriptedEngine:
         self._thoughts = [self._codec.encode(character)[0] for character in THOUGHTS]
         self._variant = ""
         self._active: dict[str, tuple[Ask, Completion, int]] = {}
-        """Name -> ask, its completion to be, and the steps until that is out."""
-        self._doom: Failure | None = None
+        """Name -> (ask, its completion, the steps until that comes out)."""
+        self._death: Failure | None = None
         self._stalled = False
         self._asks = self._generated = 0
         self.seconds = 0.0
@@ -136,26 +135,26 @@ class ScriptedEngine:
         self._spend(script.latency.start)
 
     def load(self, base: Path, patch: Path) -> Proof:
-        """Take the variant's name. See `workers.engines.engine.Engine.load`."""
+        """Become the variant that the patch folder is named after. See `workers.engines.engine.Engine.load`."""
         assert not self._active, "weights were to be swapped while asks were in flight"
         self._spend(self._script.latency.swap)
         for fault in self._script.faults:
-            if isinstance(fault, SpoilSwap) and fault.patch == patch.name and self._script.strikes(fault):
+            if isinstance(fault, SpoilSwap) and fault.patch == patch.name and self._script.happens(fault):
                 failure = Failure(fault.kind, f"the swap to {patch.name} fails, as scripted")
                 raise VariantFault(failure) if fault.kind == "nan" else EngineFault(failure)
         self._variant = patch.name
-        return Proof(hashlib.sha256(patch.name.encode()).hexdigest(), 1, 0.0)
+        return Proof(hashlib.sha256(patch.name.encode()).hexdigest(), 0.0)
 
     def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
-        """Begin one ask; a fault that it provokes shows in the next step."""
+        """Begin one ask; a fault that it triggers shows in the next step."""
         assert name not in self._active, f"ask {name} is in flight already"
         if len(ask.prompt_ids) >= (context := self._settings.context_length):
             raise ValueError(f"a prompt of {len(ask.prompt_ids)} tokens fills the context of {context}")
         self._asks += 1
         for fault in self._script.faults:
-            if isinstance(fault, Die) and fault.is_due(self._asks, ask) and self._script.strikes(fault):
-                self._doom = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
-            elif isinstance(fault, Stall) and fault.at_ask == self._asks and self._script.strikes(fault):
+            if isinstance(fault, Die) and fault.is_due(self._asks, ask) and self._script.happens(fault):
+                self._death = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
+            elif isinstance(fault, Stall) and fault.at_ask == self._asks and self._script.happens(fault):
                 self._stalled = True
         seed = ask.seed if sampling.temperature > 0 else 0
         completion = self._complete(ask, seed)
@@ -163,19 +162,19 @@ class ScriptedEngine:
         self._active[name] = (ask, completion, steps)
 
     def step(self) -> Sequence[Finished]:
-        """Every ask in flight gets `tokens_per_step` further; those that are complete come out, shortest first."""
+        """Advance every ask in flight by `tokens_per_step`; return those that are complete."""
         self._spend(self._script.latency.step)
-        if self._doom is not None:
-            raise EngineFault(self._doom)
+        if self._death is not None:
+            raise EngineFault(self._death)
         if self._stalled:
             time.sleep(STALLED_STEP_SECONDS)
             return []
         self._generated += len(self._active) * self._script.latency.tokens_per_step
         self._active = {name: (ask, made, left - 1) for name, (ask, made, left) in self._active.items()}
-        out = {name: (ask, made) for name, (ask, made, left) in self._active.items() if left <= 0}
-        self.cancel(list(out))
-        self._note(out.values())
-        return [Finished(name, made, len(ask.prompt_ids), 0) for name, (ask, made) in out.items()]
+        finished = {name: (ask, made) for name, (ask, made, left) in self._active.items() if left <= 0}
+        self.cancel(list(finished))
+        self._record(finished.values())
+        return [Finished(name, made, len(ask.prompt_ids), 0) for name, (ask, made) in finished.items()]
 
     def cancel(self, names: Sequence[str]) -> None:
         for name in names:
@@ -191,7 +190,7 @@ class ScriptedEngine:
         self._active.clear()
 
     def _complete(self, ask: Ask, seed: int) -> Completion:
-        """Thoughts and the end that was asked for; where only an end of sequence is, a box with a digit before it."""
+        """Random thought tokens, then the requested stop; or a boxed digit and EOS if EOS is the only stop."""
         tail = self._script.tail
         random = Random(repr((self._variant, ask.prompt_ids, seed)))
         tags = [token for token in ask.stop_token_ids if token not in self._codec.eos_ids]
@@ -206,7 +205,7 @@ class ScriptedEngine:
         whole = len(written) <= room and natural <= room
         return Completion(tuple(written[:room]), "stop" if whole else "length")
 
-    def _note(self, made: Iterable[tuple[Ask, Completion]]) -> None:
+    def _record(self, made: Iterable[tuple[Ask, Completion]]) -> None:
         with self._file.open("a") as file:
             for ask, done in made:
                 one = Generated(self._variant, ask.name, ask.prompt_ids, ask.seed, len(done.token_ids))
@@ -219,7 +218,7 @@ class ScriptedEngine:
 
 
 def _created(file: Path) -> bool:
-    """Whether this call created `file`: of several processes that try, one succeeds."""
+    """Whether this call created `file`: exactly one of several concurrent callers gets True."""
     try:
         file.touch(exist_ok=False)
     except FileExistsError:

@@ -1,25 +1,27 @@
-"""vLLM behind the `Engine` seam, and the swap of weights inside it: the only import of vllm.
+"""vLLM as an `Engine`, and the swap of weights inside it: the only import of vllm.
 
-The engine runs inside the process that uses it and is driven by its own step loop: measured against the asynchronous
-engine it generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process
-dies nothing is left behind (docs/architecture.md, "The engine").
+The engine runs inside the process that uses it, which calls its `step`: compared with the asynchronous engine it
+generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process dies nothing
+is left behind (docs/architecture.md, "The engine").
 
-An engine starts with random weights of the right shape; every variant, the first included, comes in through `load`.
-So there is one way in, and it ends in a proof (promise proof-before-sample):
+An engine starts with random weights of the right shape; every variant, the first included, is loaded by `load`. So
+there is one way in, and it ends in a proof (promise proof-before-sample):
 
 1. names and shapes are compared before anything is touched;
-2. every tensor is digested where it lies, on every rank, and compared with the manifest (engines/weight_proof.py);
+2. every tensor is digested in the engine's memory, on every rank, and compared with the manifest
+   (workers/engines/weight_proof.py);
 3. the prefix cache is emptied, and a canary prompt must find nothing cached;
-4. the canary's log-probabilities must agree with those that were computed, by other code, when the patch was made.
+4. the canary's log-probabilities must agree with those that other code computed when the patch was made.
 
-Any disagreement retires the engine. A variant whose own weights make NaN is the variant's fault. A file that cannot be
-read is nobody's: before anything is touched it can be tried again, in mid-swap the engine is lost.
+After any mismatch the engine must be killed. If the variant's own weights produce NaN, the variant is at fault. A file
+that cannot be read is neither's fault: before anything was touched `load` can be retried, in mid-swap the engine is
+lost.
 """
 
 import os
 
-# Read by vLLM when it is imported. In-process: three imports of vLLM become one, a dying process leaves no children.
-# NaN logits must raise: vLLM would otherwise answer with token 0 forever.
+# Read by vLLM when it is imported. In-process: one import of vLLM instead of three, and no children that outlive this
+# process. NaN logits must raise: vLLM would otherwise generate token 0 for ever.
 os.environ.update(
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
     VLLM_RAISE_ON_LOGIT_NANS="1",
@@ -27,14 +29,13 @@ os.environ.update(
     VLLM_CPU_OMP_THREADS_BIND="nobind",
 )
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-# OpenMP threads spin: two engines, or two ranks, that each take every core collapse each other. Ray sets what it gave.
+# OpenMP threads spin: two engines, or two ranks, on the same cores slow each other down badly. Ray sets its own value.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
 import json
 import math
 import tempfile
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,12 +70,12 @@ CANARY_TOLERANCE = 0.1
 hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
 
 SWAP_THREADS = 4
-"""Threads that read and decode ahead of a swap, and as many that digest behind it; fewer where there are few cores, for
-they must not push aside the thread that loads."""
+"""Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
+that they do not slow down the thread that loads."""
 
 CANARY_POSITIONS = 32
-"""Log-probabilities of the canary that a swap computes and compares: the first of those recorded. On a CPU the canary
-costs a swap 4 ms per position and 300 M parameters; of single matrices left stale, 32 positions find as many as 191."""
+"""How many of the canary's recorded log-probabilities a swap compares: the first ones. On a CPU each costs a swap 4 ms
+per 300 M parameters; 32 positions detect as many single stale matrices as 191."""
 
 TOKENIZER_FILES = (
     "tokenizer",
@@ -92,30 +93,28 @@ class VllmEngine:
 
     def __init__(self, base: Path, layers: int | None, settings: EngineSettings) -> None:
         """Start an engine for variants that keep `layers` blocks of `base` (None: all); `load` brings the weights."""
-        self._started = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
         checkpoint = Checkpoint.open(base)
         _quiet_process(settings)
         config = config_of_length(checkpoint.config, layers or checkpoint.num_layers)
         _write_shape(Path(self._folder.name), base, config)
-        # vLLM collects garbage five times as it starts, 0.3 s each over all that was imported. Once is enough, and must
-        # be: an engine that was closed here is garbage, weights and all. What is frozen thaws when this one closes.
+        # vLLM collects garbage five times as it starts, 0.3 s each for all imported objects; freezing them spares that.
+        # vLLM unfreezes them when it shuts down. Collect once before: a closed engine is garbage, weights and all.
         gc.collect()
         gc.freeze()
         self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
         if settings.tensor_parallel > 1:
-            self._engine.collective_rpc("follow", args=(os.getpid(),))
+            self._engine.collective_rpc("die_with", args=(os.getpid(),))
         self._patience = settings.patience_seconds
         self._facts = _facts(self._engine)
         self._canaries = self._generated = 0
-        self.seconds_to_start = time.monotonic() - self._started
 
     def load(self, base: Path, patch: Path) -> Proof:
         """Swap in the weights of `base` + `patch` and prove it. See `workers.engines.engine.Engine.load`."""
         if self._engine.has_unfinished_requests():
-            raise EngineFault(Failure("engine-error", "weights were to be swapped while requests were in flight"))
+            raise EngineFault(Failure("engine-error", "a swap was requested while requests were in flight"))
         try:
             made = Patch.open(patch)
         except ValueError as error:
@@ -125,7 +124,7 @@ class VllmEngine:
             raise unavailable(str(patch.parent), f"patch {patch.name} cannot be read", error) from error
         try:
             problems = self._engine.collective_rpc("swap_weights", self._patience, args=(str(base), str(patch)))
-        except Exception as error:  # whatever vLLM raised in mid-swap, the engine is now neither variant
+        except Exception as error:  # whatever vLLM raised in mid-swap, the engine now holds neither variant
             raise self._fault(error, _swap_failure(error), f"swap to {patch.name} broke off: ") from error
         for rank, problem in enumerate(problems):
             if problem:
@@ -133,12 +132,12 @@ class VllmEngine:
         if not self._engine.reset_prefix_cache():
             raise EngineFault(Failure("proof", f"swap to {patch.name}: the prefix cache would not empty"))
         error_nats = self._canary_error(patch.name, made.manifest.canary)
-        return Proof(made.manifest.weights_digest, len(made.manifest.tensors), error_nats)
+        return Proof(made.manifest.weights_digest, error_nats)
 
     def _canary_error(self, patch: str, canary: Canary) -> float:
         if not all(map(math.isfinite, canary.logprobs)):
             raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
-        # A block of the cache at least, or a stale one could not show.
+        # At least one block of the cache, or a stale block could not be noticed.
         positions = max(CANARY_POSITIONS, self._engine.vllm_config.cache_config.block_size)
         token_ids, recorded = list(canary.token_ids[: positions + 1]), canary.logprobs[:positions]
         output = self._ask_canary(token_ids)
@@ -158,7 +157,7 @@ class VllmEngine:
 
     def _ask_canary(self, token_ids: list[int]) -> RequestOutput:
         self._canaries += 1
-        # Log-probabilities bypass the cache unless told otherwise; here what the cache still holds must show.
+        # Prompt log-probabilities bypass the prefix cache by default; here stale cached tokens must be noticed.
         params = SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, skip_reading_prefix_cache=False
         )
@@ -170,7 +169,7 @@ class VllmEngine:
         raise EngineFault(Failure("engine-error", "the canary request vanished"))
 
     def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
-        """Begin one ask. Raises ValueError if it does not fit: vLLM would cut it short without a word."""
+        """Begin one ask. Raises ValueError if it does not fit: vLLM would silently cut it short."""
         if len(ask.prompt_ids) + ask.max_tokens > self._context:
             raise ValueError(
                 f"ask {name}: {len(ask.prompt_ids)} prompt + {ask.max_tokens} new tokens exceed the engine's context "
@@ -191,8 +190,8 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = TokensPrompt(prompt_token_ids=list(ask.prompt_ids))
-        # Longest prompt first, and preempted last: it has most to find in the cache, and most to lose by waiting there.
-        # So forced answers overtake new traces, and run before the traces they stand on are evicted.
+        # Longest prompt first, and preempted last: it can reuse most of the prefix cache, and its blocks may be evicted
+        # while it waits. So forced answers overtake new traces, and run before their traces are evicted.
         self._engine.add_request(name, prompt, params, priority=-len(ask.prompt_ids))
 
     def step(self) -> Sequence[Finished]:
@@ -208,29 +207,29 @@ class VllmEngine:
             raise self._fault(error, "engine-error") from error
 
     def _fault(self, error: Exception, otherwise: str, prefix: str = "") -> EngineFault:
-        """What `error` means for the engine; where nothing better is known, a failure of kind `otherwise`."""
+        """`error` as an EngineFault: a dead rank, else what the message says, else a failure of kind `otherwise`."""
         failure = self._ranks.failure() or failure_of(error, otherwise)
         if failure.kind in ("engine-lost", "hang"):
-            self._ranks.kill()  # the others wait in a collective operation that will never end
+            self._ranks.kill()  # the others wait for ever in a collective operation
         return EngineFault(Failure(failure.kind, prefix + failure.cause))
 
     def cancel(self, names: Sequence[str]) -> None:
-        """Abandon asks. Their partial tokens are dropped: an aborted request is no sample."""
+        """Abort asks. Their partial tokens are dropped: an aborted request is not a sample."""
         self._engine.abort_request(list(names))
 
     def tokens_generated(self) -> int:
-        """Of finished requests, and of those in flight as far as vLLM has read them."""
+        """The tokens of finished requests, and of those in flight as far as vLLM has processed them."""
         states = self._engine.output_processor.request_states.values()
         return self._generated + sum(s.detokenizer.num_output_tokens() for s in states if s.detokenizer is not None)
 
     def settings(self) -> Mapping[str, str]:
-        """What can shift numerics."""
+        """What can change numerics."""
         return self._facts
 
     def close(self) -> None:
-        """Give back the device. The process can start another engine afterwards."""
+        """Release the device. The process can start another engine afterwards."""
         self._engine.engine_core.shutdown()
-        # vLLM's notes on reloading refer to the layers that they are filed under: they would keep the weights for good.
+        # This weak-keyed dictionary's values refer to its keys, the layers: it would keep the weights alive.
         LAYERWISE_INFO.clear()
         self._folder.cleanup()
 
@@ -239,7 +238,7 @@ class SwapExtension:
     """Mixed into vLLM's worker, one per rank; reached through `collective_rpc`."""
 
     def swap_weights(self, base: str, patch: str) -> str:
-        """Stream base + patch into this rank. Returns what is wrong, or an empty string."""
+        """Stream base + patch into this rank. Returns what could not be proved, or an empty string."""
         worker: Any = self
         model = worker.model_runner.get_model()
         made = Patch.open(patch, verify=False)
@@ -251,46 +250,46 @@ class SwapExtension:
         dtype = worker.vllm_config.model_config.dtype
         threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
         with closing(DigestPool(threads)) as digests, ThreadPoolExecutor(1) as beside:
-            # NaN in a cached block would outlive its variant.
+            # A NaN in the KV cache would outlive its variant.
             emptied = beside.submit(_zero, getattr(worker.model_runner, "kv_caches", []))
             stream = VerifiedStream(
                 made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests
             )
-            witness = ParameterDigests(model, plan, digests)
-            with witness.observing():
+            parameters = ParameterDigests(model, plan, digests)
+            with parameters.observing():
                 worker.reload_weights(weights_iterator=iter(stream))
                 with set_current_vllm_config(worker.vllm_config):
                     _repack_vocabularies(model)
             emptied.result()
             if missing := stream.missing():
-                return f"{len(missing)} tensors never came, among them {missing[0]}"
-            if wrong := witness.mismatches(stream.expected()):
-                return f"{len(wrong)} tensors are not in place as the manifest promises, among them {wrong[0]}"
+                return f"{len(missing)} tensors are missing from the patch and its base, among them {missing[0]}"
+            if wrong := parameters.mismatches(stream.expected()):
+                return f"{len(wrong)} tensors differ from the manifest, among them {wrong[0]}"
             return ""
 
-    def die_with(self, process: int) -> None:
-        """Die with the process that drives this rank, whatever the rank is doing then."""
-        die_with(process)
+    def die_with(self, pid: int) -> None:
+        """Have this rank's process die with the process that drives the engine."""
+        die_with(pid)
 
 
 def _mismatch(needed: set[str], have: set[str]) -> str:
-    # A tied checkpoint may store its output head a second time; the engine rightly ignores it.
+    # A tied checkpoint may store its output head a second time; the engine ignores it.
     if surplus := sorted(have - needed - {"lm_head.weight"}):
         return f"the variant has {len(surplus)} tensors that the engine lacks, among them {surplus[0]}"
-    lacking = sorted(needed - have)
-    return f"the variant lacks {len(lacking)} tensors that the engine needs, among them {lacking[0]}" if lacking else ""
+    missing = sorted(needed - have)
+    return f"the variant lacks {len(missing)} tensors that the engine needs, among them {missing[0]}" if missing else ""
 
 
 def _swap_failure(error: Exception) -> str:
-    """The kind of failure that a swap broke off with: no patch is to blame for a file that could not be read.
+    """The kind of failure of a broken-off swap: "store" if a file could not be read, since no patch is to blame.
 
-    vLLM quotes what another process's rank raised; the operating system's errors begin with their number.
+    vLLM quotes the error of another process's rank, where an operating system's error begins with its number.
     """
     return "store" if isinstance(error, OSError) or "[Errno " in str(error) else "proof"
 
 
 def _repack_vocabularies(model: torch.nn.Module) -> None:
-    """vLLM's CPU reload leaves a tied output head on the old weights: its packed copy is made anew here."""
+    """Repack tied output heads, which vLLM's reload on a CPU leaves with a packed copy of the old weights."""
     for module in model.modules():
         if hasattr(module, "cpu_linear") and hasattr(module, "shard_indices"):
             module.quant_method.process_weights_after_loading(module)
@@ -299,7 +298,7 @@ def _repack_vocabularies(model: torch.nn.Module) -> None:
 def _zero(cache: Any) -> None:
     if isinstance(cache, torch.Tensor):
         cache.zero_()
-        cache[(0,) * cache.ndim].item()  # a device may still be at it: to read is to wait
+        cache[(0,) * cache.ndim].item()  # reading waits for the device
     else:
         for part in cache:
             _zero(part)
@@ -331,7 +330,7 @@ def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
             **common,
             enforce_eager=True,
             kv_cache_memory_bytes=settings.cpu_cache_mib << 20,
-            block_size=32,  # the smallest there is here: forced answers find more of their trace cached
+            block_size=32,  # the smallest on a CPU: forced answers find more of their trace cached
             # A seeded request whose prefill is cut into chunks crashes the CPU sampler.
             enable_chunked_prefill=False,
             max_num_batched_tokens=max(settings.context_length, 4096),
@@ -365,7 +364,7 @@ def _finished(output: RequestOutput) -> Finished:
 
 
 def _quiet_process(settings: EngineSettings) -> None:
-    """What the engine's process, and the ranks that inherit its environment, must not do."""
+    """Turn off what the engine's process, and the ranks that inherit its environment, do not need."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # vLLM's own, at every start
     os.environ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = str(settings.patience_seconds)
     os.environ["VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"] = "1"  # ranks have nothing to save
@@ -373,6 +372,6 @@ def _quiet_process(settings: EngineSettings) -> None:
     if torch.get_num_threads() != threads:  # torch was imported before the environment was set
         torch.set_num_threads(threads)
     if current_platform.is_cpu():
-        # Eager all the same: this only spares the compiling of two counting functions, 13 s of an engine's first swap.
+        # Execution is eager anyway: this spares compiling two counting functions, 13 s of an engine's first swap.
         torch._dynamo.config.disable = True
         os.environ["TORCHDYNAMO_DISABLE"] = "1"

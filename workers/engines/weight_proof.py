@@ -1,17 +1,16 @@
-"""Proof that an engine's parameters are a variant's tensors: what was streamed in, and what each rank then holds.
+"""Proof that an engine's parameters are a variant's tensors, on each rank: promise proof-before-sample.
 
 An engine fuses tensors (q, k, v become one matrix), splits them over tensor-parallel ranks, pads vocabularies, and on a
-CPU repacks matrices into an opaque layout and throws the original away. So the witness works in three places, promise
-proof-before-sample:
+CPU repacks matrices into an opaque layout and frees the original. Therefore:
 
-- `ParameterDigests` digests each parameter where it lies in the engine: as it was before its layer repacked it, if the
-  layer did, else after everything is loaded;
-- `VerifiedStream` says what that digest must be: the manifest's own, or, where a rank keeps only a part of the tensor
-  or in another dtype, that part's, taken on its way in from a tensor whose whole digest is the manifest's;
-- `ParameterDigests.mismatches` names every tensor for which the two do not meet.
+- `ParameterDigests` digests each parameter in the engine's memory: just before its layer repacks it, if it does, else
+  after everything is loaded;
+- `VerifiedStream` gives the expected digest: the manifest's, or, where a rank keeps only a slice of the tensor or in
+  another dtype, the digest of that slice, taken from a streamed tensor whose whole digest is the manifest's;
+- `ParameterDigests.mismatches` names every tensor whose two digests differ.
 
-A tensor that lies whole in the engine is thus digested once, and that one digest proves the file, the decoding and
-the place together. Hashing releases the interpreter lock and runs beside the loading, in the threads of `DigestPool`.
+A tensor that lies whole in the engine is thus digested once, and this digest proves file, decoding and placement
+together. Hashing releases the GIL and runs beside the loading, in the threads of `DigestPool`.
 
 No vllm here: modules are recognised by the attributes that vLLM's layers carry.
 """
@@ -32,14 +31,14 @@ from pruning.patch.patch import Patch, digest_tensor
 
 
 class DigestPool:
-    """Digests taken by threads while loading goes on. The tensors are held until then, so their number is bounded."""
+    """Threads that digest tensors while loading goes on. Pending tensors stay in memory, so their number is bounded."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="digest")
         self._room = threading.Semaphore(4 * threads)
 
     def take(self, digest: Callable[[], str]) -> Future[str]:
-        """`digest()`, soon. Waits while too many are waiting."""
+        """Schedule `digest()` on the pool; blocks while the pool is full."""
         self._room.acquire()
         future = self._pool.submit(digest)
         future.add_done_callback(lambda _: self._room.release())
@@ -50,10 +49,10 @@ class DigestPool:
 
 
 class VerifiedStream:
-    """The variant's tensors on their way into the engine, each held against the manifest.
+    """The variant's tensors on their way into the engine, each compared with the manifest.
 
-    `slices` tells, for a source tensor's name, which part of it this rank keeps: (dimension, start, length), or None
-    for all of it.
+    `slices` gives the part of a source tensor that this rank keeps: (dimension, start, length), by the tensor's name.
+    A tensor that is not in it is kept whole.
     """
 
     def __init__(
@@ -66,33 +65,33 @@ class VerifiedStream:
     ) -> None:
         self._tensors, self._manifest, self._slices, self._dtype = tensors, manifest, slices, dtype
         self._digests = digests
-        self._came: set[str] = set()
+        self._streamed: set[str] = set()
         self._parts: dict[str, Future[str]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in self._tensors:
             if name in self._slices or tensor.dtype != self._dtype:
                 self._parts[name] = self._digests.take(partial(self._part, name, tensor))
-            self._came.add(name)
+            self._streamed.add(name)
             yield name, tensor
 
     def _part(self, name: str, tensor: torch.Tensor) -> str:
         if self._manifest.get(name) != digest_tensor(tensor):
-            raise ValueError(f"tensor {name} is not what the patch's manifest promises; make the patch anew")
+            raise ValueError(f"tensor {name} differs from the patch's manifest; make the patch anew")
         dimension, start, length = self._slices.get(name, (0, 0, tensor.shape[0]))
         return digest_tensor(tensor.narrow(dimension, start, length).to(self._dtype).contiguous())
 
     def expected(self) -> dict[str, str]:
-        """What this rank must hold of each tensor that came, by name, as digests. Call it when all have come.
+        """Tensor name -> digest of what this rank must hold of it. Call it when the stream has ended.
 
-        Raises ValueError for a tensor that is not the manifest's.
+        Raises ValueError for a streamed tensor that differs from the manifest.
         """
-        whole = {name: self._manifest[name] for name in self._came & self._manifest.keys() - self._parts.keys()}
+        whole = {name: self._manifest[name] for name in self._streamed & self._manifest.keys() - self._parts.keys()}
         return whole | {name: part.result() for name, part in self._parts.items()}
 
     def missing(self) -> list[str]:
-        """Tensors that the manifest promises and the stream did not bring."""
-        return sorted(set(self._manifest) - self._came)
+        """Tensors of the manifest that the stream did not contain."""
+        return sorted(set(self._manifest) - self._streamed)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class SourceSlice:
     start: int
     length: int
     slice: tuple[int, int, int] | None
-    """What the rank keeps of the source, see `VerifiedStream`; None for all of it."""
+    """What the rank keeps of the source tensor, as in `VerifiedStream`; None for all of it."""
 
 
 @dataclass(frozen=True)
@@ -111,36 +110,35 @@ class Layout:
     """Which source tensors each engine parameter is made of, on this rank."""
 
     pieces: Mapping[str, tuple[SourceSlice, ...]]
-    """Parameter name -> its pieces, in row order."""
+    """Parameter name -> its slices of source tensors, in row order."""
     slices: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def needed(self) -> set[str]:
-        """The source tensors without which the engine would not be whole."""
+        """The names of the source tensors that the engine needs."""
         return {piece.source for pieces in self.pieces.values() for piece in pieces}
 
 
 def shapes(base: Checkpoint, patch: Patch) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of base + patch, named as in an exported checkpoint."""
-    places = {index: position for position, index in enumerate(patch.manifest.kept_layers)}
+    positions = {index: position for position, index in enumerate(patch.manifest.kept_layers)}
     found: dict[str, tuple[int, ...]] = {}
     for name, header in base.tensors.items():
         layer = split_layer_name(name)
         if layer is None:
             found[name] = tuple(header.shape)
-        elif layer[0] in places:
-            found[layer_prefix(places[layer[0]]) + layer[1]] = tuple(header.shape)
+        elif layer[0] in positions:
+            found[layer_prefix(positions[layer[0]]) + layer[1]] = tuple(header.shape)
     return found
 
 
 def layout(model: torch.nn.Module, sources: Mapping[str, tuple[int, ...]], rank: int) -> Layout:
-    """Read the layout off a vLLM model: fused layers through its `packed_modules_mapping`, ranks through its layers.
+    """The layout of a vLLM model: fused layers from its `packed_modules_mapping`, slices from its layers' attributes.
 
-    `sources` gives each source tensor's full shape, see `shapes`. Raises ValueError for a parameter whose origin is
-    unknown.
+    `sources` gives each source tensor's full shape, see `shapes`. Raises ValueError for a parameter without a source.
     """
     packed: Mapping[str, list[str]] = getattr(model, "packed_modules_mapping", None) or {}
     pieces: dict[str, tuple[SourceSlice, ...]] = {}
-    distinct = {name for name, _ in model.named_parameters()}  # a tied output head is its embedding, once
+    distinct = {name for name, _ in model.named_parameters()}  # lists a tied output head once, as its embedding
     for module_name, module in model.named_modules():
         for leaf, _ in module.named_parameters(recurse=False):
             name = f"{module_name}.{leaf}" if module_name else leaf
@@ -169,7 +167,7 @@ def _pieces(
 
 
 def _slice(module: Any, index: int, dimensions: int, rank: int) -> tuple[int, int, int] | None:
-    """(dimension, start, length) of the source tensor that `module` keeps on this rank, or None when it keeps all."""
+    """(dimension, start, length) of what `module` keeps of the source tensor on this rank; None for all of it."""
     shards = getattr(module, "shard_indices", None)
     if shards is not None:  # a vocabulary, split by rows and padded
         return (0, shards.org_vocab_start_index, shards.num_org_elements)
@@ -181,13 +179,13 @@ def _slice(module: Any, index: int, dimensions: int, rank: int) -> tuple[int, in
     if not hasattr(module, "output_partition_sizes"):
         return None
     length = module.output_partition_sizes[index]
-    # Where ranks outnumber key-value heads, neighbouring ranks hold the same head.
+    # If there are more ranks than key-value heads, neighbouring ranks hold the same head.
     replicas = getattr(module, "num_kv_head_replicas", 1) if index > 0 and hasattr(module, "num_kv_heads") else 1
     return (0, (rank // replicas) * length, length)
 
 
 class ParameterDigests:
-    """What one rank's parameters were seen to hold, as digests by source tensor."""
+    """Digests of one rank's parameters, by source tensor."""
 
     def __init__(self, model: torch.nn.Module, plan: Layout, digests: DigestPool) -> None:
         self._model, self._plan, self._digests = model, plan, digests
@@ -201,15 +199,17 @@ class ParameterDigests:
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """While weights load, digest each parameter that its layer repacks, as it was just before.
+        """While weights load, digest each parameter that its layer repacks, with its content just before.
 
-        A layer repacks in its quantisation method's `process_weights_after_loading`, and may empty the parameter there.
+        A layer repacks in its quantisation method's `process_weights_after_loading`, which may empty the parameter.
         """
         wrapped: list[Any] = []
         for name, module in self._model.named_modules():
             method: Any = getattr(module, "quant_method", None)
             if hasattr(method, "process_weights_after_loading"):
-                method.process_weights_after_loading = self._beside(method.process_weights_after_loading, name)
+                method.process_weights_after_loading = self._observing_repack(
+                    method.process_weights_after_loading, name
+                )
                 wrapped.append(method)
         try:
             yield
@@ -217,10 +217,10 @@ class ParameterDigests:
             for method in wrapped:
                 vars(method).pop("process_weights_after_loading", None)
 
-    def _beside(self, original: Callable[[Any], None], module_name: str) -> Callable[[Any], None]:
+    def _observing_repack(self, original: Callable[[Any], None], module_name: str) -> Callable[[Any], None]:
         def repack_observed(layer: Any) -> None:
-            # A second reference keeps the storage when the layer lets go of it. Were it rewritten in place instead, the
-            # last look in `mismatches` would find other bytes.
+            # A second reference keeps the storage if the layer drops it. If the layer rewrote it in place instead,
+            # `mismatches` would find other bytes at the end.
             before = {
                 leaf: parameter.detach()
                 for leaf, parameter in layer.named_parameters(recurse=False)
@@ -235,7 +235,7 @@ class ParameterDigests:
         return repack_observed
 
     def mismatches(self, expected: Mapping[str, str]) -> list[str]:
-        """Source tensors that are not shown to be in place, by name; empty when this rank is proved."""
+        """The names of source tensors that are not proved to be in place, sorted; empty if this rank is proved."""
         for name, parameter in self._model.named_parameters():
             if parameter.numel():
                 self._observe(name, parameter)

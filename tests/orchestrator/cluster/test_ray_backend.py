@@ -151,8 +151,8 @@ def test_discarded_worker_is_lost_with_the_failure_handed_in_and_dies(fleet: Fle
     fleet.backend.assign(name, deed(WAIT))
     fleet.listen(name, Heartbeat, REPORTS)
     failure = Failure("hang", "no progress for 600 s", ready.facts.log)
-    fleet.backend.discard(name, failure)
-    fleet.backend.discard(name, Failure("hang", "discarded twice"))
+    fleet.backend.kill(name, failure)
+    fleet.backend.kill(name, Failure("hang", "discarded twice"))
     fleet.backend.assign(name, deed(COUNT))  # nobody has polled: whoever gives orders cannot know yet
     fleet.backend.retire(name)
     fleet.listen(name, WorkerLost)
@@ -177,7 +177,7 @@ def test_head_that_does_not_tell_of_notices_ends_nothing(fleet: Fleet, monkeypat
 def test_worker_discarded_while_it_starts_is_lost(fleet: Fleet) -> None:
     name = fleet.start()
     failure = Failure("hang", "not ready in time")
-    fleet.backend.discard(name, failure)
+    fleet.backend.kill(name, failure)
     fleet.prove_goes_on()
     assert fleet.of(name) == [WorkerLost(name, failure)]
 

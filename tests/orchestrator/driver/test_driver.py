@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.driver.driver import Driver
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Command, Event, Finish, RecordFailures
 from orchestrator.store.store import Store
@@ -46,7 +47,8 @@ class FullStore(Store):
 def end_at_once(sweep: TinySweep, store: Store) -> LastOrders:
     plan = sweep.plan()
     core = LastOrders(plan.contexts[0].decoding.context.context_id)
-    assert Driver(core, plan, LocalBackend(cpus=2), store, sweep.folder).run() == "done"
+    recipes = WorkerRecipes(plan.resolved.grid.runtime, store, sweep.folder)
+    assert Driver(core, plan, LocalBackend(cpus=2), recipes).run() == "done"
     return core
 
 

@@ -11,6 +11,7 @@ from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.event_log import EventLogWriter, event_log
 from orchestrator.driver.make_core import make_core as make_driven_core
+from orchestrator.driver.worker_recipes import WorkerRecipes
 from orchestrator.explain.replay import Replay, open_log
 from orchestrator.scheduler.events import Event, Reported, Tick
 from orchestrator.store.store import Store
@@ -80,7 +81,8 @@ def run_with_foreign_report(sweep: TinySweep) -> None:
     with event_log(sweep.store, "tiny", False, print) as log, closing(Foreign(cpus=2)) as backend:
         core = make_driven_core(plan, sweep.store, plan.resolved.grid.runtime, backend.devices())
         log.begin(core)
-        Driver(core, plan, backend, sweep.store, sweep.folder / "scratch", [log], sweep.engines).run()
+        recipes = WorkerRecipes(plan.resolved.grid.runtime, sweep.store, sweep.folder / "scratch", sweep.engines)
+        Driver(core, plan, backend, recipes, [log]).run()
 
 
 def test_event_that_breaks_the_core_is_the_last_in_the_log(sweep: TinySweep) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.plan.stored import read_draws, still_owed
 from orchestrator.store.store import Store
 from tests.support.builders import make_item, make_row
-from workers.draw_rows import Measured
+from workers.draw_rows import MeasuredDraw
 
 
 def test_lost_worker_s_draws_are_owed_unless_every_limit_is_answered(tmp_path: Path) -> None:
@@ -25,4 +25,4 @@ def test_draws_are_measured_with_the_cuts_that_are_answered(tmp_path: Path) -> N
     more = make_row((5, 6), (6,), start=4, limit=8, ended=True, created_at=2.0)
     for row in (more, first):
         store.commit_draws([row])
-    assert read_draws(store, "c", "answers") == {("p0", 0): Measured(6, True, frozenset({2, 4, 6}))}
+    assert read_draws(store, "c", "answers") == {("p0", 0): MeasuredDraw(6, True, frozenset({2, 4, 6}))}

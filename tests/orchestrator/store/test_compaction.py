@@ -73,7 +73,7 @@ def test_part_that_cannot_be_read_whole_is_not_touched(store: Store) -> None:
     torn.write_bytes(good.read_bytes()[:-20])
     assert compact(store, "draws", "c") == 1
     assert torn.exists()
-    assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0), ("c", "p1", 0)}
 
 
 def test_sweep_that_cannot_compact_says_so_and_is_complete_all_the_same(
@@ -105,7 +105,7 @@ def test_two_compactors_that_saw_different_parts_make_no_row_double(store: Store
         store.files.publish(name, encode(rows, {name: one.num_rows for name, one in sources.items()}))
         assert store.read("draws", "c").equals(before)
     for part in parts:
-        store.files.remove(part.found.path)
+        store.files.remove(part.file.path)
         assert store.read("draws", "c").equals(before)
     assert compact(store, "draws", "c") == 1
     assert store.read("draws", "c").equals(before)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store.compaction import compact, compact_finished
-from orchestrator.store.files import LEFT_BEHIND_SECONDS
+from orchestrator.store.files import ABANDONED_SECONDS
 from orchestrator.store.store import Store, load_draws
 from tests.support import ROOT
 from tests.support.builders import make_row
@@ -83,7 +83,7 @@ def test_what_a_killed_writer_left_is_removed_after_a_day_and_not_before(store: 
     patch = Path(store.root, "patches", "p", scratch)
     patch.parent.mkdir(parents=True)
     patch.write_bytes(b"half a patch")
-    for age, there in ((LEFT_BEHIND_SECONDS - 60, True), (LEFT_BEHIND_SECONDS + 60, False)):
+    for age, there in ((ABANDONED_SECONDS - 60, True), (ABANDONED_SECONDS + 60, False)):
         for each in (file, patch):
             os.utime(each, (time.time() - age,) * 2)
         compact_finished(store, ["c"])

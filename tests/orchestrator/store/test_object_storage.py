@@ -97,7 +97,7 @@ def test_fault_that_passes_is_survived_in_every_operation(
     bucket.inject(fault, methods="PUT DELETE")
     assert compact(store, "draws", "c") == 1
     assert store.read("draws", "c").equals(before)
-    assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0), ("c", "p1", 0)}
     assert store.reported == set()
     assert bucket.injected >= 6
 
@@ -106,7 +106,7 @@ def test_storm_of_throttling_is_waited_out(store: Store, bucket: Bucket) -> None
     bucket.inject(*[Fault.THROTTLED] * 3, methods="PUT")
     store.commit_draws([make_row(prompt="p0")])
     assert bucket.injected == 3
-    assert store.held_keys("c") == {("c", "p0", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0)}
 
 
 def test_storage_that_is_gone_is_told_after_so_many_attempts_and_nothing_is_lost(
@@ -209,7 +209,9 @@ def test_cache_that_takes_no_patch_is_named_with_a_remedy_and_keeps_nothing_half
     store.publish_patch(make_patch(tmp_path / "made", size=300_000), "patch")
     with full_disk(tmp_path / "disk"):
         cache = tmp_path / "disk" / "cache"
-        with pytest.raises(StoreUnavailable, match=r"patch patch cannot be kept \(full\).*make room there") as caught:
+        with pytest.raises(
+            StoreUnavailable, match=r"patch patch cannot be copied here \(full\).*make room there"
+        ) as caught:
             store.fetch_patch("patch", cache)
         assert caught.value.trouble is Trouble.FULL
         assert str(cache) in str(caught.value)

@@ -1,17 +1,23 @@
 """The store on real files: what is committed is whole, stays, and is all that a reader ever sees."""
 
 import pickle
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.store.compaction import compact
-from orchestrator.store.store import MANIFEST, Store, StoreError, load_draws
+from orchestrator.store.store import Store, StoreError, load_draws
+from pruning.patch.manifest import MANIFEST
+from tests.support import ROOT
 from tests.support.builders import make_failure, make_grade, make_row
 from workers.tables import DrawRow
 
@@ -60,7 +66,7 @@ def test_every_commit_is_a_part_of_its_own_and_none_is_changed(store: Store) -> 
     store.commit_draws([make_row(prompt="p0")])
     assert len(parts(store)) == 2
     assert first.read_bytes() == content
-    assert store.held_keys("c") == {("c", "p0", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0)}
 
 
 def test_chosen_columns_are_read_alone(store: Store) -> None:
@@ -162,7 +168,7 @@ def test_damaged_file_is_ignored_and_reported_by_name(store: Store, damage: Call
     store.commit_draws([make_row(prompt="p1")])
     bad = parts(store)[0].with_name("damaged.parquet")
     damage(bad, parts(store)[0].read_bytes())
-    assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0), ("c", "p1", 0)}
     assert len(store.reported) == 1
     assert str(bad) in next(iter(store.reported))
     assert "ignored" in next(iter(store.reported))
@@ -185,11 +191,11 @@ def test_reader_beside_writers_sees_whole_parts_only_and_never_fewer(store: Stor
         thread.start()
     reader, seen = Store.open(store.uri), frozenset()
     while any(thread.is_alive() for thread in writers):
-        now = reader.held_keys("c")
+        now = reader.stored_draws("c")
         assert seen <= now
         assert len(now) % 2 == 0
         seen = now
-    assert len(reader.held_keys("c")) == 90
+    assert len(reader.stored_draws("c")) == 90
     assert reader.reported == set()
     assert all(not part.name.startswith(".") for part in parts(store))
 
@@ -232,7 +238,7 @@ def test_pickled_store_writes_to_the_same_place(store: Store) -> None:
     store.read("draws", "c")
     copy = pickle.loads(pickle.dumps(store))
     copy.commit_draws([make_row(prompt="p1")])
-    assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+    assert store.stored_draws("c") == {("c", "p0", 0), ("c", "p1", 0)}
     assert copy == store
 
 
@@ -258,3 +264,21 @@ def test_payload_is_kept_as_first_written(store: Store) -> None:
     store.put_payload("id", {"a": 2})
     assert store.payload("id") == {"a": 1}
     assert store.payload("other") is None
+
+
+def test_recipes_of_the_docs_run(store: Store) -> None:
+    """Every Python line of docs/store.md, on another store; without those for DuckDB, which is no dependency."""
+    store.commit_draws([make_row(prompt="p0"), make_row(prompt="p1")])
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "store.md").read_text(), re.DOTALL)
+    code = "\n".join(line for block in blocks for line in block.splitlines() if "duckdb" not in line)
+    names: dict[str, Any] = {}
+    exec(code.replace("/shared/sweeps", store.uri), names)
+    assert names["frame"]["problem_id"].tolist() == ["problem-p0", "problem-p1"]
+    assert names["draws"].column_names == ["benchmark", "trace_tokens"]
+
+
+def test_store_is_imported_without_the_libraries_of_workers_and_views() -> None:
+    heavy = ["torch", "ray", "vllm", "mlflow", "transformers", "pandas", "scipy", "sympy"]
+    script = f"import sys, orchestrator.store; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

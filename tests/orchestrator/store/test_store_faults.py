@@ -93,7 +93,7 @@ def test_full_disk_is_told_as_such_and_keeps_what_was_committed(tmp_path: Path) 
         assert files(store) == before
         # What a full disk still takes, it takes: the next small commit is whole.
         store.commit_draws([make_row(prompt="p3")])
-        assert store.held_keys("c") == {("c", f"p{number}", 0) for number in (0, 1, 3)}
+        assert store.stored_draws("c") == {("c", f"p{number}", 0) for number in (0, 1, 3)}
         assert store.reported == set()
 
 
@@ -130,7 +130,7 @@ def test_read_only_store_is_refused_before_a_sweep_and_read_all_the_same(tmp_pat
             assert caught.value.trouble is Trouble.REFUSED
             assert store.uri in str(caught.value)
         assert files(store) == before
-        assert store.held_keys("c") == {("c", "p0", 0), ("c", "p1", 0)}
+        assert store.stored_draws("c") == {("c", "p0", 0), ("c", "p1", 0)}
     store.commit_draws([make_row(prompt="p2")])
 
 

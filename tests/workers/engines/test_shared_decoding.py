@@ -23,11 +23,11 @@ from orchestrator.plan.plan import Plan, StoredState, make_plan
 from orchestrator.plan.resolve import resolve_grid
 from orchestrator.store.store import Store
 from tests.workers.engines.conftest import MakePatch, OneEngine
-from workers.draw_rows import COLUMNS, Joined, join_rows
+from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Shard
+from workers.worker import Inbox
 
 PROBLEMS = 24
 REFERENCED = 6
@@ -48,7 +48,7 @@ Tokens = tuple[int, ...]
 class Decoded:
     """What the store holds when every limit is served: prompt ids -> limit -> the draw that serves it."""
 
-    draws: Mapping[Tokens, Mapping[int, Joined]]
+    draws: Mapping[Tokens, Mapping[int, JoinedDraw]]
     trace_tokens: int
     """Generated, over all draws."""
 
@@ -87,7 +87,7 @@ class Decoder:
         store = Store.open(str(self._folder / f"{mode}-{independent}"))
         store.publish_patch(self._patch, plan.resolved.variants[0].patch_id)
         worker = EvalWorker("engine", self._engine(self._tiny), store, self._tiny, self._folder, FeedSettings())
-        draws: dict[Tokens, dict[int, Joined]] = {}
+        draws: dict[Tokens, dict[int, JoinedDraw]] = {}
         tokens = 0
         for owed in plan.contexts:
             context = owed.decoding.context

@@ -18,8 +18,8 @@ from workers.engines.engine import EngineFault, VariantFault
 from workers.engines.vllm_engine import VllmEngine
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.inbox import Inbox
 from workers.messages import Committed, Heartbeat, Shard, StoreBlocked, TaskEnded, WantsMore, WeightsLoaded
+from workers.worker import Inbox
 
 UNREADABLE = "/proc/self/mem"
 """Reading it from its beginning gives EIO, as a mount does whose server is gone."""
@@ -40,7 +40,7 @@ def test_tensor_left_unswapped_is_caught(tiny: Path, engine: OneEngine, make_pat
     model = one._engine.apply_model(lambda model: model)[0]
     name, load = "model.layers.1.self_attn.o_proj.weight", model.load_weights
     model.load_weights = lambda weights: load((n, t) for n, t in weights if n != name)
-    with pytest.raises(EngineFault, match=f"1 tensors are not in place as the manifest promises, among them {name}"):
+    with pytest.raises(EngineFault, match=f"1 tensors differ from the manifest, among them {name}"):
         one.load(tiny, make_patch(tiny, "magnitude", sparsity=0.5))
     engine.close()
 
@@ -155,7 +155,7 @@ def test_patch_that_promises_other_weights_than_it_holds_is_refused(
     promised = manifest.tensors | {name: read_manifest(make_patch(tiny)).tensors[name]}
     (lying / "manifest.json").write_bytes(encode_manifest(replace(manifest, tensors=promised)))
     one = engine(tiny, fresh=True)
-    with pytest.raises(EngineFault, match=f"rank 0: 1 tensors are not in place .* among them {name}"):
+    with pytest.raises(EngineFault, match=f"rank 0: 1 tensors differ from the manifest, among them {name}"):
         one.load(tiny, lying)
     engine.close()
 

@@ -35,7 +35,7 @@ from orchestrator.scheduler.events import (
 from orchestrator.scheduler.lengths import LengthEstimator
 from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
 from pruning.spec import PruneSpec
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import (
     Committed,
     Context,
@@ -196,7 +196,7 @@ class VirtualFleet:
                 self._later(now + 2.0, Reported(worker, Graded(task.task_id, task.context_id, 1)))
                 self._later(now + 2.0, Reported(worker, TaskEnded(task.task_id)))
             case Retire(worker):
-                self._later(now, WorkerLost(worker, Failure("retired", "closed as asked")))
+                self._later(now, WorkerLost(worker, Failure(FailureKind.RETIRED, "closed as asked")))
             case FindMissing(wanted):
                 self._later(now, MissingFound(wanted.task_id, frozenset(wanted.numbers)))
             case Kill(worker, failure):

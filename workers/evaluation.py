@@ -21,7 +21,7 @@ from eval.draws import Completion, Draw
 from eval.prompts import ChatTokenizer
 from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineFault, Finished
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.inbox import Inbox
 from workers.messages import (
     Committed,
@@ -117,8 +117,9 @@ class Evaluation:
                     self._abandon()
                     yield from [TaskFailed(task_id, self._trouble[1]) for task_id in self._unsettled]
                     return
-        except EngineFault:
+        except EngineFault as fault:
             yield from self._commit()
+            yield from self._reject_asks(fault)
             raise
         yield from [TaskEnded(task_id) for task_id in self._unsettled]
 
@@ -167,7 +168,7 @@ class Evaluation:
         try:
             items = _with_priors(self._store, shard)
         except StoreUnavailable as error:
-            failure = Failure("store", str(error))
+            failure = Failure(FailureKind.STORE, str(error))
             if self._out_of_patience(coming.since):
                 self._coming, self._asked = None, False
                 del self._unsettled[shard.task_id]
@@ -187,7 +188,7 @@ class Evaluation:
             self._active[number] = _Open(shard, item, step.state)
             self._follow(number, step)
         except ValueError as error:
-            yield self._reject(number, shard, item, Failure("bad-input", str(error)))
+            yield self._reject(number, shard, item, Failure(FailureKind.BAD_INPUT, str(error)))
 
     def _take(self, finished: Finished) -> Iterator[Report]:
         number, _, name = finished.name.partition("/")
@@ -204,7 +205,7 @@ class Evaluation:
             rules = self._rules[draw.shard.context.context_id]
             self._follow(int(number), advance(rules, draw.state, name, finished.completion))
         except ValueError as error:
-            yield self._reject(int(number), draw.shard, draw.item, Failure("engine-error", str(error)))
+            yield self._reject(int(number), draw.shard, draw.item, Failure(FailureKind.ENGINE_ERROR, str(error)))
 
     def _follow(self, number: int, step: Step) -> None:
         draw = self._active[number]
@@ -223,6 +224,12 @@ class Evaluation:
         self._engine.cancel(sorted(draw.asks) if draw else [])
         self._unsettled[shard.task_id] -= 1
         return Rejected(shard.task_id, (item.number,), failure)
+
+    def _reject_asks(self, fault: EngineFault) -> Iterator[Rejected]:
+        """Reject the draws that brought the engine down, so that they alone are given up."""
+        for number in sorted({int(name.partition("/")[0]) for name in fault.asks}):
+            if (draw := self._active.pop(number, None)) is not None:
+                yield Rejected(draw.shard.task_id, (draw.item.number,), fault.failure)
 
     def _abandon(self) -> None:
         self._coming = None
@@ -254,7 +261,7 @@ class Evaluation:
                 self._store.commit_draws([row for _, _, row, _ in entries])
             except StoreUnavailable as error:
                 since = self._trouble[0] if self._trouble is not None else time.monotonic()
-                self._trouble = (since, Failure("store", str(error)))
+                self._trouble = (since, Failure(FailureKind.STORE, str(error)))
                 yield StoreBlocked(entries[0][0].task_id, self._trouble[1])
                 return
             self._trouble = None

@@ -23,6 +23,7 @@ from orchestrator.scheduler.events import (
     WorkerReady,
 )
 from orchestrator.scheduler.fleet import Phase
+from workers.failure import FailureKind
 from workers.messages import PatchMade, StoreBlocked, TaskFailed, WeightsLoaded
 
 LOG_SECONDS = 15.0
@@ -125,7 +126,7 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
             yield Text(f"{worker} holds {labels[patch]}, proved in {seconds:.2f} s (canary within {error:.3f} nats)")
         case Reported(_, PatchMade(patch_id=patch, sparsity=sparsity, seconds=seconds)):
             yield Text(f"{labels[patch]} made in {seconds:.1f} s, sparsity {sparsity:.4f} (patch {patch})")
-        case WorkerLost(worker, failure) if failure.kind != "retired":
+        case WorkerLost(worker, failure) if failure.kind is not FailureKind.RETIRED:
             log = f" (log: {failure.log})" if failure.log else ""
             yield Text.assemble((f"{worker} lost", "red"), f": {failure.kind}: {failure.cause}{log}")
         case Reported(worker, StoreBlocked(failure=failure)):
@@ -140,5 +141,5 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
                 yield Text.assemble(
                     (f"{plural(len(numbers), 'draw')} given up", "red"), f": {failure.kind}: {failure.cause}"
                 )
-            case Kill(worker, failure) if failure.kind != "retired":
+            case Kill(worker, failure) if failure.kind is not FailureKind.RETIRED:
                 yield Text.assemble((f"discarding {worker}", "red"), f": {failure.cause}")

@@ -7,6 +7,8 @@ Promise emit-everything: every owed draw ends exactly once as committed, or as a
   wait again.
 - Draws that were lost together go on in halves, and with no others, so that a draw that kills engines is soon alone;
   alone, it is given up after `Policy.attempts` losses and recorded as a failure. Its companions never are, for it.
+- An engine that dies of NaN is replaced; where it names the draws at fault, they are given up. A patch is given up when
+  `Policy.attempts` engines in a row died of NaN on it and none of its draws was committed in between.
 - A store that cannot be used is nobody's fault: nothing is given up for it. When it stays so, the sweep ends.
 - Nothing is retried by anybody else: Ray's own retries are off.
 
@@ -36,7 +38,7 @@ from orchestrator.scheduler.scaling import retire
 from orchestrator.scheduler.schedule import next_commands
 from orchestrator.scheduler.state import PendingCheck, SweepState
 from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy, RetryGroup
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import (
     Committed,
     Graded,
@@ -52,15 +54,6 @@ from workers.messages import (
     WantsMore,
     WeightsLoaded,
 )
-
-FINAL_KINDS = frozenset({"nan", "bad-input"})
-"""Failures of the variant or its input: it would fail everywhere, so it is not tried again."""
-
-UNPROVED = "proof"
-"""The kind of failure of an engine that does not hold the weights it should. It comes before any sample."""
-
-STORE = "store"
-"""The kind of failure of a task that could not read or write the store."""
 
 _QUIET = (Committed, Heartbeat, WantsMore, WeightsLoaded, Graded)
 """Reports after which no other workers can be wanted than before."""
@@ -126,6 +119,7 @@ class Core:
                 if known is not None:
                     known.progressed = now
                 if (work := self._tasks.get(report.task_id)) is not None:
+                    self.state.patches[work.context.patch_id].nan_losses = 0
                     lengths = dict(zip(report.numbers, report.lengths, strict=True))
                     for number in self.state.settle(work, report.task_id, report.numbers):
                         counters.committed += 1
@@ -193,12 +187,14 @@ class Core:
                 work.ungraded = work.ungraded or known.phase is Phase.CLOSING
                 self.state.note(work)
             return
-        failure = Failure("engine-error", "its task ended without it")
+        failure = Failure(FailureKind.ENGINE_ERROR, "its task ended without it")
         yield from self._unfinished(task, failure, known.phase is Phase.CLOSING, now)
 
-    def _unfinished(self, task: WorkerTask, failure: Failure, blameless: bool, now: float) -> Iterator[Command]:
+    def _unfinished(
+        self, task: WorkerTask, failure: Failure, blameless: bool, now: float, worker_lost: bool = False
+    ) -> Iterator[Command]:
         """A task is over, and what it did not report as done is open again, once the store has been asked."""
-        if failure.kind == STORE and not (isinstance(task, PruneTask) and self._is_done(task)):
+        if failure.kind.of_store and not (isinstance(task, PruneTask) and self._is_done(task)):
             self.state.store_losses += 1
             if self.state.store_losses >= self.state.policy.attempts:
                 self.state.stop(f"the store cannot be used: {failure.cause}", now)
@@ -212,12 +208,12 @@ class Core:
         if isinstance(task, GradeTask):
             self._grading_failed(work, failure, blameless)
             return
-        if failure.kind in FINAL_KINDS and (work.fresh or work.lost):
+        if failure.kind.final and not worker_lost and (work.fresh or work.lost):
             yield self._give_up(work, work.drain(), failure, 1)
         run = self.state.end(work, task.task_id)
         if rest := run.rest():
             self.state.pending_checks[task.task_id] = PendingCheck(
-                work.context.context_id, rest, run.losses, failure, blameless
+                work.context.context_id, rest, run.losses, failure, blameless, worker_lost
             )
             yield FindMissing(ShardNumbers(task.task_id, work.context.context_id, rest))
         self.state.note(work)
@@ -237,8 +233,11 @@ class Core:
         if known.phase is Phase.STARTING and known.started >= self.state.failed_at[known.role]:
             self.state.failed_starts[known.role] += 1
             self.state.failed_at[known.role] = now
+        if failure.kind.final and not closing:
+            for patch_id in {self._tasks[name].context.patch_id for name in known.tasks if name in self._tasks}:
+                yield from self._lost_to_nan(self.state.patches[patch_id], failure)
         for task in list(known.tasks.values()):
-            yield from self._unfinished(task, failure, closing, now)
+            yield from self._unfinished(task, failure, closing, now, worker_lost=True)
 
     def _recounted(self, task_id: str, missing: frozenset[int]) -> Iterator[Command]:
         counted = self.state.pending_checks.pop(task_id, None)
@@ -248,12 +247,15 @@ class Core:
         left = tuple(number for number in counted.numbers if number in missing)
         self.state.counters.committed += len(counted.numbers) - len(left)
         work.ungraded = work.ungraded or len(left) < len(counted.numbers)
-        if left and failure.kind == UNPROVED:
+        patch = self.state.patches[work.context.patch_id]
+        if left and failure.kind.unproved:
             yield from self._refused(work, left, counted.losses, failure)
-        elif left and failure.kind in FINAL_KINDS:
+        elif left and failure.kind.final and not counted.worker_lost:
             yield self._give_up(work, left, failure, counted.losses + 1)
-        elif left and (self.state.stopping is not None or counted.blameless or failure.kind == STORE):
+        elif left and (self.state.stopping is not None or counted.blameless or failure.kind.blameless):
             self._wait_again(work, left, counted.losses)
+        elif left and failure.kind.final and patch.nan_losses >= self.state.policy.attempts:
+            yield self._give_up(work, left, failure, patch.nan_losses)
         elif left:
             yield from self._requeue(work, left, counted.losses + 1, failure)
         self.state.note(work)
@@ -275,6 +277,12 @@ class Core:
         if patch.refusals >= self.state.policy.attempts:
             yield from self._give_up_patch(patch, failure, patch.refusals)
 
+    def _lost_to_nan(self, patch: PatchWork, failure: Failure) -> Iterator[Command]:
+        """An engine died because a patch gave NaN. After a few in a row, what waits for the patch is given up."""
+        patch.nan_losses += 1
+        if patch.nan_losses >= self.state.policy.attempts:
+            yield from self._give_up_patch(patch, failure, patch.nan_losses)
+
     def _requeue(self, work: ContextWork, numbers: tuple[int, ...], losses: int, failure: Failure) -> Iterator[Command]:
         if len(numbers) > 1:
             middle = len(numbers) // 2
@@ -286,12 +294,12 @@ class Core:
 
     def _patch_failed(self, patch: PatchWork, failure: Failure, blameless: bool, now: float) -> Iterator[Command]:
         policy = self.state.policy
-        if blameless or failure.kind == STORE:
+        if blameless or failure.kind.blameless:
             patch.not_before = now + policy.backoff_seconds
             self._set_patch(patch, PatchState.OWED)
             return
         patch.attempts += 1
-        if failure.kind not in FINAL_KINDS and patch.attempts < policy.attempts:
+        if not failure.kind.final and patch.attempts < policy.attempts:
             patch.not_before = now + min(policy.longest_backoff, policy.backoff_seconds * 2 ** (patch.attempts - 1))
             self._set_patch(patch, PatchState.OWED)
             return
@@ -310,7 +318,7 @@ class Core:
 
     def _grading_failed(self, work: ContextWork, failure: Failure, blameless: bool) -> None:
         work.grading = None
-        work.grade_losses += not blameless and failure.kind != STORE
+        work.grade_losses += not (blameless or failure.kind.blameless)
         # After that: the answers are in the store, and a later run grades them when the grader is well again.
         work.ungraded = work.grade_losses < self.state.policy.attempts
         self.state.note(work)

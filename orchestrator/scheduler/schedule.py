@@ -12,7 +12,7 @@ from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.scaling import retire, start_engines, start_grader, start_pruners
 from orchestrator.scheduler.state import SweepState
 from orchestrator.scheduler.work import ContextWork, PatchState
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 
 WATCH_SECONDS = 1.0
 BLIND_SECONDS = 60.0
@@ -56,12 +56,13 @@ def _kill_unresponsive(state: SweepState, now: float) -> Iterator[Command]:
         if patience is not None and now - known.since > patience:
             known.since = now
             yield Kill(
-                known.worker, Failure("hang", f"{known.worker} was {known.phase} and silent for {patience:.0f} s")
+                known.worker,
+                Failure(FailureKind.HANG, f"{known.worker} was {known.phase} and silent for {patience:.0f} s"),
             )
         elif _engaged(known) and now - known.progressed > state.policy.stall_seconds:
             known.progressed = now
             cause = f"{known.worker} is alive and has generated nothing for {state.policy.stall_seconds:.0f} s"
-            yield Kill(known.worker, Failure("hang", cause))
+            yield Kill(known.worker, Failure(FailureKind.HANG, cause))
 
 
 def _patience(state: SweepState, known: WorkerState) -> float | None:
@@ -85,7 +86,7 @@ def _shut_down(state: SweepState, now: float) -> Iterator[Command]:
         if known.phase is Phase.STARTING or (known.role is Role.PRUNE and known.phase is Phase.BUSY):
             # It has nothing to hand in, and may not be ready for long: a patch is whole or not there.
             state.fleet.set_phase(known, Phase.CLOSING)
-            yield Kill(known.worker, Failure("retired", "the sweep ended before it was ready"))
+            yield Kill(known.worker, Failure(FailureKind.RETIRED, "the sweep ended before it was ready"))
         elif known.phase is not Phase.CLOSING:
             yield retire(state, known, now)
     told = not state.pending_checks or (state.stopping is not None and now - state.stopped > STOP_SECONDS)

@@ -41,6 +41,7 @@ class PendingCheck:
     failure: Failure
     blameless: bool
     """Its worker was asked to close: nothing was lost."""
+    worker_lost: bool
 
 
 class SweepState:

@@ -92,6 +92,8 @@ class PatchWork:
     not_before: float = 0.0
     refusals: int = 0
     """Engines that were lost because they could not prove that they hold it."""
+    nan_losses: int = 0
+    """Engines that were lost because it gave NaN, since one of its draws was last committed."""
 
 
 @dataclass

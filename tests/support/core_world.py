@@ -29,7 +29,7 @@ from orchestrator.scheduler.events import (
 )
 from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import WHOLE, committed, make_context, make_patch, make_work, ready
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import (
     Graded,
     GradeTask,
@@ -46,7 +46,7 @@ from workers.messages import (
 DrawKey = tuple[str, int]
 """(context id, number)."""
 
-CRASH = Failure("worker-lost", "the process is gone")
+CRASH = Failure(FailureKind.WORKER_LOST, "the process is gone")
 
 
 @dataclass
@@ -91,9 +91,13 @@ class World:
         refused: set[DrawKey],
         nan: set[str],
         cursed: set[str],
+        nan_draws: frozenset[DrawKey] = frozenset(),
+        names_nan: bool = False,
     ) -> None:
+        """`nan_draws` kill their engine by NaN; it says which of them did if `names_nan`."""
         self.core, self.shapes = core, shapes
         self.poison, self.refused, self.nan, self.cursed = poison, refused, nan, cursed
+        self.nan_draws, self.names_nan = nan_draws, names_nan
         self.now = 1000.0
         self.processes: dict[str, Process] = {}
         self.recounts: deque[MissingFound] = deque()
@@ -172,7 +176,7 @@ class World:
         elif process.tasks:
             self.work(process, process.tasks[0], draws)
         elif process.asked_to_stop and process.phase == "well":
-            process.die(Failure("retired", "closed as asked"))
+            process.die(Failure(FailureKind.RETIRED, "closed as asked"))
 
     def work(self, process: Process, task: WorkerTask, draws: int) -> None:
         if isinstance(task, ShardNumbers):
@@ -181,7 +185,7 @@ class World:
             process.say(Reported(process.name, Graded(task.task_id, task.context_id, 1)))
             process.end_task()
         elif task.patch_id in self.cursed:
-            process.end_task(Failure("prune", "out of memory"))
+            process.end_task(Failure(FailureKind.PRUNE, "out of memory"))
         else:
             self.patches.add(task.patch_id)
             process.say(Reported(process.name, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
@@ -189,18 +193,26 @@ class World:
 
     def evaluate(self, process: Process, one: ShardNumbers, draws: int) -> None:
         if one.context_id in self.nan:
-            process.end_task(Failure("nan", "the weights give NaN"))
+            process.end_task(Failure(FailureKind.NAN, "the weights give NaN"))
             return
         left = process.left[one.task_id]
         batch, left[:] = left[:draws], left[draws:]
         if process.asked_to_stop:
             batch, left[:] = batch[:1], []
         if any((one.context_id, number) in self.poison for number in batch):
-            process.die(Failure("engine-lost", "the engine died"))
+            process.die(Failure(FailureKind.ENGINE_LOST, "the engine died"))
+            return
+        if at_fault := tuple(number for number in batch if (one.context_id, number) in self.nan_draws):
+            failure = Failure(FailureKind.NAN, "NaN while decoding")
+            if self.names_nan:
+                process.say(Reported(process.name, Rejected(one.task_id, at_fault, failure)))
+            process.die(failure)
             return
         refused = tuple(number for number in batch if (one.context_id, number) in self.refused)
         if refused:
-            process.say(Reported(process.name, Rejected(one.task_id, refused, Failure("bad-input", "too long"))))
+            process.say(
+                Reported(process.name, Rejected(one.task_id, refused, Failure(FailureKind.BAD_INPUT, "too long")))
+            )
         if good := [number for number in batch if number not in refused]:
             self.store |= {(one.context_id, number) for number in good}
             process.say(Reported(process.name, committed(one, good)))

@@ -58,9 +58,9 @@ from pruning.model.architecture import config_of_length
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.patch import Canary, Patch
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
-from workers.engines.ranks import Ranks, failure_of
+from workers.engines.ranks import Ranks, failure_of, nan_requests
 from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.parent_death import die_with
 from workers.store import unavailable
 
@@ -115,12 +115,14 @@ class VllmEngine:
     def load(self, base: Path, patch: Path) -> Proof:
         """Swap in the weights of `base` + `patch` and prove it. See `workers.engines.engine.Engine.load`."""
         if self._engine.has_unfinished_requests():
-            raise EngineFault(Failure("engine-error", "weights were to be swapped while requests were in flight"))
+            raise EngineFault(
+                Failure(FailureKind.ENGINE_ERROR, "weights were to be swapped while requests were in flight")
+            )
         try:
             made = Patch.open(patch)
         except ValueError as error:
             cause = f"{error} Delete the folder {patch} and run the sweep again"
-            raise VariantFault(Failure("bad-input", cause)) from error
+            raise VariantFault(Failure(FailureKind.BAD_INPUT, cause)) from error
         except OSError as error:
             raise unavailable(str(patch.parent), f"patch {patch.name} cannot be read", error) from error
         try:
@@ -129,21 +131,23 @@ class VllmEngine:
             raise self._fault(error, _swap_failure(error), f"swap to {patch.name} broke off: ") from error
         for rank, problem in enumerate(problems):
             if problem:
-                raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
+                raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch.name}, rank {rank}: {problem}"))
         if not self._engine.reset_prefix_cache():
-            raise EngineFault(Failure("proof", f"swap to {patch.name}: the prefix cache would not empty"))
+            raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch.name}: the prefix cache would not empty"))
         error_nats = self._canary_error(patch.name, made.manifest.canary)
         return Proof(made.manifest.weights_digest, len(made.manifest.tensors), error_nats)
 
     def _canary_error(self, patch: str, canary: Canary) -> float:
         if not all(map(math.isfinite, canary.logprobs)):
-            raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
+            raise VariantFault(
+                Failure(FailureKind.NAN, f"the weights of {patch} give NaN on the canary prompt, as recorded")
+            )
         # A block of the cache at least, or a stale one could not show.
         positions = max(CANARY_POSITIONS, self._engine.vllm_config.cache_config.block_size)
         token_ids, recorded = list(canary.token_ids[: positions + 1]), canary.logprobs[:positions]
         output = self._ask_canary(token_ids)
         if cached := output.num_cached_tokens:
-            raise EngineFault(Failure("proof", f"swap to {patch}: {cached} canary tokens were still cached"))
+            raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch}: {cached} canary tokens were still cached"))
         assert output.prompt_logprobs is not None
         got = [
             entry[token].logprob
@@ -153,7 +157,7 @@ class VllmEngine:
         error = sum(abs(a - b) for a, b in zip(got, recorded, strict=True)) / len(recorded)
         if not error <= CANARY_TOLERANCE:
             cause = f"canary log-probabilities differ by {error:.3f} nats, more than {CANARY_TOLERANCE}"
-            raise EngineFault(Failure("proof", f"swap to {patch}: {cause}"))
+            raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch}: {cause}"))
         return error
 
     def _ask_canary(self, token_ids: list[int]) -> RequestOutput:
@@ -167,7 +171,7 @@ class VllmEngine:
             for output in self._step():
                 if output.finished:
                     return output
-        raise EngineFault(Failure("engine-error", "the canary request vanished"))
+        raise EngineFault(Failure(FailureKind.ENGINE_ERROR, "the canary request vanished"))
 
     def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
         """Begin one ask. Raises ValueError if it does not fit: vLLM would cut it short without a word."""
@@ -205,14 +209,16 @@ class VllmEngine:
         try:
             return self._engine.step()
         except Exception as error:  # vLLM's own types must not leave this process: unpickling them imports vllm
-            raise self._fault(error, "engine-error") from error
+            raise self._fault(error, FailureKind.ENGINE_ERROR) from error
 
-    def _fault(self, error: Exception, otherwise: str, prefix: str = "") -> EngineFault:
+    def _fault(self, error: Exception, otherwise: FailureKind, prefix: str = "") -> EngineFault:
         """What `error` means for the engine; where nothing better is known, a failure of kind `otherwise`."""
         failure = self._ranks.failure() or failure_of(error, otherwise)
-        if failure.kind in ("engine-lost", "hang"):
+        if failure.kind in (FailureKind.ENGINE_LOST, FailureKind.HANG):
             self._ranks.kill()  # the others wait in a collective operation that will never end
-        return EngineFault(Failure(failure.kind, prefix + failure.cause))
+        in_flight = self._engine.output_processor.request_states
+        asks = [in_flight[name].external_req_id for name in nan_requests(error) if name in in_flight]
+        return EngineFault(Failure(failure.kind, prefix + failure.cause), asks)
 
     def cancel(self, names: Sequence[str]) -> None:
         """Abandon asks. Their partial tokens are dropped: an aborted request is no sample."""
@@ -281,12 +287,12 @@ def _mismatch(needed: set[str], have: set[str]) -> str:
     return f"the variant lacks {len(lacking)} tensors that the engine needs, among them {lacking[0]}" if lacking else ""
 
 
-def _swap_failure(error: Exception) -> str:
+def _swap_failure(error: Exception) -> FailureKind:
     """The kind of failure that a swap broke off with: no patch is to blame for a file that could not be read.
 
     vLLM quotes what another process's rank raised; the operating system's errors begin with their number.
     """
-    return "store" if isinstance(error, OSError) or "[Errno " in str(error) else "proof"
+    return FailureKind.STORE if isinstance(error, OSError) or "[Errno " in str(error) else FailureKind.PROOF
 
 
 def _repack_vocabularies(model: torch.nn.Module) -> None:
@@ -358,7 +364,9 @@ def _finished(output: RequestOutput) -> Finished:
     made = output.outputs[0]
     prompt_tokens = len(output.prompt_token_ids or ())
     if made.finish_reason not in ("stop", "length"):
-        result: Completion | Failure = Failure("engine-error", f"vLLM ended the request with {made.finish_reason!r}")
+        result: Completion | Failure = Failure(
+            FailureKind.ENGINE_ERROR, f"vLLM ended the request with {made.finish_reason!r}"
+        )
     else:
         result = Completion(tuple(made.token_ids), "stop" if made.finish_reason == "stop" else "length")
     return Finished(output.request_id, result, prompt_tokens, output.num_cached_tokens or 0)

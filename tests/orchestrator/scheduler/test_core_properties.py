@@ -19,7 +19,7 @@ from orchestrator.scheduler.fleet import Phase
 from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.support.core_world import DrawKey, Process, World
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Heartbeat
 
 POLICIES = st.builds(
@@ -71,6 +71,8 @@ class Sweep(RuleBasedStateMachine):
             refused={k for k in keys if data.draw(RARE, "refused")},
             nan={w.context.context_id for w in works if data.draw(RARE, "nan")},
             cursed={patch for patch in shapes if data.draw(RARE, "cursed")},
+            nan_draws=frozenset(k for k in keys if data.draw(RARE, "nan draw")),
+            names_nan=data.draw(st.booleans(), "NaN draws are named"),
         )
         self.world.tell(Tick())
 
@@ -154,8 +156,8 @@ class Sweep(RuleBasedStateMachine):
             process.say(Reported(process.name, Heartbeat(process.tasks[0].task_id, 1)))
 
     @precondition(lambda self: self.processes())
-    @rule(data=st.data(), kind=st.sampled_from(["store", "memory", "memory", "memory"]))
-    def a_task_fails(self, data: st.DataObject, kind: str) -> None:
+    @rule(data=st.data(), kind=st.sampled_from([FailureKind.STORE, *[FailureKind.OUT_OF_MEMORY] * 3]))
+    def a_task_fails(self, data: st.DataObject, kind: FailureKind) -> None:
         process = self.pick(data, self.processes())
         if process.tasks and process.phase == "well":
             process.end_task(Failure(kind, "not this time"))
@@ -164,7 +166,7 @@ class Sweep(RuleBasedStateMachine):
     @rule()
     def a_node_leaves(self) -> None:
         for process in self.processes():
-            process.die(Failure("worker-lost", "the node is gone"))
+            process.die(Failure(FailureKind.WORKER_LOST, "the node is gone"))
 
     @precondition(lambda self: len(self.world.core.state.fleet) > 0)
     @rule(data=st.data())

@@ -57,7 +57,7 @@ def _urgency(state: SweepState, patch: PatchWork, making: Counter[Shape]) -> tup
     return ((len(state.ready[shape]) + making[shape]) / engines, False, work.order)
 
 
-def assign_slices(state: SweepState, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
+def assign_slices(state: SweepState, now: float) -> Iterator[Command]:
     for shape in [shape for shape, ready in state.ready.items() if ready]:
         for patch_id in [name for name in state.ready[shape] if state.hungry.get(name)]:
             for known in list(state.hungry[patch_id].values()):
@@ -66,9 +66,9 @@ def assign_slices(state: SweepState, now: float, tasks: dict[str, ContextWork]) 
                     state.set_hungry(known, False)
                     state.fleet.set_patch(known, other.patch_id)
                 elif work is not None:
-                    yield _give_fresh(state, known, work, now, tasks)
+                    yield _give_fresh(state, known, work, now)
         if not state.staffed:
-            yield from _place_idle(state, shape, now, tasks)
+            yield from _place_idle(state, shape, now)
 
 
 def _help_laggard(state: SweepState, shape: Shape, patch_id: str) -> Demand | None:
@@ -78,7 +78,7 @@ def _help_laggard(state: SweepState, shape: Shape, patch_id: str) -> Demand | No
     return help_laggard(_demand(state, shape, patch_id), (_demand(state, shape, name) for name in state.ready[shape]))
 
 
-def _place_idle(state: SweepState, shape: Shape, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
+def _place_idle(state: SweepState, shape: Shape, now: float) -> Iterator[Command]:
     """Give the idle engines of a shape something to do: first those that hold what is wanted, then the longest idle."""
     idle = [known for known in state.fleet.idle(Role.ENGINE) if known.shape == shape]
     if not idle:
@@ -93,9 +93,9 @@ def _place_idle(state: SweepState, shape: Shape, now: float, tasks: dict[str, Co
         works = state.by_patch[demand.patch_id]
         work = next((work for work in works if work.fresh), None)
         if work is not None:
-            yield _give_fresh(state, known, work, now, tasks)
+            yield _give_fresh(state, known, work, now)
         else:
-            yield _give_lost(state, known, next(work for work in works if work.lost), now, tasks)
+            yield _give_lost(state, known, next(work for work in works if work.lost), now)
         if demand.patch_id in state.ready[shape]:
             waiting[demand.patch_id] = _demand(state, shape, demand.patch_id)
         else:
@@ -118,21 +118,17 @@ def _fair_share(state: SweepState, shape: Shape) -> int:
     return (state.fleet.shapes.get(shape, 0) - away) // max(1, len(wanted))
 
 
-def _give_fresh(
-    state: SweepState, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
-) -> Assign:
+def _give_fresh(state: SweepState, known: WorkerState, work: ContextWork, now: float) -> Assign:
     policy, patch_id = state.policy, work.context.patch_id
     # Engines that are still to come to this variant count, or the first would take what is theirs.
     engines = max(state.fleet.engines_of[patch_id], _fair_share(state, work.context.shape))
     length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
-    return _give_slice(state, known, work, RetryGroup(work.take_fresh(length), 0), now, tasks)
+    return _give_slice(state, known, work, RetryGroup(work.take_fresh(length), 0), now)
 
 
-def _give_lost(
-    state: SweepState, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
-) -> Assign:
+def _give_lost(state: SweepState, known: WorkerState, work: ContextWork, now: float) -> Assign:
     """A piece that was lost travels alone, so that no other is lost with it."""
-    return _give_slice(state, known, work, work.lost.popleft(), now, tasks)
+    return _give_slice(state, known, work, work.lost.popleft(), now)
 
 
 def _give_slice(
@@ -141,11 +137,10 @@ def _give_slice(
     work: ContextWork,
     piece: RetryGroup,
     now: float,
-    tasks: dict[str, ContextWork],
 ) -> Assign:
     one = ShardNumbers(state.name("shard"), work.context.context_id, piece.numbers)
     state.begin(work, one.task_id, piece.numbers, piece.losses)
-    tasks[one.task_id] = work
+    state.work_of[one.task_id] = work
     state.set_hungry(known, False)
     state.note(work)
     return _give(state, known, one, now)
@@ -164,7 +159,7 @@ def _demand(state: SweepState, shape: Shape, patch_id: str) -> Demand:
     )
 
 
-def assign_grading(state: SweepState, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
+def assign_grading(state: SweepState, now: float) -> Iterator[Command]:
     """Grade what is quiet first: a context that still runs will have to be graded again."""
     if not state.ungraded:
         return
@@ -176,6 +171,6 @@ def assign_grading(state: SweepState, now: float, tasks: dict[str, ContextWork])
         context = work.context
         task = GradeTask(state.name("grade"), context.context_id, context.answer_context_id, work.golds)
         work.ungraded, work.grading = False, task.task_id
-        tasks[task.task_id] = work
+        state.work_of[task.task_id] = work
         state.note(work)
         yield _give(state, known, task, now)

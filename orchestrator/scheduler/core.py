@@ -65,8 +65,6 @@ class Core:
     def __init__(self, policy: Policy, patches: Iterable[PatchWork], contexts: Iterable[ContextWork]) -> None:
         self.state = SweepState(policy, patches, contexts)
         self.finished: str | None = None
-        self._tasks: dict[str, ContextWork] = {}
-        """Task id of a running slice or grading -> its context."""
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event; return what is to be done about it."""
@@ -74,7 +72,7 @@ class Core:
             self.state.staffed = False
         commands = list(self._absorb(event, now))
         if self.finished is None:
-            for command in next_commands(self.state, now, self._tasks):
+            for command in next_commands(self.state, now):
                 commands.append(command)
                 if isinstance(command, Finish):
                     self.finished = command.reason
@@ -118,7 +116,7 @@ class Core:
                 self.state.store_losses = 0
                 if known is not None:
                     known.progressed = now
-                if (work := self._tasks.get(report.task_id)) is not None:
+                if (work := self.state.work_of.get(report.task_id)) is not None:
                     self.state.patches[work.context.patch_id].nan_losses = 0
                     lengths = dict(zip(report.numbers, report.lengths, strict=True))
                     for number in self.state.settle(work, report.task_id, report.numbers):
@@ -127,7 +125,7 @@ class Core:
                         work.lengths.observe(number // work.seeds, lengths[number])
                     self.state.note(work)
             case Rejected(task_id, numbers, failure):
-                work = self._tasks.get(task_id)
+                work = self.state.work_of.get(task_id)
                 if work is not None and (settled := self.state.settle(work, task_id, numbers)):
                     yield self._give_up(work, settled, failure, 1)
             case WantsMore(task_id):
@@ -161,8 +159,12 @@ class Core:
         works on draws that were lost before."""
         if known is None or known.phase is not Phase.BUSY or task_id not in known.tasks:
             return
-        runs = [self._tasks[name].running[name] for name in known.tasks if name in self._tasks]
-        stays = all(self._tasks[name].context.patch_id == known.patch_id for name in known.tasks if name in self._tasks)
+        runs = [self.state.work_of[name].running[name] for name in known.tasks if name in self.state.work_of]
+        stays = all(
+            self.state.work_of[name].context.patch_id == known.patch_id
+            for name in known.tasks
+            if name in self.state.work_of
+        )
         if stays and not any(run.losses for run in runs):
             self.state.set_hungry(known, True)
 
@@ -181,7 +183,7 @@ class Core:
     def _ended(self, task: WorkerTask, known: WorkerState, now: float) -> Iterator[Command]:
         """A task ended in order. What it should have reported and did not may be done all the same: it is recounted."""
         if isinstance(task, GradeTask):
-            if (work := self._tasks.pop(task.task_id, None)) is not None:
+            if (work := self.state.work_of.pop(task.task_id, None)) is not None:
                 work.grading, work.grade_losses = None, 0
                 # One that was asked to close has left off where it was.
                 work.ungraded = work.ungraded or known.phase is Phase.CLOSING
@@ -202,7 +204,7 @@ class Core:
             if (patch := self.state.patches[task.patch_id]).state is PatchState.MAKING:
                 yield from self._patch_failed(patch, failure, blameless, now)
             return
-        work = self._tasks.pop(task.task_id, None)
+        work = self.state.work_of.pop(task.task_id, None)
         if work is None:
             return
         if isinstance(task, GradeTask):
@@ -234,7 +236,9 @@ class Core:
             self.state.failed_starts[known.role] += 1
             self.state.failed_at[known.role] = now
         if failure.kind.final and not closing:
-            for patch_id in {self._tasks[name].context.patch_id for name in known.tasks if name in self._tasks}:
+            for patch_id in {
+                self.state.work_of[name].context.patch_id for name in known.tasks if name in self.state.work_of
+            }:
                 yield from self._lost_to_nan(self.state.patches[patch_id], failure)
         for task in list(known.tasks.values()):
             yield from self._unfinished(task, failure, closing, now, worker_lost=True)

@@ -11,7 +11,7 @@ from orchestrator.scheduler.events import Command, Finish, Kill, Role
 from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.scaling import retire, start_engines, start_grader, start_pruners
 from orchestrator.scheduler.state import SweepState
-from orchestrator.scheduler.work import ContextWork, PatchState
+from orchestrator.scheduler.work import PatchState
 from workers.failure import Failure, FailureKind
 
 WATCH_SECONDS = 1.0
@@ -22,8 +22,8 @@ STOP_SECONDS = 20.0
 """Once the sweep is to stop, so long for every worker to hand in, and for the store to tell what it holds."""
 
 
-def next_commands(state: SweepState, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    """Commands for the moment, each noted in `state` as it is given. `tasks` learns what slices and gradings serve."""
+def next_commands(state: SweepState, now: float) -> Iterator[Command]:
+    """Commands for the moment, each noted in `state` as it is given."""
     if now - state.watched >= WATCH_SECONDS:
         if 0 < state.watched < now - BLIND_SECONDS:
             _forgive_silence(state, now - state.watched)
@@ -31,8 +31,8 @@ def next_commands(state: SweepState, now: float, tasks: dict[str, ContextWork]) 
         yield from _kill_unresponsive(state, now)
     if state.stopping is None:
         yield from assign_patches(state, now)
-        yield from assign_slices(state, now, tasks)
-        yield from assign_grading(state, now, tasks)
+        yield from assign_slices(state, now)
+        yield from assign_grading(state, now)
         if not state.staffed:
             state.staffed = True
             yield from start_pruners(state, now)

@@ -59,6 +59,8 @@ class SweepState:
             owed=sum(work.draws for work in self.contexts.values()),
             patches_owed=sum(patch.state is PatchState.OWED for patch in self.patches.values()),
         )
+        self.work_of: dict[str, ContextWork] = {}
+        """Task id of a running shard or grading -> its context."""
         self.stopping: str | None = None
         self.stopped = 0.0
         """When that was asked for."""

@@ -52,6 +52,8 @@ from workers.messages import (
 
 BENCHMARKS = {"MATH-500": (500, 2600.0), "AIME24": (30, 7000.0), "AMC23": (40, 4000.0), "GPQA-Diamond": (198, 4500.0)}
 """Questions, and the median of their lengths in tokens, before the limit cuts them."""
+DEFAULTS = {"MATH-500": 3500.0, "AIME24": 10_000.0, "AMC23": 6000.0, "GPQA-Diamond": 6000.0}
+"""What the core expects of a question before any of its traces is made."""
 SEEDS = 3
 LIMIT = 8192
 MODELS, WHOLE_VARIANTS, SHORTENED_VARIANTS = 2, 13, 2
@@ -94,12 +96,12 @@ def paper_core(engines: int, made: bool = False) -> Core:
     sampling, budget = SamplingSpec(1.0, seeds=()), BudgetSpec("native-strict", answer_tokens=512)
     draws = len(questions()) * SEEDS
     for model in range(MODELS):
-        expected = LengthEstimator(questions())
+        expected = LengthEstimator(questions(), [DEFAULTS[name] for name in questions()])
         for variant in range(WHOLE_VARIANTS + SHORTENED_VARIANTS):
             removed = max(0, variant - WHOLE_VARIANTS + 1)
             shape = Shape(f"model-{model}", 28 - removed, "bfloat16")
             name = f"m{model}v{variant:02}"
-            state = PatchState.HELD if made else PatchState.OWED
+            state = PatchState.STORED if made else PatchState.OWED
             spec = PruneSpec("wanda" if variant else "dense")
             patches.append(PatchWork(PruneTask(f"prune-{name}", shape.model, spec, name, {}), state))
             context = Context(name, "answers", shape, name, sampling, budget, None, 40960, name)

@@ -102,7 +102,7 @@ def fleet_line(core: Core) -> str:
     """What the workers do, by kind: the line stays a line with a thousand of them."""
     told = []
     for role, name in ROLES.items():
-        kinds = Counter(known.phase for known in core.state.fleet if known.role is role)
+        kinds = Counter(worker.phase for worker in core.state.fleet if worker.role is role)
         lives = [f"{kinds[phase]} {phase}" for phase in Phase if kinds[phase]]
         if lives:
             told.append(f"{name}s: {', '.join(lives)}")
@@ -112,8 +112,8 @@ def fleet_line(core: Core) -> str:
 def _left(core: Core, seconds: float) -> str:
     """By tokens, not draws: the long ones are made first."""
     state, made = core.state, core.state.counters.trace_tokens
-    waiting = {*state.coming, *(name for ready in state.ready.values() for name in ready)}
-    left = sum(map(state.tokens, waiting)) + sum(state.given.values())
+    waiting = {*state.unmade, *(name for patches in state.runnable.values() for name in patches)}
+    left = sum(map(state.waiting_tokens, waiting)) + sum(state.in_flight_tokens.values())
     return f", about {duration(seconds / made * left)} left" if made and left else ""
 
 

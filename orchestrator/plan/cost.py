@@ -13,6 +13,12 @@ from orchestrator.plan.resolve import ResolvedVariant
 from orchestrator.plan.throughput import StoreRates
 from orchestrator.scheduler.lengths import LengthEstimator
 
+TYPICAL_TOKENS: Mapping[str, float] = {"AIME24": 10_000, "AMC23": 6_000, "GPQA-Diamond": 6_000, "MATH-500": 3_500}
+"""Thinking tokens of 7-8 B reasoning models on the built-in benchmarks, roughly: only their order is relied on."""
+
+OTHERWISE = 4_000.0
+"""For a benchmark of the user's own, until its first draws are in."""
+
 BYTES_PER_TOKEN = 4.0
 """Of a part, with token ids and text: 3.0 were measured for traces of 4,000 tokens of English prose, 4.0 for 500."""
 
@@ -77,11 +83,16 @@ def cost(plan: Plan, experience: StoreRates) -> Cost:
     return Cost(models, draw_bytes, sum(map(patch_bytes, plan.patches)), measured)
 
 
+def length_estimator(variant: ResolvedVariant) -> LengthEstimator:
+    """What is expected of the traces of the variant's model before any has been observed."""
+    benchmarks = [question.benchmark for question in variant.distinct]
+    return LengthEstimator(benchmarks, [TYPICAL_TOKENS.get(name, OTHERWISE) for name in benchmarks])
+
+
 def expected_tokens(contexts: Iterable[OwedContext]) -> tuple[int, int]:
     """Thinking tokens that one model's contexts are expected to take, and how many stored traces tell."""
     contexts = list(contexts)
-    benchmarks = [question.benchmark for question in contexts[0].variant.distinct]
-    lengths = LengthEstimator(benchmarks)
+    lengths = length_estimator(contexts[0].variant)
     unseen = lengths.expect()
     longest = max(owed.limit for owed in contexts)
     for owed in contexts:

@@ -38,43 +38,45 @@ class Demand:
 
     patch_id: str
     shape: Shape
-    waiting: float
-    """Expected tokens not yet given to any engine."""
-    draws: int
-    """Draws not yet given to any engine."""
-    given: float
-    """Expected tokens given to engines and not yet committed."""
+    waiting_tokens: float
+    """Expected tokens of the draws that no engine has."""
+    waiting_draws: int
+    in_flight_tokens: float
+    """Expected tokens of the draws that engines have and have not committed."""
     engines: int
-    """How many engines hold this patch's weights or are on their way to them."""
+    """How many engines hold this patch's weights or have been told to take them."""
     order: int
     """Position in the grid; the earlier wins a tie."""
 
-    def left(self, engines: int) -> float:
-        """Expected tokens that each of so many engines would still have to generate; of one, if there is none."""
-        return (self.waiting + self.given) / max(1, engines)
+    def tokens_per_engine(self, engines: int) -> float:
+        """Expected tokens that each of so many engines would still have to generate; 0 engines count as 1."""
+        return (self.waiting_tokens + self.in_flight_tokens) / max(1, engines)
+
+    def worth_joining(self) -> bool:
+        """Whether another engine would still find draws to begin when it has swapped."""
+        return not self.engines or self.waiting_draws > self.engines * MIN_DRAWS_PER_SWAP
 
 
 @dataclass(frozen=True)
-class Idle:
+class IdleEngine:
     """An engine without work."""
 
-    worker: str
     shape: Shape
     patch_id: str | None
-    crowd: float = math.inf
-    """So many engines may work on one variant for now: the others wait for the patches that are on their way."""
+    """The weights that it holds."""
+    engines_per_variant: float = math.inf
+    """With how many engines on it a variant takes no more for now: patches are on their way for the others."""
 
 
-def choose_variant(engine: Idle, demands: Iterable[Demand]) -> Demand | None:
-    """The work that `engine` should take next, or None if nothing that fits its shape is worth its while."""
-    fitting = [demand for demand in demands if demand.shape == engine.shape and demand.waiting > 0]
+def choose_variant(engine: IdleEngine, demands: Iterable[Demand]) -> Demand | None:
+    """The variant that an idle engine should take: its own while draws wait for that, else the one with the most
+    waiting tokens per engine. None if no variant of its shape is worth joining."""
+    fitting = [demand for demand in demands if demand.shape == engine.shape and demand.waiting_tokens > 0]
     for demand in fitting:
         if demand.patch_id == engine.patch_id:
             return demand
-    worth = [
-        d for d in fitting if not d.engines or (d.engines < engine.crowd and d.draws > d.engines * MIN_DRAWS_PER_SWAP)
-    ]
-    return max(worth, key=lambda d: (d.waiting / (d.engines + 1), -d.order), default=None)
+    open_to_it = [d for d in fitting if not d.engines or (d.engines < engine.engines_per_variant and d.worth_joining())]
+    return max(open_to_it, key=lambda d: (d.waiting_tokens / (d.engines + 1), -d.order), default=None)
 
 
 def help_laggard(held: Demand, demands: Iterable[Demand]) -> Demand | None:
@@ -83,11 +85,14 @@ def help_laggard(held: Demand, demands: Iterable[Demand]) -> Demand | None:
     Without this, of 13 variants on 24 engines 11 would have two engines and end together at half time, and nearly all
     engines would then crowd on the two that had one.
     """
-    others = [d for d in demands if d.patch_id != held.patch_id and d.draws > max(1, d.engines) * MIN_DRAWS_PER_SWAP]
-    last = max(others, key=lambda d: (d.left(d.engines), -d.order), default=None)
-    if held.engines < 2 or last is None or held.left(held.engines - 1) > LAGGARD_RATIO * last.left(last.engines):
+    others = [
+        d for d in demands if d.patch_id != held.patch_id and d.waiting_draws > max(1, d.engines) * MIN_DRAWS_PER_SWAP
+    ]
+    last = max(others, key=lambda d: (d.tokens_per_engine(d.engines), -d.order), default=None)
+    if last is None or held.engines < 2:
         return None
-    return last
+    without_one = held.tokens_per_engine(held.engines - 1)
+    return last if without_one <= LAGGARD_RATIO * last.tokens_per_engine(last.engines) else None
 
 
 def shard_length(waiting: int, engines: int, smallest: int, largest: int) -> int:

@@ -103,7 +103,7 @@ class World:
         self.recounts: deque[MissingFound] = deque()
         self.store: set[DrawKey] = set()
         self.failed: Counter[DrawKey] = Counter()
-        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is PatchState.HELD}
+        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is PatchState.STORED}
         self.heard: list[Event] = []
         self.finishes: list[str] = []
         self.owed = {(name, number) for name, work in core.state.contexts.items() for number in work.fresh}

@@ -34,7 +34,7 @@ def test_time_left_is_told_by_tokens_once_some_are_made() -> None:
     assert isinstance(given.task, ShardNumbers)
     assert "left" not in status_line(hand.core, 10.0)
     hand(Reported(engine, committed(given.task, given.task.numbers[:2])))
-    left = hand.core.state.tokens("patch") + sum(hand.core.state.given.values())
+    left = hand.core.state.waiting_tokens("patch") + sum(hand.core.state.in_flight_tokens.values())
     assert f"10 s, about {left / 20 * 10:.0f} s left" in status_line(hand.core, 10.0)
 
 

@@ -139,7 +139,7 @@ def test_lost_draws_handed_back_by_a_leaving_engine_keep_their_losses_and_stay_t
     work = hand.core.state.contexts["c"]
     assert not work.fresh
     other = tuple(number for number in shard.numbers if number not in half.numbers)
-    assert {piece.numbers: piece.losses for piece in work.lost} == {half.numbers: 1, other: 1}
+    assert {group.numbers: group.losses for group in work.retries} == {half.numbers: 1, other: 1}
 
 
 def test_engines_that_are_lost_while_starting_side_by_side_count_as_one_failed_start() -> None:
@@ -221,7 +221,7 @@ def test_patch_failure_backs_off_doubling_then_gives_up_its_draws_only() -> None
     hand(Reported(pruner, TaskFailed(given.task.task_id, Failure(FailureKind.PRUNE, "no memory 2"))))
     assert set(hand.failures()) == {("bad", number) for number in range(3)}
     assert {given_up.failure.cause for given_up in hand.failures().values()} == {"no memory 2"}
-    assert hand.core.state.contexts["good"].draws == 3
+    assert hand.core.state.contexts["good"].waiting_draws == 3
 
 
 def test_patch_of_bad_input_is_not_tried_again() -> None:
@@ -263,7 +263,7 @@ def test_committed_report_that_comes_twice_counts_once() -> None:
 def test_grader_lost_again_and_again_is_given_up_without_a_draw_being_harmed() -> None:
     hand = Hand(make_core(0, replace(POLICY, attempts=2)))
     hand.core.state.contexts["c"].ungraded = True
-    hand.core.state.note(hand.core.state.contexts["c"])
+    hand.core.state.reindex(hand.core.state.contexts["c"])
     (grader,) = started(hand(Tick()), Role.GRADE)
     (given,) = of_kind(hand(ready(grader)), Assign)
     (grader,) = started(hand(WorkerLost(grader, LOST)), Role.GRADE)

@@ -69,7 +69,7 @@ def test_driver_that_did_not_look_for_long_takes_nobody_for_hung() -> None:
 
 @pytest.mark.parametrize("role", [Role.ENGINE, Role.GRADE, Role.PRUNE])
 def test_three_failed_starts_of_a_role_end_the_sweep_with_a_reason(role: Role) -> None:
-    state = PatchState.OWED if role is Role.PRUNE else PatchState.HELD
+    state = PatchState.OWED if role is Role.PRUNE else PatchState.STORED
     hand = Hand(make_core(4, replace(POLICY, failed_starts=3), state))
     todo = hand(Tick())
     starts = 0
@@ -113,11 +113,11 @@ def test_stop_leaves_draws_owed_and_records_no_failure() -> None:
     hand(Reported(worker, committed(shard, shard.numbers[:3])))
     hand(Reported(worker, TaskEnded(shard.task_id)))
     hand(missing(shard, shard.numbers[3:]))
-    for name in [known.worker for known in hand.core.state.fleet]:
+    for name in [worker.name for worker in hand.core.state.fleet]:
         commands = hand(WorkerLost(name, Failure(FailureKind.RETIRED, "closed as asked")))
     assert commands == [Finish("stopped by SIGTERM")]
     assert hand.core.state.counters.committed == 3
-    assert hand.core.state.contexts["c"].draws == 37
+    assert hand.core.state.contexts["c"].waiting_draws == 37
     assert not of_kind(hand.said, RecordFailures)
     assert hand.core.state.counters.workers_lost == 0
 
@@ -125,9 +125,9 @@ def test_stop_leaves_draws_owed_and_records_no_failure() -> None:
 def test_stop_waits_for_the_store_to_tell_what_was_committed() -> None:
     hand, worker, shard = start_engine(make_core(8, POLICY))
     hand(StopRequested("stopped by SIGTERM"))
-    for known in list(hand.core.state.fleet):
-        if known.worker != worker:
-            hand(WorkerLost(known.worker, Failure(FailureKind.RETIRED, "closed as asked")))
+    for other in list(hand.core.state.fleet):
+        if other.name != worker:
+            hand(WorkerLost(other.name, Failure(FailureKind.RETIRED, "closed as asked")))
     assert not of_kind(hand(WorkerLost(worker, LOST)), Finish)
     assert of_kind(hand(missing(shard, shard.numbers[5:])), Finish)
     assert hand.core.state.counters.committed == 5
@@ -160,8 +160,8 @@ def test_stop_kills_a_pruner_at_once_and_waits_for_a_silent_store_no_longer_than
     hand, worker, _ = start_engine(make_core(4, POLICY))
     hand(WorkerLost(worker, LOST))
     hand(StopRequested("stopped by SIGTERM"))
-    for known in list(hand.core.state.fleet):
-        hand(WorkerLost(known.worker, Failure(FailureKind.RETIRED, "")))
+    for worker in list(hand.core.state.fleet):
+        hand(WorkerLost(worker.name, Failure(FailureKind.RETIRED, "")))
     assert not of_kind(hand(Tick(), after=20.0), Finish)
     assert of_kind(hand(Tick(), after=1.0), Finish)
 

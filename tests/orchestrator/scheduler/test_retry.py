@@ -55,4 +55,4 @@ def test_engine_that_is_closing_when_it_gives_nan_does_not_count_against_the_var
     hand(WorkerLost(worker, Failure(FailureKind.NAN, "NaN while decoding")))
     hand(missing(shard, shard.numbers))
     assert not hand.failures()
-    assert hand.core.state.contexts["c"].draws == 8
+    assert hand.core.state.contexts["c"].waiting_draws == 8

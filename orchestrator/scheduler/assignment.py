@@ -104,23 +104,17 @@ def _assign_idle(state: SweepState, shape: Shape, now: float) -> Iterator[Comman
 def _engines_per_variant(state: SweepState, shape: Shape, engine: WorkerState, now: float) -> float:
     """With how many engines on it a variant takes no more: while patches are still to be made, a fair share of them,
     until the engine has been idle for a while."""
-    if not state.upcoming(shape) or now - engine.since > state.policy.patch_patience:
+    upcoming = state.upcoming(shape)
+    if not upcoming or now - engine.since > state.policy.patch_patience:
         return math.inf
-    return max(1, _fair_share(state, shape))
-
-
-def _fair_share(state: SweepState, shape: Shape) -> int:
-    """Engines of a shape for each of its variants that draws wait for, made or still to be made."""
-    variants = {*state.runnable[shape], *state.upcoming(shape)}
+    variants = {*state.runnable[shape], *upcoming}
     held = state.fleet.engines_of.items()
     elsewhere = sum(n for name, n in held if name not in variants and state.shape_of(name) == shape)
-    return (state.fleet.shapes.get(shape, 0) - elsewhere) // max(1, len(variants))
+    return max(1, (state.fleet.shapes.get(shape, 0) - elsewhere) // len(variants))
 
 
 def _assign_fresh(state: SweepState, engine: WorkerState, work: ContextWork, now: float) -> Assign:
-    policy, patch_id = state.policy, work.context.patch_id
-    # Engines that are still to come to this variant count, or the first would take what is theirs.
-    engines = max(state.fleet.engines_of[patch_id], _fair_share(state, work.context.shape))
+    policy, engines = state.policy, state.fleet.engines_of[work.context.patch_id]
     length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
     return _assign_shard(state, engine, work, RetryGroup(work.take_fresh(length), 0), now)
 

@@ -57,7 +57,7 @@ class Process:
     phase: str = "starting"
     tasks: list[WorkerTask] = field(default_factory=list)
     left: dict[str, list[int]] = field(default_factory=dict)
-    """Task id -> draws of a slice that are not made yet."""
+    """Task id -> draws of a shard that are not made yet."""
     asked_to_stop: bool = False
     outbox: deque[Event] = field(default_factory=deque)
 
@@ -149,8 +149,8 @@ class World:
             return  # it goes to nobody; silence will tell
         if isinstance(task, ShardNumbers):
             context = self.core.state.contexts[task.context_id].context
-            assert context.shape == process.start.shape, "a slice for an engine of another shape"
-            assert context.patch_id in self.patches, "a slice of weights that do not exist"
+            assert context.shape == process.start.shape, "a shard for an engine of another shape"
+            assert context.patch_id in self.patches, "a shard of weights that do not exist"
             again = {(task.context_id, number) for number in task.numbers} & self.store
             assert not again, "a committed draw is made again"
             if process.tasks:

@@ -35,7 +35,7 @@ from orchestrator.scheduler.events import (
 from orchestrator.scheduler.lengths import LengthEstimator
 from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
 from pruning.spec import PruneSpec
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import (
     Committed,
     Context,
@@ -52,6 +52,8 @@ from workers.messages import (
 
 BENCHMARKS = {"MATH-500": (500, 2600.0), "AIME24": (30, 7000.0), "AMC23": (40, 4000.0), "GPQA-Diamond": (198, 4500.0)}
 """Questions, and the median of their lengths in tokens, before the limit cuts them."""
+DEFAULTS = {"MATH-500": 3500.0, "AIME24": 10_000.0, "AMC23": 6000.0, "GPQA-Diamond": 6000.0}
+"""What the core expects of a question before any of its traces is made."""
 SEEDS = 3
 LIMIT = 8192
 MODELS, WHOLE_VARIANTS, SHORTENED_VARIANTS = 2, 13, 2
@@ -94,12 +96,12 @@ def paper_core(engines: int, made: bool = False) -> Core:
     sampling, budget = SamplingSpec(1.0, seeds=()), BudgetSpec("native-strict", answer_tokens=512)
     draws = len(questions()) * SEEDS
     for model in range(MODELS):
-        expected = LengthEstimator(questions())
+        expected = LengthEstimator(questions(), [DEFAULTS[name] for name in questions()])
         for variant in range(WHOLE_VARIANTS + SHORTENED_VARIANTS):
             removed = max(0, variant - WHOLE_VARIANTS + 1)
             shape = Shape(f"model-{model}", 28 - removed, "bfloat16")
             name = f"m{model}v{variant:02}"
-            state = PatchState.HELD if made else PatchState.OWED
+            state = PatchState.STORED if made else PatchState.OWED
             spec = PruneSpec("wanda" if variant else "dense")
             patches.append(PatchWork(PruneTask(f"prune-{name}", shape.model, spec, name, {}), state))
             context = Context(name, "answers", shape, name, sampling, budget, None, 40960, name)
@@ -196,7 +198,7 @@ class VirtualFleet:
                 self._later(now + 2.0, Reported(worker, Graded(task.task_id, task.context_id, 1)))
                 self._later(now + 2.0, Reported(worker, TaskEnded(task.task_id)))
             case Retire(worker):
-                self._later(now, WorkerLost(worker, Failure("retired", "closed as asked")))
+                self._later(now, WorkerLost(worker, Failure(FailureKind.RETIRED, "closed as asked")))
             case FindMissing(wanted):
                 self._later(now, MissingFound(wanted.task_id, frozenset(wanted.numbers)))
             case Kill(worker, failure):

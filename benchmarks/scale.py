@@ -109,7 +109,7 @@ def memory() -> None:
 
 
 def _core(draws: int) -> Core:
-    questions = LengthEstimator(["benchmark"] * 768)
+    questions = LengthEstimator(["benchmark"] * 768, [4000.0] * 768)
     sampling, budget = SamplingSpec(1.0, seeds=()), BudgetSpec("native-strict", answer_tokens=512)
     patches, contexts = [], []
     for number in range(30):

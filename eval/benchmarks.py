@@ -85,7 +85,7 @@ BUILT_IN: dict[str, HubDataset] = {
     ),
     "AIME25": HubDataset(
         hub_id="math-ai/aime25", revision="563bb8404243c5f09de6ec262f2db674fe5bce9b", split="test",
-        count=30, kind="integer", problem="problem", answer="answer", id="id",
+        count=30, kind="integer", problem="problem", answer="answer", id="id", typical_tokens=10_000,
     ),
     "AMC23": HubDataset(
         hub_id="math-ai/amc23", revision="80815d37005feb82cd7f8fbc6901d5d3eff43057", split="test",

@@ -12,7 +12,7 @@ from eval.draws import Draw
 from eval.prompts import ChatTokenizer
 from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, FeedSettings
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Context, Item, Report, Shard, Task, TaskFailed, WeightsLoaded, WorkerInfo
 from workers.store import StoreUnavailable, WorkerStore
 from workers.store_retry import retry_while_unavailable
@@ -63,7 +63,7 @@ class EvalWorker:
             self._loaded = None
             yield TaskFailed(task.task_id, self._with_log(fault.failure))
         except StoreUnavailable as error:  # before any draw was begun: reading the patch or the stored traces
-            yield TaskFailed(task.task_id, Failure("store", str(error), self._log))
+            yield TaskFailed(task.task_id, Failure(FailureKind.STORE, str(error), self._log))
 
     def _swap(self, shard: Shard, inbox: Inbox) -> Iterator[Report]:
         patch_id = shard.context.patch_id

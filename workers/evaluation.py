@@ -23,7 +23,7 @@ from eval.prompts import ChatTokenizer
 from eval.rules import Rules
 from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineFault, Finished
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import (
     Committed,
     Context,
@@ -120,8 +120,9 @@ class Evaluation:
                     self._abandon()
                     yield from [TaskFailed(task_id, self._blocked[1]) for task_id in self._unsettled]
                     return
-        except EngineFault:
+        except EngineFault as fault:
             yield from self._commit()
+            yield from self._reject_asks(fault)
             raise
         yield from [TaskEnded(task_id) for task_id in self._unsettled]
 
@@ -170,7 +171,7 @@ class Evaluation:
         try:
             items = _with_priors(self._store, shard)
         except StoreUnavailable as error:
-            failure = Failure("store", str(error))
+            failure = Failure(FailureKind.STORE, str(error))
             if self._out_of_patience(pending.since):
                 self._pending, self._asked_for_more = None, False
                 del self._unsettled[shard.task_id]
@@ -190,7 +191,7 @@ class Evaluation:
             self._active[number] = _ActiveDraw(shard, item, step.state)
             self._follow(number, step)
         except ValueError as error:
-            yield self._reject(number, shard, item, Failure("bad-input", str(error)))
+            yield self._reject(number, shard, item, Failure(FailureKind.BAD_INPUT, str(error)))
 
     def _take(self, finished: Finished) -> Iterator[Report]:
         number, _, name = finished.name.partition("/")
@@ -207,7 +208,7 @@ class Evaluation:
             rules = self._rules[draw.shard.context.context_id]
             self._follow(int(number), advance(rules, draw.state, name, finished.completion))
         except ValueError as error:
-            yield self._reject(int(number), draw.shard, draw.item, Failure("engine-error", str(error)))
+            yield self._reject(int(number), draw.shard, draw.item, Failure(FailureKind.ENGINE_ERROR, str(error)))
 
     def _follow(self, number: int, step: Step) -> None:
         draw = self._active[number]
@@ -226,6 +227,12 @@ class Evaluation:
         self._engine.cancel(sorted(draw.asks) if draw else [])
         self._unsettled[shard.task_id] -= 1
         return Rejected(shard.task_id, (item.number,), failure)
+
+    def _reject_asks(self, fault: EngineFault) -> Iterator[Rejected]:
+        """Reject the draws that brought the engine down, so that they alone are given up."""
+        for number in sorted({int(name.partition("/")[0]) for name in fault.asks}):
+            if (draw := self._active.pop(number, None)) is not None:
+                yield Rejected(draw.shard.task_id, (draw.item.number,), fault.failure)
 
     def _abandon(self) -> None:
         self._pending = None
@@ -257,7 +264,7 @@ class Evaluation:
                 self._store.commit_draws([row for _, _, row, _ in entries])
             except StoreUnavailable as error:
                 since = self._blocked[0] if self._blocked is not None else time.monotonic()
-                self._blocked = (since, Failure("store", str(error)))
+                self._blocked = (since, Failure(FailureKind.STORE, str(error)))
                 yield StoreBlocked(entries[0][0].task_id, self._blocked[1])
                 return
             self._blocked = None

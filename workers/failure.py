@@ -1,15 +1,67 @@
-"""Why something did not happen."""
+"""Why something failed: the closed list of kinds, and one failure with its cause."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """What failed. The values are stored in the `failures` table: never change one.
+
+    Rows of older stores may hold kinds that are no longer in use (`nan-logits`), so a stored kind is read as a string.
+    """
+
+    ENGINE_LOST = "engine-lost"
+    """A process of the engine died."""
+    ENGINE_ERROR = "engine-error"
+    """The engine raised an error that tells nothing more specific."""
+    WORKER_LOST = "worker-lost"
+    """The worker's process or its machine is gone."""
+    WORKER_ERROR = "worker-error"
+    """The worker raised an error that nobody foresaw, or could not start."""
+    RETIRED = "retired"
+    """The worker closed because it was asked to."""
+    HANG = "hang"
+    """The worker did not start in time, fell silent, or generated nothing for too long."""
+    OUT_OF_MEMORY = "out-of-memory"
+    """The host or the device ran out of memory."""
+    STORE = "store"
+    """The store could not be read or written."""
+    PRUNE = "prune"
+    """Pruning failed for a reason that another attempt may not meet."""
+    PROOF = "proof"
+    """After a swap the engine could not prove that it holds the variant's weights. No sample was made."""
+    NAN = "nan"
+    """The variant's weights give NaN, on the canary prompt or while decoding."""
+    BAD_INPUT = "bad-input"
+    """A patch or a draw that cannot be made: an impossible specification, a prompt too long, tokens out of range."""
+
+    @property
+    def final(self) -> bool:
+        """Every attempt would end alike, so a task that fails for it on a healthy worker is not tried again."""
+        return self in (FailureKind.NAN, FailureKind.BAD_INPUT)
+
+    @property
+    def blameless(self) -> bool:
+        """Neither a draw, a patch nor a grading is at fault, so the failure never counts towards giving one up."""
+        return self in (FailureKind.STORE, FailureKind.RETIRED)
+
+    @property
+    def of_store(self) -> bool:
+        """The store is at fault; when such failures do not end, the sweep stops."""
+        return self is FailureKind.STORE
+
+    @property
+    def unproved(self) -> bool:
+        """The engine never held the patch, so no draw is at fault; the patch may be."""
+        return self is FailureKind.PROOF
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something did not happen. A failure is data: it is recorded, counted and shown, and never scored."""
+    """Why something failed. A failure is data: it is recorded, counted and shown, and never scored."""
 
-    kind: str
-    """What failed, from a closed list: engine-lost, engine-error, proof, nan, prune, bad-input, store, hang, ..."""
+    kind: FailureKind
     cause: str
     """One line for a person: what happened, in the words of what raised it."""
     log: str = ""
-    """Where the worker's own log tail can be read, or empty."""
+    """Path of the worker's log, or empty."""

@@ -13,7 +13,7 @@ from functools import partial
 from eval.grader_pool import GraderPool
 from eval.grading import Grade, GradeItem, grader_id
 from workers.draw_rows import TEXTS, read_texts
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.grade_rows import AnswerKey, ungraded
 from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
 from workers.store import StoreError, WorkerStore
@@ -67,7 +67,7 @@ class GradeWorker:
                 yield from retry_while_unavailable(task.task_id, commit, inbox, self._settings.store_seconds)
                 yield Graded(task.task_id, task.context_id, len(rows))
         except (StoreError, OSError) as error:
-            yield TaskFailed(task.task_id, Failure("store", f"grading {task.context_id}: {error}", self._log))
+            yield TaskFailed(task.task_id, Failure(FailureKind.STORE, f"grading {task.context_id}: {error}", self._log))
         else:
             yield TaskEnded(task.task_id)
 

@@ -1,7 +1,7 @@
-"""The typed values that travel between processes: tasks go out to workers, reports come back.
+"""The values that travel between processes: tasks go out to workers, reports come back.
 
-Everything here is plain data: it pickles, it compares, and unpickling it imports neither torch nor vllm, so that the
-driver stays light. A worker never raises an engine's own exception across a process border; it sends a `Failure`.
+All of them are plain data that can be pickled and compared. Unpickling them imports neither torch nor vllm, which keeps
+the driver light; so an engine's own exceptions never cross a process border, only a `Failure` does.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class PruneTask:
 
 @dataclass(frozen=True)
 class Shape:
-    """What an engine is built for. Variants of one shape are reached by swapping weights; others need a new engine."""
+    """What an engine is started for: it can swap in every variant of this shape, and no other."""
 
     model: str
     layers: int
@@ -38,7 +38,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that the draws of one variant have in common, beside the problem and the seed."""
+    """What all draws of one variant have in common: everything but the problem and the seed."""
 
     context_id: str
     answer_context_id: str
@@ -54,20 +54,20 @@ class Context:
 
 @dataclass(frozen=True)
 class Item:
-    """One owed draw, with the place it came from. Reports name it by its number within its context."""
+    """One owed draw, with its origin. Reports name it by its number within its context."""
 
     number: int
     prompt_id: str
     benchmark: str
     job: DrawJob
-    """Without its `prior`: a trace may be long, so a worker reads it from the store."""
+    """Without `prior`: the worker reads that from the store, because a trace may be long."""
     continues: bool = False
-    """The store holds the beginning of its trace, or all of it."""
+    """The beginning of its trace, or all of it, is in the store."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The unit of evaluation work: one context and a slice of its owed draws."""
+    """The unit of evaluation work: some of the owed draws of one context."""
 
     task_id: str
     context: Context
@@ -76,7 +76,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Gold:
-    """The truth for one prompt. `gold_id` names its content, so that a corrected answer is graded anew."""
+    """The correct answer to one prompt. `gold_id` names its content, so a corrected answer is graded anew."""
 
     prompt_id: str
     gold_id: str
@@ -87,7 +87,7 @@ class Gold:
 
 @dataclass(frozen=True)
 class GradeTask:
-    """Bring the grades of one context up to date: grade what the store holds of it and has no grade for."""
+    """Grade those answers of one context in the store that have no grade."""
 
     task_id: str
     context_id: str
@@ -100,7 +100,7 @@ Task = PruneTask | Shard | GradeTask
 
 @dataclass(frozen=True)
 class Committed:
-    """Draws that are in the store now."""
+    """Draws were committed: they are in the store now."""
 
     task_id: str
     numbers: tuple[int, ...]
@@ -114,23 +114,23 @@ class Committed:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Proof of life."""
+    """The worker is alive."""
 
     task_id: str
     tokens: int = 0
-    """An engine's proof of progress: how many it has generated since it started."""
+    """How many tokens an engine has generated since it started, which shows whether it gets on."""
 
 
 @dataclass(frozen=True)
 class WantsMore:
-    """The engine could take further draws of the variant it holds: fewer wait in it than it will soon begin."""
+    """The engine could take more draws of the variant that it holds: it will soon begin all that wait in it."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
 class StoreBlocked:
-    """The worker is well and waits for something outside of it, such as a full store."""
+    """The worker is healthy and waits for the store, because its disk is full, say."""
 
     task_id: str
     failure: Failure
@@ -138,7 +138,7 @@ class StoreBlocked:
 
 @dataclass(frozen=True)
 class WeightsLoaded:
-    """The engine now holds a variant's weights, and has proved it."""
+    """The engine now holds a variant's weights and has proved it."""
 
     task_id: str
     patch_id: str
@@ -148,7 +148,7 @@ class WeightsLoaded:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Draws that this worker could not make although its engine is well: bad tokens, NaN, a prompt too long."""
+    """Draws that failed for a reason of their own and are given up: bad tokens, NaN, a prompt too long."""
 
     task_id: str
     numbers: tuple[int, ...]
@@ -157,7 +157,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class PatchMade:
-    """A patch is in the store now."""
+    """A patch was made: it is in the store now."""
 
     task_id: str
     patch_id: str
@@ -167,7 +167,7 @@ class PatchMade:
 
 @dataclass(frozen=True)
 class Graded:
-    """Grades that are in the store now."""
+    """Grades of so many answers were committed."""
 
     task_id: str
     context_id: str
@@ -176,14 +176,14 @@ class Graded:
 
 @dataclass(frozen=True)
 class TaskEnded:
-    """The task is over, in order."""
+    """The task ended without a failure."""
 
     task_id: str
 
 
 @dataclass(frozen=True)
 class TaskFailed:
-    """The task failed and its worker is well."""
+    """The task failed; its worker is healthy and can take another."""
 
     task_id: str
     failure: Failure
@@ -205,7 +205,7 @@ Report = (
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What a worker says of itself when it is ready: recorded beside results, never part of an identity."""
+    """What a worker tells about itself when it is ready; never part of an identity."""
 
     worker: str
     host: str

@@ -13,7 +13,7 @@ import torch
 
 from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import PatchMade, PruneTask, Report, Task, TaskEnded, TaskFailed, WorkerInfo
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
@@ -43,12 +43,14 @@ class PruneWorker:
         try:
             sparsity = yield from self._make(task, inbox)
         except ValueError as error:
-            yield TaskFailed(task.task_id, Failure("bad-input", f"pruning {task.patch_id}: {error}", self._log))
+            yield TaskFailed(
+                task.task_id, Failure(FailureKind.BAD_INPUT, f"pruning {task.patch_id}: {error}", self._log)
+            )
         except StoreError as error:
-            yield TaskFailed(task.task_id, Failure("store", f"pruning {task.patch_id}: {error}", self._log))
+            yield TaskFailed(task.task_id, Failure(FailureKind.STORE, f"pruning {task.patch_id}: {error}", self._log))
         except (OSError, MemoryError, RuntimeError) as error:
             cause = f"pruning {task.patch_id}: {type(error).__name__}: {error}"
-            yield TaskFailed(task.task_id, Failure("prune", cause, self._log))
+            yield TaskFailed(task.task_id, Failure(FailureKind.PRUNE, cause, self._log))
         else:
             yield PatchMade(task.task_id, task.patch_id, sparsity, time.monotonic() - began)
             yield TaskEnded(task.task_id)

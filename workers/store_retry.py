@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Report, StoreBlocked
 from workers.store import StoreUnavailable
 from workers.worker import Inbox
@@ -27,7 +27,7 @@ def retry_while_unavailable(
         try:
             return request()
         except StoreUnavailable as error:
-            yield StoreBlocked(task_id, Failure("store", str(error)))
+            yield StoreBlocked(task_id, Failure(FailureKind.STORE, str(error)))
             pause, left = next_pause(pause), began + seconds - time.monotonic()
             if left <= 0 or inbox.closes_within(min(pause, left)):
                 raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.cluster.backend import Devices
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Task
 from workers.recipes import Recipe
 from workers.worker import Inbox, WorkerFault, serve
@@ -50,11 +50,11 @@ class LocalBackend:
                 if hosted.gone:
                     return
                 self._emit(hosted, Reported(name, report))
-            self._emit(hosted, WorkerLost(name, Failure("retired", "closed as asked")))
+            self._emit(hosted, WorkerLost(name, Failure(FailureKind.RETIRED, "closed as asked")))
         except WorkerFault as fault:
             self._emit(hosted, WorkerLost(name, fault.failure))
         except Exception as error:  # a thread that dies must be reported, as a process would be
-            self._emit(hosted, WorkerLost(name, Failure("worker-error", f"{type(error).__name__}: {error}")))
+            self._emit(hosted, WorkerLost(name, Failure(FailureKind.WORKER_ERROR, f"{type(error).__name__}: {error}")))
 
     def _emit(self, hosted: _Hosted, event: Event) -> None:
         hosted.lost = hosted.lost or isinstance(event, WorkerLost)

@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.cluster.backend import Devices
 from orchestrator.scheduler.events import Event, NodeDraining, Reported, WorkerLost, WorkerReady
 from orchestrator.store.lease import Lease
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Report, Task, WorkerInfo
 from workers.parent_death import die_with
 from workers.recipes import EngineRecipe, GradeRecipe, Recipe
@@ -228,21 +228,21 @@ class RayBackend:
             self._lose(worker, fault.failure)
         except RayActorError as error:
             ray.kill(actor.handle)  # it may only be unreachable, and must not keep its device
-            self._lose(worker, Failure("worker-lost", _line(error), actor.log))
+            self._lose(worker, Failure(FailureKind.WORKER_LOST, _line(error), actor.log))
         except (RayTaskError, RayError) as error:
             # A bug, ours or a library's: the process lives, in an unknown state.
             ray.kill(actor.handle)
-            self._lose(worker, Failure("worker-error", _line(error), actor.log))
+            self._lose(worker, Failure(FailureKind.WORKER_ERROR, _line(error), actor.log))
 
     def _take_report(self, worker: str, actor: _Actor) -> None:
         try:
             report: Report = ray.get(next(actor.reports), timeout=60)
         except StopIteration:
             ray.kill(actor.handle)
-            self._lose(worker, Failure("retired", "closed as asked", actor.log))
+            self._lose(worker, Failure(FailureKind.RETIRED, "closed as asked", actor.log))
         except GetTimeoutError:
             ray.kill(actor.handle)
-            self._lose(worker, Failure("worker-lost", "a report was announced and never came", actor.log))
+            self._lose(worker, Failure(FailureKind.WORKER_LOST, "a report was announced and never came", actor.log))
         else:
             self._events.append(Reported(worker, report))
 

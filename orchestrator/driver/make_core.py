@@ -3,6 +3,7 @@
 from orchestrator.cluster.backend import Devices
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import Runtime
+from orchestrator.plan.cost import length_estimator
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.lengths import LengthEstimator
@@ -51,11 +52,10 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
                 variant.patch_id,
                 variant.patch_payload,
             )
-            state = PatchState.HELD if variant.patch_id in stored else PatchState.OWED
+            state = PatchState.STORED if variant.patch_id in stored else PatchState.OWED
             patches[variant.patch_id] = PatchWork(task, state)
         if variant.model_path not in models:
-            benchmarks = [question.benchmark for question in variant.distinct]
-            models[variant.model_path] = (LengthEstimator(benchmarks), tuple(q.gold for q in variant.questions))
+            models[variant.model_path] = (length_estimator(variant), tuple(q.gold for q in variant.questions))
         lengths, golds = models[variant.model_path]
         if owed.stored is not None:
             for number, tokens in enumerate(owed.stored.lengths):

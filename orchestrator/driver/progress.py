@@ -23,6 +23,7 @@ from orchestrator.scheduler.events import (
     WorkerReady,
 )
 from orchestrator.scheduler.fleet import Phase
+from workers.failure import FailureKind
 from workers.messages import PatchMade, StoreBlocked, TaskFailed, WeightsLoaded
 
 LOG_SECONDS = 15.0
@@ -101,7 +102,7 @@ def fleet_line(core: Core) -> str:
     """How many workers of each role are in each phase: one line, however many workers there are."""
     parts = []
     for role, name in ROLES.items():
-        counts = Counter(known.phase for known in core.state.fleet if known.role is role)
+        counts = Counter(worker.phase for worker in core.state.fleet if worker.role is role)
         phases = [f"{counts[phase]} {phase}" for phase in Phase if counts[phase]]
         if phases:
             parts.append(f"{name}s: {', '.join(phases)}")
@@ -111,8 +112,8 @@ def fleet_line(core: Core) -> str:
 def _left(core: Core, seconds: float) -> str:
     """The expected time left, by tokens and not by draws: long draws are made first."""
     state, made = core.state, core.state.counters.trace_tokens
-    waiting = {*state.coming, *(name for ready in state.ready.values() for name in ready)}
-    left = sum(map(state.tokens, waiting)) + sum(state.given.values())
+    waiting = {*state.unmade, *(name for patches in state.runnable.values() for name in patches)}
+    left = sum(map(state.waiting_tokens, waiting)) + sum(state.in_flight_tokens.values())
     return f", about {duration(seconds / made * left)} left" if made and left else ""
 
 
@@ -125,7 +126,7 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
             yield Text(f"{worker} holds {labels[patch]}, proved in {seconds:.2f} s (canary within {error:.3f} nats)")
         case Reported(_, PatchMade(patch_id=patch, sparsity=sparsity, seconds=seconds)):
             yield Text(f"{labels[patch]} made in {seconds:.1f} s, sparsity {sparsity:.4f} (patch {patch})")
-        case WorkerLost(worker, failure) if failure.kind != "retired":
+        case WorkerLost(worker, failure) if failure.kind is not FailureKind.RETIRED:
             log = f" (log: {failure.log})" if failure.log else ""
             yield Text.assemble((f"{worker} lost", "red"), f": {failure.kind}: {failure.cause}{log}")
         case Reported(worker, StoreBlocked(failure=failure)):
@@ -141,5 +142,5 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
                 yield Text.assemble(
                     (f"{plural(len(numbers), 'draw')} given up", "red"), f": {failure.kind}: {failure.cause}"
                 )
-            case Kill(worker, failure) if failure.kind != "retired":
+            case Kill(worker, failure) if failure.kind is not FailureKind.RETIRED:
                 yield Text.assemble((f"discarding {worker}", "red"), f": {failure.cause}")

@@ -64,11 +64,11 @@ def _why_started(step: ReplayStep, place: int, names: Names) -> str:
     started = [one for one in step.commands[place:] if isinstance(one, StartWorker) and one.role is command.role]
     if command.role is Role.PRUNE:
         pruners = len(state.fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)) - len(started)
-        return f"variants to prune: {len(state.coming)}, devices that prune: {pruners}"
+        return f"variants to prune: {len(state.unmade)}, devices that prune: {pruners}"
     if command.shape is None:
-        return f"there is no grader; contexts that can be graded: {len(state.ungraded)}"
-    ready, coming = list(state.ready.get(command.shape, ())), state.to_come(command.shape)
-    draws = sum(work.draws for name in [*ready, *coming] for work in state.by_patch[name])
+        return f"there is no grader; contexts that can be graded: {len(state.gradable)}"
+    ready, coming = list(state.runnable.get(command.shape, ())), state.upcoming(command.shape)
+    draws = sum(work.waiting_draws for name in [*ready, *coming] for work in state.by_patch[name])
     engines = state.fleet.shapes.get(command.shape, 0) - sum(one.shape == command.shape for one in started)
     return (
         f"{plural(draws, 'draw')} wait for engines of {names.shape(command.shape)}, of which there are {engines}; "
@@ -83,7 +83,7 @@ def _why_shard(step: ReplayStep, place: int, worker: str, shard: ShardNumbers, n
     tasks = [command.task for command in step.commands[place:] if isinstance(command, Assign)]
     given = [task for task in tasks if isinstance(task, ShardNumbers)]
     # What waits after the event, and what this command and the ones behind it gave out.
-    waited = sum(work.draws for work in step.after.by_patch[patch_id])
+    waited = sum(work.waiting_draws for work in step.after.by_patch[patch_id])
     waited += sum(len(one.numbers) for one in given if contexts[one.context_id].context.patch_id == patch_id)
     known, now = step.before.fleet.get(worker), step.after.fleet.get(worker)
     engines = step.before.fleet.engines_of.get(patch_id, 0)
@@ -91,7 +91,7 @@ def _why_shard(step: ReplayStep, place: int, worker: str, shard: ShardNumbers, n
     if known is None or known.patch_id is None:
         why = f"{worker} has no weights yet; {wait}"
     elif known.patch_id != patch_id:
-        left = sum(work.draws for work in step.before.by_patch[known.patch_id])
+        left = sum(work.waiting_draws for work in step.before.by_patch[known.patch_id])
         why = f"{worker} holds {names.patch(known.patch_id)}, of which {plural(left, 'draw')} wait; {wait}"
     elif now is not None and len(now.tasks) > 1:
         why = f"{worker} has these weights and will soon have begun its other draws; {wait}"
@@ -103,7 +103,7 @@ def _why_shard(step: ReplayStep, place: int, worker: str, shard: ShardNumbers, n
 
 def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Names) -> str:
     shape = after.shape_of(patch_id)
-    engines, ready = before.fleet.shapes.get(shape, 0), len(before.ready.get(shape, ()))
+    engines, ready = before.fleet.shapes.get(shape, 0), len(before.runnable.get(shape, ()))
     attempts = after.patches[patch_id].attempts
     again = f"attempt {attempts + 1}; " if attempts else ""
     if not engines:
@@ -113,19 +113,19 @@ def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Name
 
 def _why_retired(step: ReplayStep, known: WorkerState | None, names: Names) -> str:
     after = step.after
-    if isinstance(step.event, NodeDraining) and known is not None and known.worker in step.event.workers:
+    if isinstance(step.event, NodeDraining) and known is not None and known.name in step.event.workers:
         return f"its machine is going away: {step.event.reason}"
     if after.stopping is not None:
         return f"the sweep stops: {after.stopping}"
-    if not after.unsettled:
+    if not after.unfinished:
         return "nothing is owed any more"
     if known is None or known.role is Role.GRADE:
         return "what is still owed cannot be done"
     if known.role is Role.PRUNE:
         return f"variants that wait to be pruned: {len(after.owed_patches())}; fewer devices are needed for that"
-    if known.shape is not None and not after.ready.get(known.shape) and not after.to_come(known.shape):
+    if known.shape is not None and not after.runnable.get(known.shape) and not after.upcoming(known.shape):
         return f"no draw waits for {names.shape(known.shape)}, and none will"
-    if any(after.ready.values()):
+    if any(after.runnable.values()):
         return f"idle for {step.now - known.since:.0f} s, while draws of another shape have no engine"
     return "no engine has a variant to evaluate, and no device is free to prune the next"
 
@@ -143,23 +143,23 @@ def _redirected(step: ReplayStep, names: Names) -> Iterator[str]:
         return
     given = {command.worker for command in step.commands if isinstance(command, Assign)}
     for known in step.after.fleet:
-        old = step.before.fleet.get(known.worker)
-        if old is not None and old.patch_id != known.patch_id and known.worker not in given:
+        old = step.before.fleet.get(known.name)
+        if old is not None and old.patch_id != known.patch_id and known.name not in given:
             patch, last = names.patch(old.patch_id), names.patch(known.patch_id)
-            yield f"{known.worker} goes over from {patch} to {last} after its shards: {last} would end last"
+            yield f"{known.name} goes over from {patch} to {last} after its shards: {last} would end last"
 
 
 def _idle(step: ReplayStep, names: Names) -> Iterator[str]:
     if not isinstance(step.event, Reported) or (known := step.after.fleet.get(step.event.worker)) is None:
         return
-    old = step.before.fleet.get(known.worker)
+    old = step.before.fleet.get(known.name)
     if known.phase is not Phase.IDLE or old is None or old.phase is Phase.IDLE or known.role is not Role.ENGINE:
         return
     assert known.shape is not None
-    ready, coming = step.after.ready.get(known.shape, {}), step.after.to_come(known.shape)
-    waiting = sum(work.draws for name in ready for work in step.after.by_patch[name])
+    ready, coming = step.after.runnable.get(known.shape, {}), step.after.upcoming(known.shape)
+    waiting = sum(work.waiting_draws for name in ready for work in step.after.by_patch[name])
     waits = f"{plural(waiting, 'draw')} wait, too few to load weights for" if waiting else "no draw waits"
-    yield f"{known.worker} is idle: of its shape {waits}, and variants to be pruned: {len(coming)}"
+    yield f"{known.name} is idle: of its shape {waits}, and variants to be pruned: {len(coming)}"
 
 
 def _found(step: ReplayStep, names: Names) -> Iterator[str]:

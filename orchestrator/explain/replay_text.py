@@ -114,7 +114,7 @@ def state_text(steps: Iterable[ReplayStep], number: int, story: Story) -> Iterat
 def _state(step: ReplayStep, story: Story) -> Iterator[str]:
     state, names, counters = step.after, Names(step.after), step.after.counters
     works = state.contexts.values()
-    waiting = sum(work.draws for work in works)
+    waiting = sum(work.waiting_draws for work in works)
     running = sum(len(run.left) for work in works for run in work.running.values())
     searched = sum(len(check.numbers) for check in state.pending_checks.values())
     yield f"After event {step.number}, {step.seconds:.1f} s after the first: {event_text(step.event, step, names)}"
@@ -125,7 +125,7 @@ def _state(step: ReplayStep, story: Story) -> Iterator[str]:
     if state.stopping is not None:
         yield f"The sweep stops: {state.stopping}."
     yield ""
-    known = [one for one in state.fleet if story.worker in (None, one.worker)]
+    known = [one for one in state.fleet if story.worker in (None, one.name)]
     yield from _table(["worker", "phase", "holds", "heard", "tasks"], [_worker(one, step, names) for one in known])
     yield ""
     rows = []
@@ -141,7 +141,7 @@ def _state(step: ReplayStep, story: Story) -> Iterator[str]:
                 state.patches[patch_id].state,
                 str(state.fleet.engines_of.get(patch_id, 0)),
                 str(len(work.fresh)),
-                str(sum(len(group.numbers) for group in work.lost)),
+                str(sum(len(group.numbers) for group in work.retries)),
                 str(sum(len(run.left) for run in work.running.values())),
                 grading,
             ]
@@ -152,7 +152,7 @@ def _state(step: ReplayStep, story: Story) -> Iterator[str]:
 def _worker(known: WorkerState, step: ReplayStep, names: Names) -> list[str]:
     tasks = ", ".join(task_text(task, names) for task in known.tasks.values())
     holds = names.patch(known.patch_id) if known.patch_id is not None else ""
-    return [known.worker, known.phase, holds, f"{step.now - known.since:.1f} s ago", tasks]
+    return [known.name, known.phase, holds, f"{step.now - known.since:.1f} s ago", tasks]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:

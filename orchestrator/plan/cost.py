@@ -79,11 +79,16 @@ def cost(plan: Plan, rates: StoreRates) -> Cost:
     return Cost(models, draw_bytes, sum(map(patch_bytes, plan.patches)), measured)
 
 
+def length_estimator(variant: ResolvedVariant) -> LengthEstimator:
+    """What is expected of the traces of the variant's model before any has been observed."""
+    questions = variant.distinct
+    return LengthEstimator([q.benchmark for q in questions], [q.typical_tokens for q in questions])
+
+
 def expected_tokens(contexts: Iterable[OwedContext]) -> tuple[int, int]:
     """Thinking tokens that one model's contexts are expected to take, and the number of stored traces behind it."""
     contexts = list(contexts)
-    benchmarks = [question.benchmark for question in contexts[0].variant.distinct]
-    lengths = LengthEstimator(benchmarks)
+    lengths = length_estimator(contexts[0].variant)
     unseen = lengths.expect()
     longest = max(owed.limit for owed in contexts)
     for owed in contexts:

@@ -106,7 +106,7 @@ def _questions(grid: Grid, benchmarks: tuple[Benchmark, ...], tokenizer: ChatTok
                 where = grid.source.where(("benchmarks", index))
                 raise InputError(f"{where}: problem {problem.id!r}: {error}") from error
             gold = Gold(prompt_id(ids), gold_id(problem), problem.answer, problem.kind, problem.choices or ())
-            questions.append(Question(benchmark.name, problem.id, ids, gold))
+            questions.append(Question(benchmark.name, problem.id, ids, gold, benchmark.typical_tokens))
     return questions
 
 

@@ -23,6 +23,8 @@ class Question:
     problem_id: str
     prompt_ids: tuple[int, ...]
     gold: Gold
+    typical_tokens: int
+    """Thinking tokens that a draw of its benchmark roughly takes."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Who gets which work: idle pruners the most urgent patch, engines draws, graders what is quiet.
+"""Who gets which work: idle pruners the most urgent patch, engines draws, graders the contexts that no longer run.
 
-Decisions that need numbers alone stand in place.py.
+Decisions that need nothing but numbers are in placement.py.
 """
 
 import math
@@ -8,174 +8,153 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.scheduler.events import Assign, Command, Role, ShardNumbers, WorkerTask
-from orchestrator.scheduler.fleet import Phase, WorkerState
-from orchestrator.scheduler.placement import Demand, Idle, choose_variant, help_laggard, shard_length
-from orchestrator.scheduler.scaling import retire, surplus_pruners
+from orchestrator.scheduler.events import Assign, Command, Role, ShardNumbers
+from orchestrator.scheduler.fleet import WorkerState
+from orchestrator.scheduler.placement import Demand, IdleEngine, choose_variant, help_laggard, shard_length
+from orchestrator.scheduler.scaling import surplus_pruners
 from orchestrator.scheduler.state import SweepState
+from orchestrator.scheduler.transitions import assign, retire, switch
 from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, RetryGroup
 from workers.messages import GradeTask, Shape
 
 
-def _give(state: SweepState, known: WorkerState, task: WorkerTask, now: float) -> Assign:
-    if known.phase is Phase.IDLE:
-        state.fleet.set_phase(known, Phase.BUSY)
-        known.since = known.progressed = now
-    known.tasks[task.task_id] = task
-    return Assign(known.worker, task)
-
-
 def assign_patches(state: SweepState, now: float) -> Iterator[Command]:
-    for known in state.fleet.idle(Role.PRUNE):
-        owed, making = state.owed_patches(), _making(state)
+    """Give each idle pruner a patch, or retire it if pruners are too many."""
+    for worker in state.fleet.idle(Role.PRUNE):
+        owed, making = state.owed_patches(), _patches_in_making(state)
         due = [patch for patch in owed if patch.not_before <= now]
         if surplus_pruners(state) > 0:
-            yield retire(state, known, now)
+            yield retire(state, worker, now)
         elif due:
             patch = min(due, key=lambda patch: _urgency(state, patch, making))
-            patch.state = PatchState.MAKING
+            state.set_patch_state(patch, PatchState.MAKING)
             # Each attempt is a task of its own, so that the end of an earlier one cannot be taken for its end.
-            yield _give(state, known, replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}"), now)
+            task = replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}")
+            yield assign(state, worker, task, now)
 
 
-def _making(state: SweepState) -> Counter[Shape]:
+def _patches_in_making(state: SweepState) -> Counter[Shape]:
     """How many patches of each shape are being made."""
-    return Counter(state.shape_of(name) for name in state.coming if state.patches[name].state is PatchState.MAKING)
+    return Counter(state.shape_of(name) for name in state.unmade if state.patches[name].state is PatchState.MAKING)
 
 
 def _urgency(state: SweepState, patch: PatchWork, making: Counter[Shape]) -> tuple[float, bool, int]:
-    """First what engines will lack soonest: patches of the shape with the fewest ready per engine; then grid order.
+    """Lowest first: patches of the shape whose engines have the fewest runnable patches each; then in grid order.
 
-    The patch of a shape that has no engine comes as soon as each engine has one, where engines suffice for all shapes;
-    else last.
+    A patch whose shape has no engine comes first where there may be an engine for every shape, else last.
     """
     work = state.by_patch[patch.task.patch_id][0]
     shape = work.context.shape
     engines = state.fleet.shapes.get(shape, 0)
     if not engines:
-        return (0.0 if len(state.ready) <= state.policy.engines else math.inf, True, work.order)
-    return ((len(state.ready[shape]) + making[shape]) / engines, False, work.order)
+        return (0.0 if len(state.runnable) <= state.policy.engines else math.inf, True, work.order)
+    return ((len(state.runnable[shape]) + making[shape]) / engines, False, work.order)
 
 
-def assign_slices(state: SweepState, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    for shape in [shape for shape, ready in state.ready.items() if ready]:
-        for patch_id in [name for name in state.ready[shape] if state.hungry.get(name)]:
-            for known in list(state.hungry[patch_id].values()):
+def assign_shards(state: SweepState, now: float) -> Iterator[Command]:
+    """Feed hungry engines, and find idle ones a variant."""
+    for shape in [shape for shape, patches in state.runnable.items() if patches]:
+        for patch_id in [name for name in state.runnable[shape] if state.hungry_engines.get(name)]:
+            for engine in list(state.hungry_engines[patch_id].values()):
                 work = next((work for work in state.by_patch[patch_id] if work.fresh), None)
-                if work is not None and (other := _help_laggard(state, shape, patch_id)) is not None:
-                    state.set_hungry(known, False)
-                    state.fleet.set_patch(known, other.patch_id)
-                elif work is not None:
-                    yield _give_fresh(state, known, work, now, tasks)
-        if not state.staffed:
-            yield from _place_idle(state, shape, now, tasks)
+                if work is None:
+                    break
+                if (laggard := _laggard(state, shape, patch_id)) is not None:
+                    switch(state, engine, laggard.patch_id)
+                else:
+                    yield _assign_fresh(state, engine, work, now)
+        if not state.scaled:
+            yield from _assign_idle(state, shape, now)
 
 
-def _help_laggard(state: SweepState, shape: Shape, patch_id: str) -> Demand | None:
-    """The variant that one of a patch's engines should go over to as soon as what it has is done."""
+def _laggard(state: SweepState, shape: Shape, patch_id: str) -> Demand | None:
+    """The variant that one of a patch's engines should switch to as soon as it has done what it has."""
     if state.fleet.engines_of[patch_id] < 2:
-        return None  # as `help_laggard` would say, without asking what the others lack
-    return help_laggard(_demand(state, shape, patch_id), (_demand(state, shape, name) for name in state.ready[shape]))
-
-
-def _place_idle(state: SweepState, shape: Shape, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    """Give the idle engines of a shape something to do: first those that hold what is wanted, then the longest idle."""
-    idle = [known for known in state.fleet.idle(Role.ENGINE) if known.shape == shape]
-    if not idle:
-        return
-    waiting = {patch_id: _demand(state, shape, patch_id) for patch_id in state.ready[shape]}
-    for known in sorted(idle, key=lambda known: (known.patch_id not in waiting, known.since)):
-        demand = choose_variant(Idle(known.worker, shape, known.patch_id, _crowd(state, known, now)), waiting.values())
-        if demand is None:
-            return  # nor is anything worth the while of those that idle since later
-        if known.patch_id != demand.patch_id:
-            state.fleet.set_patch(known, demand.patch_id)
-        works = state.by_patch[demand.patch_id]
-        work = next((work for work in works if work.fresh), None)
-        if work is not None:
-            yield _give_fresh(state, known, work, now, tasks)
-        else:
-            yield _give_lost(state, known, next(work for work in works if work.lost), now, tasks)
-        if demand.patch_id in state.ready[shape]:
-            waiting[demand.patch_id] = _demand(state, shape, demand.patch_id)
-        else:
-            del waiting[demand.patch_id]
-
-
-def _crowd(state: SweepState, known: WorkerState, now: float) -> float:
-    """How many engines may share a variant: while patches are to come, and for a while, only a fair number."""
-    assert known.shape is not None
-    if not state.to_come(known.shape) or now - known.since > state.policy.patch_patience:
-        return math.inf
-    return max(1, _fair_share(state, known.shape))
-
-
-def _fair_share(state: SweepState, shape: Shape) -> int:
-    """Engines of a shape for each of its variants that draws wait for, made or to be made, if they share alike."""
-    wanted = {*state.ready[shape], *state.to_come(shape)}
-    here = state.fleet.engines_of.items()
-    away = sum(n for name, n in here if name not in wanted and state.shape_of(name) == shape)
-    return (state.fleet.shapes.get(shape, 0) - away) // max(1, len(wanted))
-
-
-def _give_fresh(
-    state: SweepState, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
-) -> Assign:
-    policy, patch_id = state.policy, work.context.patch_id
-    # Engines that are still to come to this variant count, or the first would take what is theirs.
-    engines = max(state.fleet.engines_of[patch_id], _fair_share(state, work.context.shape))
-    length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
-    return _give_slice(state, known, work, RetryGroup(work.take_fresh(length), 0), now, tasks)
-
-
-def _give_lost(
-    state: SweepState, known: WorkerState, work: ContextWork, now: float, tasks: dict[str, ContextWork]
-) -> Assign:
-    """A piece that was lost travels alone, so that no other is lost with it."""
-    return _give_slice(state, known, work, work.lost.popleft(), now, tasks)
-
-
-def _give_slice(
-    state: SweepState,
-    known: WorkerState,
-    work: ContextWork,
-    piece: RetryGroup,
-    now: float,
-    tasks: dict[str, ContextWork],
-) -> Assign:
-    one = ShardNumbers(state.name("shard"), work.context.context_id, piece.numbers)
-    state.begin(work, one.task_id, piece.numbers, piece.losses)
-    tasks[one.task_id] = work
-    state.set_hungry(known, False)
-    state.note(work)
-    return _give(state, known, one, now)
-
-
-def _demand(state: SweepState, shape: Shape, patch_id: str) -> Demand:
-    """What of a patch is ready to run."""
-    return Demand(
-        patch_id,
-        shape,
-        state.tokens(patch_id),
-        sum(work.draws for work in state.by_patch[patch_id]),
-        state.given.get(patch_id, 0.0),
-        state.fleet.engines_of.get(patch_id, 0),
-        state.by_patch[patch_id][0].order,
+        return None  # as `help_laggard` would say; this spares computing the demands
+    return help_laggard(
+        _demand(state, shape, patch_id), (_demand(state, shape, name) for name in state.runnable[shape])
     )
 
 
-def assign_grading(state: SweepState, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    """Grade what is quiet first: a context that still runs will have to be graded again."""
-    if not state.ungraded:
+def _assign_idle(state: SweepState, shape: Shape, now: float) -> Iterator[Command]:
+    """Give the idle engines of a shape work: first those that hold a runnable variant, then the longest idle."""
+    idle = [worker for worker in state.fleet.idle(Role.ENGINE) if worker.shape == shape]
+    if not idle:
         return
-    for known in state.fleet.idle(Role.GRADE):
-        dirty = [state.contexts[name] for name in state.ungraded]
-        if not dirty:
+    demands = {patch_id: _demand(state, shape, patch_id) for patch_id in state.runnable[shape]}
+    for engine in sorted(idle, key=lambda engine: (engine.patch_id not in demands, engine.since)):
+        most = _engines_per_variant(state, shape, engine, now)
+        demand = choose_variant(IdleEngine(shape, engine.patch_id, most), demands.values())
+        if demand is None:
+            return  # and there is none for engines that became idle later
+        if engine.patch_id != demand.patch_id:
+            switch(state, engine, demand.patch_id)
+        works = state.by_patch[demand.patch_id]
+        work = next((work for work in works if work.fresh), None)
+        if work is not None:
+            yield _assign_fresh(state, engine, work, now)
+        else:
+            yield _assign_retry(state, engine, next(work for work in works if work.retries), now)
+        if demand.patch_id in state.runnable[shape]:
+            demands[demand.patch_id] = _demand(state, shape, demand.patch_id)
+        else:
+            del demands[demand.patch_id]
+
+
+def _engines_per_variant(state: SweepState, shape: Shape, engine: WorkerState, now: float) -> float:
+    """With how many engines on it a variant takes no more: while patches are still to be made, a fair share of them,
+    until the engine has been idle for a while."""
+    upcoming = state.upcoming(shape)
+    if not upcoming or now - engine.since > state.policy.patch_patience:
+        return math.inf
+    variants = {*state.runnable[shape], *upcoming}
+    held = state.fleet.engines_of.items()
+    elsewhere = sum(n for name, n in held if name not in variants and state.shape_of(name) == shape)
+    return max(1, (state.fleet.shapes.get(shape, 0) - elsewhere) // len(variants))
+
+
+def _assign_fresh(state: SweepState, engine: WorkerState, work: ContextWork, now: float) -> Assign:
+    policy, engines = state.policy, state.fleet.engines_of[work.context.patch_id]
+    length = shard_length(len(work.fresh), engines, policy.smallest_shard, policy.largest_shard)
+    return _assign_shard(state, engine, work, RetryGroup(work.take_fresh(length), 0), now)
+
+
+def _assign_retry(state: SweepState, engine: WorkerState, work: ContextWork, now: float) -> Assign:
+    """A group that was lost runs alone, so that no other draw is lost with it."""
+    return _assign_shard(state, engine, work, work.retries.popleft(), now)
+
+
+def _assign_shard(state: SweepState, engine: WorkerState, work: ContextWork, group: RetryGroup, now: float) -> Assign:
+    shard = ShardNumbers(state.new_name("shard"), work.context.context_id, group.numbers)
+    state.begin_shard(work, shard.task_id, group.numbers, group.losses)
+    return assign(state, engine, shard, now)
+
+
+def _demand(state: SweepState, shape: Shape, patch_id: str) -> Demand:
+    works = state.by_patch[patch_id]
+    return Demand(
+        patch_id,
+        shape,
+        state.waiting_tokens(patch_id),
+        sum(work.waiting_draws for work in works),
+        state.in_flight_tokens.get(patch_id, 0.0),
+        state.fleet.engines_of.get(patch_id, 0),
+        works[0].order,
+    )
+
+
+def assign_grading(state: SweepState, now: float) -> Iterator[Command]:
+    """Give idle graders contexts, those with no running shard first: the others would have to be graded again."""
+    if not state.gradable:
+        return
+    for worker in state.fleet.idle(Role.GRADE):
+        works = [state.contexts[name] for name in state.gradable]
+        if not works:
             return
-        work = min(dirty, key=lambda work: (bool(work.running), work.order))
+        work = min(works, key=lambda work: (bool(work.running), work.order))
         context = work.context
-        task = GradeTask(state.name("grade"), context.context_id, context.answer_context_id, work.golds)
+        task = GradeTask(state.new_name("grade"), context.context_id, context.answer_context_id, work.golds)
         work.ungraded, work.grading = False, task.task_id
-        tasks[task.task_id] = work
-        state.note(work)
-        yield _give(state, known, task, now)
+        state.work_of[task.task_id] = work
+        state.reindex(work)
+        yield assign(state, worker, task, now)

@@ -136,7 +136,7 @@ def encode_start(core: Core) -> dict[str, Any]:
                 "lengths": index[id(work.lengths)],
                 "seeds": work.seeds,
                 "limit": work.limit,
-                "held": [list(work.held), list(work.held.values())],
+                "stored_tokens": [list(work.stored_tokens), list(work.stored_tokens.values())],
                 "ungraded": work.ungraded,
                 "fresh": _runs(work.fresh),
             }
@@ -156,7 +156,7 @@ def decode_start(start: Mapping[str, Any]) -> Core:
             lengths=estimators[work["lengths"]],
             seeds=work["seeds"],
             limit=work["limit"],
-            held=dict(zip(*work["held"], strict=True)),
+            stored_tokens=dict(zip(*work["stored_tokens"], strict=True)),
             ungraded=work["ungraded"],
             fresh=_numbers(work["fresh"]),
         )

@@ -1,7 +1,7 @@
-"""What the core hears and what it orders: plain values, so that a run can be logged, replayed and tested.
+"""Events that go into the core and commands that come out: plain values, so that a run can be logged and replayed.
 
-The core knows draws by their number within a context (see plan.py), and so stays small however many draws there are and
-however long their prompts; the driver turns numbers into the items that workers need.
+The core knows a draw by its number within its context (see plan/plan.py), so it needs little memory however many draws
+there are and however long their prompts; the driver turns numbers into the items that workers need. Workers go by name.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class ShardNumbers:
-    """Draws of one context, by number: what will be a `Shard` when a worker gets it."""
+    """Draws of one context, by number; the driver makes a `Shard` of them for the worker."""
 
     task_id: str
     context_id: str
@@ -30,17 +30,20 @@ class ShardNumbers:
 
 
 WorkerTask = PruneTask | ShardNumbers | GradeTask
+"""What the core gives to a worker."""
 
 
 @dataclass(frozen=True)
 class WorkerReady:
+    """A worker has started and can take tasks."""
+
     worker: str
     facts: WorkerInfo
 
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """The worker's process is gone, or it said that it cannot be trusted; it has been discarded."""
+    """The worker's process is gone, or was ended because the worker can no longer be trusted."""
 
     worker: str
     failure: Failure
@@ -48,13 +51,15 @@ class WorkerLost:
 
 @dataclass(frozen=True)
 class Reported:
+    """A worker sent a report."""
+
     worker: str
     report: Report
 
 
 @dataclass(frozen=True)
 class MissingFound:
-    """The answer to `FindMissing`: which of the slice's draws the store does not hold."""
+    """The answer to `FindMissing`: which of the shard's draws are not in the store."""
 
     task_id: str
     missing: frozenset[int]
@@ -62,7 +67,7 @@ class MissingFound:
 
 @dataclass(frozen=True)
 class NodeDraining:
-    """The machines of these workers will be taken away soon (a spot instance's notice, say)."""
+    """The machines of these workers will soon be taken away, for example after a spot instance's notice."""
 
     workers: tuple[str, ...]
     reason: str
@@ -70,11 +75,13 @@ class NodeDraining:
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed; nothing else happened."""
+    """Time has passed and nothing else happened."""
 
 
 @dataclass(frozen=True)
 class StopRequested:
+    """The sweep is to end before everything is done; what is left stays owed."""
+
     reason: str
 
 
@@ -83,6 +90,8 @@ Event = WorkerReady | WorkerLost | Reported | MissingFound | NodeDraining | Tick
 
 @dataclass(frozen=True)
 class StartWorker:
+    """Start a worker process."""
+
     worker: str
     role: Role
     shape: Shape | None = None
@@ -91,20 +100,22 @@ class StartWorker:
 
 @dataclass(frozen=True)
 class Assign:
+    """Give a worker a task."""
+
     worker: str
     task: WorkerTask
 
 
 @dataclass(frozen=True)
 class FindMissing:
-    """Find out which draws of a lost worker's slice had reached the store."""
+    """Find out which of these draws, whose shard ended without reporting them, are not in the store."""
 
     slice: ShardNumbers
 
 
 @dataclass(frozen=True)
 class RecordFailures:
-    """Write down draws that are given up."""
+    """Record draws that are given up."""
 
     context_id: str
     numbers: tuple[int, ...]
@@ -114,14 +125,14 @@ class RecordFailures:
 
 @dataclass(frozen=True)
 class Retire:
-    """Ask a worker to commit what it has and close."""
+    """Ask a worker to commit what it has and to close."""
 
     worker: str
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Kill a worker at once."""
+    """End a worker's process at once."""
 
     worker: str
     failure: Failure
@@ -129,7 +140,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Finish:
-    """Nothing is left to do, or nothing more can be done."""
+    """The sweep ends: nothing is left to do, or nothing more can be done. All workers are gone."""
 
     reason: str
 

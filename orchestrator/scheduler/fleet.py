@@ -1,4 +1,4 @@
-"""The workers as the core knows them, indexed by what the core asks on every event. No decisions."""
+"""The workers as the core knows them, with indexes for what it asks on every event. No decisions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ from workers.messages import Shape
 
 
 class Phase(StrEnum):
+    """How far a worker has come in its life."""
+
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
@@ -17,25 +19,26 @@ class Phase(StrEnum):
 
 @dataclass
 class WorkerState:
-    """What the core knows of one worker process. Change `phase` by `Fleet.set_phase` only: it keeps the indexes."""
+    """What the core knows of one worker process. Only transitions.py changes it."""
 
-    worker: str
+    name: str
     role: Role
     started: float
     since: float
     """When it was last heard of."""
     shape: Shape | None = None
+    """Of an engine."""
     phase: Phase = Phase.STARTING
     patch_id: str | None = None
-    """The weights an engine holds, or has been told to take."""
+    """The weights that an engine holds, or has been told to take."""
     tasks: dict[str, WorkerTask] = field(default_factory=dict)
-    """What it was told to do and has not ended, in that order. Only an engine has more than one: it is fed ahead."""
+    """Tasks that it was given and has not ended, oldest first. Only engines have several, since they are fed ahead."""
     hungry: bool = False
-    """An engine that could take further draws of the variant it holds."""
+    """The engine could take further draws of the variant that it holds."""
     tokens: int = 0
-    """What the engine had generated when it last told."""
+    """How many tokens the engine had generated when it last reported."""
     progressed: float = 0.0
-    """When that number last grew."""
+    """When it last got on: committed draws, or reported a new number of tokens."""
 
 
 class Fleet:
@@ -43,11 +46,11 @@ class Fleet:
 
     def __init__(self) -> None:
         self._all: dict[str, WorkerState] = {}
-        self._by_life: dict[tuple[Role, Phase], dict[str, WorkerState]] = {
-            (r, phase): {} for r in Role for phase in Phase
+        self._by_phase: dict[tuple[Role, Phase], dict[str, WorkerState]] = {
+            (role, phase): {} for role in Role for phase in Phase
         }
         self.engines_of: dict[str, int] = {}
-        """Patch id -> engines that hold it or are on their way to it."""
+        """Patch id -> engines that hold it or have been told to take it."""
         self.shapes: dict[Shape, int] = {}
         """Shape -> engines of it that are not closing."""
 
@@ -57,58 +60,54 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._all)
 
-    def get(self, worker: str) -> WorkerState | None:
-        return self._all.get(worker)
+    def get(self, name: str) -> WorkerState | None:
+        return self._all.get(name)
 
-    def add(self, known: WorkerState) -> None:
-        self._all[known.worker] = known
-        self._by_life[known.role, known.phase][known.worker] = known
-        if known.role is Role.ENGINE:
-            assert known.shape is not None
-            self.shapes[known.shape] = self.shapes.get(known.shape, 0) + 1
+    def add(self, worker: WorkerState) -> None:
+        self._all[worker.name] = worker
+        self._by_phase[worker.role, worker.phase][worker.name] = worker
+        if worker.role is Role.ENGINE:
+            assert worker.shape is not None
+            self.shapes[worker.shape] = self.shapes.get(worker.shape, 0) + 1
 
-    def remove(self, worker: str) -> WorkerState | None:
-        """Forget a worker; None if it is not known."""
-        known = self._all.pop(worker, None)
-        if known is not None:
-            self.set_patch(known, None)
-            if known.phase is not Phase.CLOSING:
-                self._leave_shape(known)
-            del self._by_life[known.role, known.phase][worker]
-        return known
+    def remove(self, worker: WorkerState) -> None:
+        self.set_patch(worker, None)
+        if worker.phase is not Phase.CLOSING:
+            self._leave_shape(worker)
+        del self._all[worker.name]
+        del self._by_phase[worker.role, worker.phase][worker.name]
 
-    def set_phase(self, known: WorkerState, phase: Phase) -> None:
-        """Let a worker enter another state of life."""
-        if phase is Phase.CLOSING and known.phase is not Phase.CLOSING:
-            self._leave_shape(known)
-        del self._by_life[known.role, known.phase][known.worker]
-        known.phase = phase
-        self._by_life[known.role, phase][known.worker] = known
+    def set_phase(self, worker: WorkerState, phase: Phase) -> None:
+        if phase is Phase.CLOSING and worker.phase is not Phase.CLOSING:
+            self._leave_shape(worker)
+        del self._by_phase[worker.role, worker.phase][worker.name]
+        worker.phase = phase
+        self._by_phase[worker.role, phase][worker.name] = worker
 
-    def set_patch(self, known: WorkerState, patch_id: str | None) -> None:
-        """Note which weights an engine holds from now on; None for none that count."""
-        if known.patch_id is not None:
-            self.engines_of[known.patch_id] -= 1
+    def set_patch(self, worker: WorkerState, patch_id: str | None) -> None:
+        """Set the patch that an engine holds or is to take; None if it no longer counts for any."""
+        if worker.patch_id is not None:
+            self.engines_of[worker.patch_id] -= 1
         if patch_id is not None:
             self.engines_of[patch_id] = self.engines_of.get(patch_id, 0) + 1
-        known.patch_id = patch_id
+        worker.patch_id = patch_id
 
-    def of(self, role: Role, *lives: Phase) -> list[WorkerState]:
-        """The workers of a role in any of these states."""
-        return [known for phase in lives for known in self._by_life[role, phase].values()]
+    def of(self, role: Role, *phases: Phase) -> list[WorkerState]:
+        """The workers of a role that are in any of these phases."""
+        return [worker for phase in phases for worker in self._by_phase[role, phase].values()]
 
     def idle(self, role: Role) -> list[WorkerState]:
-        return list(self._by_life[role, Phase.IDLE].values())
+        return list(self._by_phase[role, Phase.IDLE].values())
 
     def count(self, role: Role) -> int:
-        return sum(len(self._by_life[role, phase]) for phase in Phase)
+        return sum(len(self._by_phase[role, phase]) for phase in Phase)
 
     def any(self, phase: Phase) -> bool:
-        """Whether any worker is in this state."""
-        return any(self._by_life[role, phase] for role in Role)
+        """Whether any worker is in this phase."""
+        return any(self._by_phase[role, phase] for role in Role)
 
-    def _leave_shape(self, known: WorkerState) -> None:
-        if known.shape is not None:
-            self.shapes[known.shape] -= 1
-            if not self.shapes[known.shape]:
-                del self.shapes[known.shape]
+    def _leave_shape(self, worker: WorkerState) -> None:
+        if worker.shape is not None:
+            self.shapes[worker.shape] -= 1
+            if not self.shapes[worker.shape]:
+                del self.shapes[worker.shape]

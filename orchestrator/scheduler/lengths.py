@@ -1,51 +1,46 @@
-"""How long traces will be: what the same question took under other variants, else what its benchmark takes. Pure.
+"""Expected trace lengths: what the same question took under other variants, else what its group takes. Pure.
 
-Lengths decide only the order of work and the size of what is left, never an answer. A trace cut by a limit counts as
-long as the limit: what matters is that the long ones start first.
+Lengths decide only the order of work and estimates of what is left, never an answer. A trace cut by a limit counts as
+long as the limit: what matters is that long ones start first.
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-TYPICAL_TOKENS: Mapping[str, float] = {"AIME24": 10_000, "AMC23": 6_000, "GPQA-Diamond": 6_000, "MATH-500": 3_500}
-"""Thinking tokens of 7–8 B reasoning models on the built-in benchmarks, roughly: only their order is relied on."""
-
-OTHERWISE = 4_000.0
-"""For a benchmark of the user's own, until its first draws are in."""
 
 
 class LengthEstimator:
     """Expected trace lengths of one model's questions, in tokens."""
 
-    def __init__(self, benchmark_of: Sequence[str]) -> None:
-        """`benchmark_of`: the benchmark of each question, by the question's number."""
-        names = list(dict.fromkeys(benchmark_of))
-        self._benchmark = array("H", (names.index(name) for name in benchmark_of))
-        self._defaults = [TYPICAL_TOKENS.get(name, OTHERWISE) for name in names]
-        self._sums = array("d", bytes(8 * len(benchmark_of)))
-        self._counts = array("I", bytes(4 * len(benchmark_of)))
-        self._benchmark_sums = [0.0] * len(names)
-        self._benchmark_counts = [0] * len(names)
-        self.questions = len(benchmark_of)
+    def __init__(self, groups: Sequence[str], defaults: Sequence[float]) -> None:
+        """For each question, by its number: its group (a benchmark, say), whose other questions tell how long its
+        traces may be, and the length to expect until some have been observed."""
+        names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+        self._group = array("H", (names[name] for name in groups))
+        self._defaults = np.array(defaults, dtype=np.float64)
+        self._sums = array("d", bytes(8 * len(groups)))
+        self._counts = array("I", bytes(4 * len(groups)))
+        self._group_sums = [0.0] * len(names)
+        self._group_counts = [0] * len(names)
+        self.questions = len(groups)
         self.observed = 0
-        """How many lengths have been taken in."""
+        """How many lengths have been observed."""
 
     def observe(self, question: int, tokens: int) -> None:
-        """Take in the length of a trace that was made."""
+        """Take in the length of a trace."""
         self.observed += 1
         self._sums[question] += tokens
         self._counts[question] += 1
-        benchmark = self._benchmark[question]
-        self._benchmark_sums[benchmark] += tokens
-        self._benchmark_counts[benchmark] += 1
+        group = self._group[question]
+        self._group_sums[group] += tokens
+        self._group_counts[group] += 1
 
     def expect(self) -> NDArray[np.float64]:
-        """The expected length of a trace for each question that no limit cuts."""
+        """The expected length of each question's traces, where no limit cuts them; shape (questions,)."""
         counts = np.asarray(self._counts)
-        # The first traces that end are the short ones: what is not seen yet is not shorter for it.
-        seen = np.asarray(self._benchmark_sums) / np.maximum(1, self._benchmark_counts)
-        otherwise = np.maximum(self._defaults, seen)[np.asarray(self._benchmark)]
-        return np.where(counts, np.asarray(self._sums) / np.maximum(1, counts), otherwise)
+        group_means = np.asarray(self._group_sums) / np.maximum(1, self._group_counts)
+        # Short traces end first, so the group's mean is biased low at the start and may only raise the default.
+        unobserved = np.maximum(self._defaults, group_means[np.asarray(self._group)])
+        return np.where(counts, np.asarray(self._sums) / np.maximum(1, counts), unobserved)

@@ -1,131 +1,118 @@
 """How many workers there are: pruners ahead of need, engines in proportion to their shapes' work, one grader.
 
-An engine starts at once for each model whose dense variant is to be evaluated, while the other devices make patches.
+For each model whose dense variant is to be evaluated an engine starts at once, while the other devices make patches.
 """
 
 from collections.abc import Iterator
 
-from orchestrator.scheduler.events import Command, Retire, Role, StartWorker
+from orchestrator.scheduler.events import Command, Role
 from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.placement import pruners_wanted, share_engines
 from orchestrator.scheduler.state import SweepState
+from orchestrator.scheduler.transitions import retire, start
 from workers.messages import Shape
 
 
-def _start(state: SweepState, role: Role, now: float, shape: Shape | None = None) -> StartWorker:
-    known = WorkerState(state.name(role), role, now, now, shape)
-    state.fleet.add(known)
-    state.counters.engines_started += role is Role.ENGINE
-    return StartWorker(known.worker, role, shape)
-
-
-def retire(state: SweepState, known: WorkerState, now: float) -> Retire:
-    """Ask a worker to hand in what it has and close; it gets nothing more."""
-    if known.hungry:
-        state.set_hungry(known, False)
-    state.fleet.set_phase(known, Phase.CLOSING)
-    known.since = now
-    return Retire(known.worker)
-
-
 def surplus_pruners(state: SweepState) -> int:
-    """How many more devices prune than should; negative if fewer."""
+    """How many more devices prune than should; negative if fewer do."""
     fleet, policy = state.fleet, state.policy
-    at_work = fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)
-    patches = len(state.owed_patches()) + sum(bool(known.tasks) for known in at_work)
-    ready = sum(map(len, state.ready.values()))
-    supplied = min(policy.engines, ready + len(_unpruned(state)))
-    return len(at_work) - pruners_wanted(patches, policy.slots, supplied)
+    pruners = fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)
+    patches = len(state.owed_patches()) + sum(bool(worker.tasks) for worker in pruners)
+    runnable = sum(map(len, state.runnable.values()))
+    supplied = min(policy.engines, runnable + len(_unmade_dense(state)))
+    return len(pruners) - pruners_wanted(patches, policy.slots, supplied)
 
 
-def _unpruned(state: SweepState) -> list[Shape]:
-    """Shapes of the dense variants whose patches are to come: those need no pruning, and so are there in a moment."""
-    return [state.shape_of(name) for name in state.coming if state.patches[name].task.spec.is_dense]
+def _unmade_dense(state: SweepState) -> list[Shape]:
+    """Shapes of the dense variants whose patches are not made yet. They take seconds, since nothing is pruned."""
+    return [state.shape_of(name) for name in state.unmade if state.patches[name].task.spec.is_dense]
 
 
 def start_pruners(state: SweepState, now: float) -> Iterator[Command]:
-    if state.failing(Role.PRUNE) or not state.coming:
+    """Start the pruners that are wanted, as far as slots are free."""
+    if state.failing(Role.PRUNE) or not state.unmade:
         return
     fleet = state.fleet
-    idle = [] if any(state.ready.values()) else fleet.idle(Role.ENGINE)
+    idle = [] if any(state.runnable.values()) else fleet.idle(Role.ENGINE)
     free = state.policy.slots - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
     for _ in range(-surplus_pruners(state)):
         if free > 0:
             free -= 1
-            yield _start(state, Role.PRUNE, now)
+            yield start(state, Role.PRUNE, now)
         elif idle and not fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY):
-            # Every slot holds an engine, and all of them wait for a patch.
+            # Every slot has an engine, and nothing can be evaluated before a patch is made.
             yield retire(state, idle.pop(), now)
             return
 
 
 def start_engines(state: SweepState, now: float) -> Iterator[Command]:
+    """Retire engines that have no use, and start those that are wanted, as far as slots are free."""
     fleet, policy = state.fleet, state.policy
     engines = fleet.count(Role.ENGINE)
     room = min(policy.engines - engines, policy.slots - engines - fleet.count(Role.PRUNE))
     idle = fleet.idle(Role.ENGINE)
     if room <= 0 and not idle:
         return
-    work = _work_by_shape(state)
+    work = _waiting_by_shape(state)
     if not work:
         return
-    for known in _useless(state, idle, now):  # they make room, also for one that waits for a device that is not there
-        state.failed_starts[Role.ENGINE] = 0  # a device is free again: what could not start may now
-        yield retire(state, known, now)
+    for worker in _surplus_engines(state, idle, now):
+        state.failed_starts[Role.ENGINE] = 0  # it frees a device, so an engine that found none may now start
+        yield retire(state, worker, now)
     if room <= 0 or state.failing(Role.ENGINE):
         return
     unfinished = dict(work)
-    for name, tokens in state.given.items():  # engines that have been given something are in the right place
-        shape = state.shape_of(name)
+    for patch_id, tokens in state.in_flight_tokens.items():  # or engines at work would count as too many
+        shape = state.shape_of(patch_id)
         unfinished[shape] = unfinished.get(shape, 0.0) + tokens
     shares = share_engines(unfinished, min(policy.engines, policy.slots))
-    # Where engines are fewer than shapes, what can be evaluated goes before what is more and has no patch yet: that
-    # would have its engine wait, leave in the end, and start again.
-    ready = {shape for shape, patches in state.ready.items() if patches}
-    soon = ready.union(_unpruned(state))
+    # Where engines are fewer than shapes, what can be evaluated now or in a moment goes before larger work without a
+    # patch: its engine would wait, leave in the end, and start again.
+    now_runnable = {shape for shape, patches in state.runnable.items() if patches}
+    soon = now_runnable.union(_unmade_dense(state))
     wanted = {shape: max(shares[shape], shape in soon) for shape in work}
     lacking = [shape for shape in work if wanted[shape]]
     while room > 0 and lacking:
-        # In turn, so that each has its share of those that start first.
+        # In turn, so that each shape has its share of the engines that start first.
         shape = min(
-            lacking, key=lambda s: (fleet.shapes.get(s, 0) / wanted[s], s not in ready, s not in soon, -work[s])
+            lacking, key=lambda s: (fleet.shapes.get(s, 0) / wanted[s], s not in now_runnable, s not in soon, -work[s])
         )
         if fleet.shapes.get(shape, 0) >= wanted[shape] or not _worth_an_engine(state, shape):
             lacking.remove(shape)
             continue
         room -= 1
-        yield _start(state, Role.ENGINE, now, shape)
+        yield start(state, Role.ENGINE, now, shape)
 
 
-def _useless(state: SweepState, idle: list[WorkerState], now: float) -> Iterator[WorkerState]:
-    """Idle engines of a shape for which no draw waits or will; and, after a while, those that wait for a patch while
-    another shape's draws have no engine at all."""
-    starving = sum(bool(ready) and not state.fleet.shapes.get(shape) for shape, ready in state.ready.items())
-    waiting = {shape: bool(state.to_come(shape)) for shape, ready in state.ready.items() if not ready}
-    for known in idle:
-        if known.shape is None or known.shape not in waiting:
+def _surplus_engines(state: SweepState, idle: list[WorkerState], now: float) -> Iterator[WorkerState]:
+    """Idle engines whose shape has no draws that wait or will; and, after a while, idle engines that wait for a patch
+    while another shape has runnable draws and no engine at all."""
+    starving = sum(bool(patches) and not state.fleet.shapes.get(shape) for shape, patches in state.runnable.items())
+    upcoming = {shape: bool(state.upcoming(shape)) for shape, patches in state.runnable.items() if not patches}
+    for worker in idle:
+        if worker.shape is None or worker.shape not in upcoming:
             continue
-        if not waiting[known.shape]:
-            yield known
-        elif starving > 0 and now - known.since > state.policy.patch_patience:
+        if not upcoming[worker.shape]:
+            yield worker
+        elif starving > 0 and now - worker.since > state.policy.patch_patience:
             starving -= 1
-            yield known
+            yield worker
 
 
-def _work_by_shape(state: SweepState) -> dict[Shape, float]:
-    """Expected tokens that wait, by shape: what is ready, and what will be as soon as its patch is made."""
-    names = {shape: [*ready, *state.to_come(shape)] for shape, ready in state.ready.items()}
-    return {shape: sum(map(state.tokens, waiting)) for shape, waiting in names.items() if waiting}
+def _waiting_by_shape(state: SweepState) -> dict[Shape, float]:
+    """Shape -> expected tokens of the draws that wait, whether their patch is in the store or still to be made."""
+    names = {shape: [*patches, *state.upcoming(shape)] for shape, patches in state.runnable.items()}
+    return {shape: sum(map(state.waiting_tokens, waiting)) for shape, waiting in names.items() if waiting}
 
 
 def _worth_an_engine(state: SweepState, shape: Shape) -> bool:
-    """Whether more than the smallest shard waits for each engine that this shape has."""
-    here = state.fleet.shapes.get(shape, 0)
-    names = [*state.ready.get(shape, ()), *state.coming]
+    """Whether more draws wait than the smallest shard for each engine that this shape has already."""
+    engines = state.fleet.shapes.get(shape, 0)
+    names = [*state.runnable.get(shape, ()), *state.unmade]
     works = (work for name in names for work in state.by_patch[name] if work.context.shape == shape)
-    return sum(work.draws for work in works) > here * state.policy.smallest_shard
+    return sum(work.waiting_draws for work in works) > engines * state.policy.smallest_shard
 
 
 def start_grader(state: SweepState, now: float) -> Iterator[Command]:
     if not state.failing(Role.GRADE) and not state.fleet.count(Role.GRADE):
-        yield _start(state, Role.GRADE, now)
+        yield start(state, Role.GRADE, now)

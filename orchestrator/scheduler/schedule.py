@@ -1,113 +1,103 @@
 """What to do next, given the core's state: watch the workers, hand out work, start and retire workers, end.
 
-Every question asked on every event is answered by an index of the state; those about who should be started are asked
-only when something happened that could change the answer.
+What is asked on every event is answered by an index of the state. How many workers there should be is decided only when
+something happened that could change the answer.
 """
 
 from collections.abc import Iterator
 
-from orchestrator.scheduler.assignment import assign_grading, assign_patches, assign_slices
-from orchestrator.scheduler.events import Command, Finish, Kill, Role
+from orchestrator.scheduler import transitions
+from orchestrator.scheduler.assignment import assign_grading, assign_patches, assign_shards
+from orchestrator.scheduler.events import Command, Finish, Role
 from orchestrator.scheduler.fleet import Phase, WorkerState
-from orchestrator.scheduler.scaling import retire, start_engines, start_grader, start_pruners
+from orchestrator.scheduler.scaling import start_engines, start_grader, start_pruners
 from orchestrator.scheduler.state import SweepState
-from orchestrator.scheduler.work import ContextWork, PatchState
-from workers.failure import Failure
+from orchestrator.scheduler.work import PatchState
 
-WATCH_SECONDS = 1.0
+CHECK_SECONDS = 1.0
+"""Workers are checked for silence this often."""
+
 BLIND_SECONDS = 60.0
-"""A driver that did not look for so long (a suspended laptop, a store that held it up) cannot tell who was silent."""
+"""A driver that has not looked for this long (a suspended laptop, a store that held it up) cannot tell who was silent,
+because reports may lie unread."""
 
 STOP_SECONDS = 20.0
-"""Once the sweep is to stop, so long for every worker to hand in, and for the store to tell what it holds."""
+"""When the sweep is to stop, how long each worker may take to commit what it has, and the store to answer checks."""
 
 
-def next_commands(state: SweepState, now: float, tasks: dict[str, ContextWork]) -> Iterator[Command]:
-    """Commands for the moment, each noted in `state` as it is given. `tasks` learns what slices and gradings serve."""
-    if now - state.watched >= WATCH_SECONDS:
-        if 0 < state.watched < now - BLIND_SECONDS:
-            _forgive_silence(state, now - state.watched)
-        state.watched, state.staffed = now, False
+def next_commands(state: SweepState, now: float) -> Iterator[Command]:
+    """Commands for the moment; each is noted in `state` as it is given."""
+    if now - state.checked_at >= CHECK_SECONDS:
+        if 0 < state.checked_at < now - BLIND_SECONDS:
+            for worker in state.fleet:
+                transitions.forgive(worker, now - state.checked_at)
+        state.checked_at, state.scaled = now, False
         yield from _kill_unresponsive(state, now)
     if state.stopping is None:
         yield from assign_patches(state, now)
-        yield from assign_slices(state, now, tasks)
-        yield from assign_grading(state, now, tasks)
-        if not state.staffed:
-            state.staffed = True
+        yield from assign_shards(state, now)
+        yield from assign_grading(state, now)
+        if not state.scaled:
+            state.scaled = True
             yield from start_pruners(state, now)
             yield from start_engines(state, now)
-            if state.unsettled and _end_reason(state) is None:
+            if state.unfinished and _end_reason(state) is None:
                 yield from start_grader(state, now)
     yield from _shut_down(state, now)
 
 
-def _forgive_silence(state: SweepState, seconds: float) -> None:
-    """Take a time out of everybody's silence: their reports may lie unread."""
-    for known in state.fleet:
-        known.since += seconds
-        known.progressed += seconds
-
-
 def _kill_unresponsive(state: SweepState, now: float) -> Iterator[Command]:
-    """Discard workers that do not come up, have fallen silent at work, or talk and get nowhere."""
-    for known in state.fleet:
-        patience = _patience(state, known)
-        if patience is not None and now - known.since > patience:
-            known.since = now
-            yield Kill(
-                known.worker, Failure("hang", f"{known.worker} was {known.phase} and silent for {patience:.0f} s")
-            )
-        elif _engaged(known) and now - known.progressed > state.policy.stall_seconds:
-            known.progressed = now
-            cause = f"{known.worker} is alive and has generated nothing for {state.policy.stall_seconds:.0f} s"
-            yield Kill(known.worker, Failure("hang", cause))
+    """Kill workers that do not start, that fall silent, and engines that report but generate nothing."""
+    for worker in state.fleet:
+        patience, stall = _patience(state, worker), state.policy.stall_seconds
+        if patience is not None and now - worker.since > patience:
+            yield transitions.kill(worker, f"{worker.name} was {worker.phase} and silent for {patience:.0f} s", now)
+        elif worker.role is Role.ENGINE and worker.phase is Phase.BUSY and now - worker.progressed > stall:
+            yield transitions.kill(worker, f"{worker.name} is alive and has generated nothing for {stall:.0f} s", now)
 
 
-def _patience(state: SweepState, known: WorkerState) -> float | None:
-    if known.phase is Phase.IDLE:
+def _patience(state: SweepState, worker: WorkerState) -> float | None:
+    """How long a worker may be silent; None for an idle one, which has nothing to say."""
+    if worker.phase is Phase.IDLE:
         return None
-    if known.phase is Phase.STARTING:
+    if worker.phase is Phase.STARTING:
         return state.policy.start_seconds
-    patience = state.policy.prune_seconds if known.role is Role.PRUNE else state.policy.silence_seconds
+    patience = state.policy.prune_seconds if worker.role is Role.PRUNE else state.policy.silence_seconds
     return patience if state.stopping is None else min(patience, STOP_SECONDS)
 
 
-def _engaged(known: WorkerState) -> bool:
-    return known.role is Role.ENGINE and known.phase is Phase.BUSY
-
-
 def _shut_down(state: SweepState, now: float) -> Iterator[Command]:
+    """Once there is a reason to end, close all workers; when they and all pending checks are gone, finish."""
     reason = _end_reason(state)
     if reason is None:
         return
-    for known in state.fleet:
-        if known.phase is Phase.STARTING or (known.role is Role.PRUNE and known.phase is Phase.BUSY):
-            # It has nothing to hand in, and may not be ready for long: a patch is whole or not there.
-            state.fleet.set_phase(known, Phase.CLOSING)
-            yield Kill(known.worker, Failure("retired", "the sweep ended before it was ready"))
-        elif known.phase is not Phase.CLOSING:
-            yield retire(state, known, now)
-    told = not state.pending_checks or (state.stopping is not None and now - state.stopped > STOP_SECONDS)
-    if not len(state.fleet) and told:
+    for worker in state.fleet:
+        if worker.phase is Phase.STARTING or (worker.role is Role.PRUNE and worker.phase is Phase.BUSY):
+            # It has nothing to commit (a patch is whole or not there) and might not close for long.
+            yield transitions.dismiss(state, worker, now)
+        elif worker.phase is not Phase.CLOSING:
+            yield transitions.retire(state, worker, now)
+    out_of_time = state.stopping is not None and now - state.stopped_at > STOP_SECONDS
+    if not len(state.fleet) and (not state.pending_checks or out_of_time):
         yield Finish(reason)
 
 
 def _end_reason(state: SweepState) -> str | None:
+    """Why the sweep ends: everything is done, a stop was asked for, or no worker that could go on comes up."""
     if state.stopping is not None:
         return state.stopping
     if state.pending_checks or state.fleet.any(Phase.BUSY):
         return None
-    if not state.unsettled:
+    if not state.unfinished:
         return "done"
     if state.fleet.any(Phase.STARTING):
         return None
     dead = [role for role in Role if state.dead(role)]
     if not dead:
         return None
-    able = (
-        (not state.dead(Role.PRUNE) and any(state.patches[name].state is PatchState.OWED for name in state.coming))
-        or (not state.dead(Role.ENGINE) and any(state.ready.values()))
-        or (not state.dead(Role.GRADE) and bool(state.ungraded))
+    can_go_on = (
+        (not state.dead(Role.PRUNE) and any(state.patches[name].state is PatchState.OWED for name in state.unmade))
+        or (not state.dead(Role.ENGINE) and any(state.runnable.values()))
+        or (not state.dead(Role.GRADE) and bool(state.gradable))
     )
-    return None if able else f"no {' and no '.join(dead)} worker comes up"
+    return None if can_go_on else f"no {' and no '.join(dead)} worker comes up"

@@ -1,4 +1,4 @@
-"""The state of a sweep as the core holds it, with indexes that answer what is asked on every event. No decisions."""
+"""The state of a sweep as the core sees it, with indexes for what is asked on every event. No decisions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from workers.messages import Shape
 
 @dataclass
 class Counters:
-    """Running totals, for the progress display."""
+    """Running totals of this run, for the progress display."""
 
     owed: int = 0
     committed: int = 0
@@ -33,18 +33,19 @@ class Counters:
 
 @dataclass(frozen=True)
 class PendingCheck:
-    """A slice whose end was not in order, until the store has been asked what of it is done."""
+    """A shard that ended without reporting all its draws, until the store has said which of them are missing."""
 
     context_id: str
     numbers: tuple[int, ...]
     losses: int
     failure: Failure
     blameless: bool
-    """Its worker was asked to close: nothing was lost."""
+    """Its worker had been asked to close: the loss counts against nobody."""
+    worker_lost: bool
 
 
 class SweepState:
-    """Everything that the core remembers. After any change to a `ContextWork` or to a patch's state, call `note`."""
+    """Everything that the core remembers. After any change to a `ContextWork`, call `reindex`."""
 
     def __init__(self, policy: Policy, patches: Iterable[PatchWork], contexts: Iterable[ContextWork]) -> None:
         self.policy = policy
@@ -53,115 +54,127 @@ class SweepState:
         self.by_patch: dict[str, list[ContextWork]] = {}
         for work in self.contexts.values():
             self.by_patch.setdefault(work.context.patch_id, []).append(work)
+        self.work_of: dict[str, ContextWork] = {}
+        """Task id of a running shard or grading -> its context."""
         self.fleet = Fleet()
         self.counters = Counters(
-            owed=sum(work.draws for work in self.contexts.values()),
+            owed=sum(work.waiting_draws for work in self.contexts.values()),
             patches_owed=sum(patch.state is PatchState.OWED for patch in self.patches.values()),
         )
         self.stopping: str | None = None
-        self.stopped = 0.0
+        """Why the sweep is to end before everything is done."""
+        self.stopped_at = 0.0
         """When that was asked for."""
         self.pending_checks: dict[str, PendingCheck] = {}
+        """Task id of the shard -> its check."""
         self.failed_starts: dict[Role, int] = dict.fromkeys(Role, 0)
         self.failed_at: dict[Role, float] = dict.fromkeys(Role, 0.0)
-        self.store_losses = 0
+        self.store_failures = 0
         """Tasks in a row that failed because the store could not be used."""
-        self.watched = 0.0
-        self.staffed = False
-        """Whether the fleet has been looked at since anything happened that could call for other workers."""
-        self.unsettled: set[str] = set()
-        """Contexts that owe something."""
-        self.ungraded: set[str] = set()
-        """Contexts that could be graded now."""
-        self.ready: dict[Shape, dict[str, None]] = {}
-        """Shape -> patches that are held and that draws wait for, in no order that matters."""
-        self.coming: dict[str, None] = {}
-        """Patches that draws wait for and that are not made."""
-        self.hungry: dict[str, dict[str, WorkerState]] = {}
-        """Patch -> engines at work on it that could take more."""
-        self.given: dict[str, float] = {}
-        """Patch -> expected tokens that its engines have been given and have not committed."""
+        self.checked_at = 0.0
+        """When the workers were last checked for silence."""
+        self.scaled = False
+        """Nothing has happened since the fleet's size was last decided that could change the decision."""
+        self.unfinished: set[str] = set()
+        """Contexts that owe draws or grades."""
+        self.gradable: set[str] = set()
+        """Contexts with answers to grade that nobody is grading."""
+        self.runnable: dict[Shape, dict[str, None]] = {}
+        """Shape -> patches in the store that draws wait for, in no order that matters."""
+        self.unmade: dict[str, None] = {}
+        """Patches that draws wait for and that are not in the store."""
+        self.hungry_engines: dict[str, dict[str, WorkerState]] = {}
+        """Patch -> engines at work on it that could take more draws."""
+        self.in_flight_tokens: dict[str, float] = {}
+        """Patch -> expected tokens of the draws that engines have and have not committed."""
         self._names = count(1)
         for work in self.contexts.values():
-            self.note(work)
+            self.reindex(work)
 
-    def note(self, work: ContextWork) -> None:
+    # --- contexts and patches -----------------------------------------------------------------------------------------
+
+    def reindex(self, work: ContextWork) -> None:
         """Bring the indexes up to date with a context and its patch."""
         name, patch_id, shape = work.context.context_id, work.context.patch_id, work.context.shape
-        (self.unsettled.discard if work.settled() else self.unsettled.add)(name)
-        (self.ungraded.add if work.ungraded and work.grading is None else self.ungraded.discard)(name)
-        wanted = self.wanted(patch_id)
+        (self.unfinished.discard if work.finished() else self.unfinished.add)(name)
+        (self.gradable.add if work.ungraded and work.grading is None else self.gradable.discard)(name)
+        waiting = self.has_waiting_draws(patch_id)
         state = self.patches[patch_id].state
-        ready = self.ready.setdefault(shape, {})
-        if wanted and state is PatchState.HELD:
-            ready[patch_id] = None
+        runnable = self.runnable.setdefault(shape, {})
+        if waiting and state is PatchState.STORED:
+            runnable[patch_id] = None
         else:
-            ready.pop(patch_id, None)
-        if wanted and state in (PatchState.OWED, PatchState.MAKING):
-            self.coming[patch_id] = None
+            runnable.pop(patch_id, None)
+        if waiting and state in (PatchState.OWED, PatchState.MAKING):
+            self.unmade[patch_id] = None
         else:
-            self.coming.pop(patch_id, None)
+            self.unmade.pop(patch_id, None)
 
-    def begin(self, work: ContextWork, task_id: str, numbers: tuple[int, ...], losses: int) -> None:
+    def set_patch_state(self, patch: PatchWork, patch_state: PatchState) -> None:
+        patch.state = patch_state
+        for work in self.by_patch.get(patch.task.patch_id, ()):
+            self.reindex(work)
+
+    def begin_shard(self, work: ContextWork, task_id: str, numbers: tuple[int, ...], losses: int) -> None:
         """Note that an engine has been given draws."""
-        run = work.running[task_id] = RunningShard(numbers, set(numbers), losses, float(work.expected(numbers).sum()))
-        self._give(work, run.tokens)
+        shard = RunningShard(numbers, set(numbers), losses, float(work.expected_tokens(numbers).sum()))
+        work.running[task_id], self.work_of[task_id] = shard, work
+        self._add_in_flight(work, shard.tokens_left)
+        self.reindex(work)
 
-    def settle(self, work: ContextWork, task_id: str, done: Iterable[int]) -> list[int]:
-        """Note that draws of a slice need no more; returns those that had not been noted before."""
-        run = work.running.get(task_id)
-        if run is None:
+    def settle_draws(self, work: ContextWork, task_id: str, numbers: Iterable[int]) -> list[int]:
+        """Note that draws of a running shard are committed or given up; returns those that were not before."""
+        shard = work.running.get(task_id)
+        if shard is None:
             return []
-        before, settled = run.tokens, [number for number in done if number in run.left]
-        run.left.difference_update(settled)
-        self._give(work, run.tokens - before)
+        before, settled = shard.tokens_left, [number for number in numbers if number in shard.left]
+        shard.left.difference_update(settled)
+        self._add_in_flight(work, shard.tokens_left - before)
         return settled
 
-    def end(self, work: ContextWork, task_id: str) -> RunningShard:
-        """Note that an engine has a slice no more; returns what is left of it."""
-        run = work.running.pop(task_id)
-        self._give(work, -run.tokens)
-        return run
+    def end_shard(self, work: ContextWork, task_id: str) -> RunningShard:
+        """Note that no engine has a shard any more; returns the shard."""
+        shard = work.running.pop(task_id)
+        self._add_in_flight(work, -shard.tokens_left)
+        return shard
 
-    def _give(self, work: ContextWork, tokens: float) -> None:
+    def _add_in_flight(self, work: ContextWork, tokens: float) -> None:
         patch_id = work.context.patch_id
-        total = self.given.pop(patch_id, 0.0) + tokens
-        if total > 0.5:  # a draw counts for one at least: what is less is rounding
-            self.given[patch_id] = total
+        total = self.in_flight_tokens.pop(patch_id, 0.0) + tokens
+        if total > 0.5:  # a draw counts for one token at least: what is less is rounding
+            self.in_flight_tokens[patch_id] = total
 
-    def note_patch(self, patch_id: str) -> None:
-        for work in self.by_patch.get(patch_id, ()):
-            self.note(work)
+    def has_waiting_draws(self, patch_id: str) -> bool:
+        return any(work.fresh or work.retries for work in self.by_patch.get(patch_id, ()))
 
-    def wanted(self, patch_id: str) -> bool:
-        """Whether draws wait for a patch."""
-        return any(work.fresh or work.lost for work in self.by_patch.get(patch_id, ()))
+    def waiting_tokens(self, patch_id: str) -> float:
+        """Expected thinking tokens of the draws that wait for a patch; at least 1."""
+        works = self.by_patch[patch_id]
+        return max(1.0, sum(work.waiting_tokens for work in works if work.fresh or work.retries))
 
-    def to_come(self, shape: Shape) -> list[str]:
-        """Patches of a shape that draws wait for and that will be made."""
-        coming = () if self.dead(Role.PRUNE) else self.coming
-        return [name for name in coming if self.shape_of(name) == shape]
+    def upcoming(self, shape: Shape) -> list[str]:
+        """Patches of a shape that draws wait for and that are still to be made."""
+        unmade = () if self.dead(Role.PRUNE) else self.unmade
+        return [patch_id for patch_id in unmade if self.shape_of(patch_id) == shape]
 
     def owed_patches(self) -> list[PatchWork]:
-        """Patches that draws wait for and that nobody makes."""
-        return [patch for name in self.coming if (patch := self.patches[name]).state is PatchState.OWED]
-
-    def tokens(self, patch_id: str) -> float:
-        """Expected thinking tokens of the draws that wait for a patch; at least 1."""
-        return max(1.0, sum(work.tokens for work in self.by_patch[patch_id] if work.fresh or work.lost))
+        """Patches that draws wait for and that nobody is making."""
+        return [patch for name in self.unmade if (patch := self.patches[name]).state is PatchState.OWED]
 
     def shape_of(self, patch_id: str) -> Shape:
-        """The shape of a patch that some context is of."""
+        """The shape of the engines that a patch needs. Some context must be of the patch."""
         return self.by_patch[patch_id][0].context.shape
 
-    def name(self, prefix: str) -> str:
-        """A name that this sweep has not used."""
+    # --- workers and the end ------------------------------------------------------------------------------------------
+
+    def new_name(self, prefix: str) -> str:
+        """A name for a worker or a task that this run has not used."""
         return f"{prefix}-{next(self._names)}"
 
     def stop(self, reason: str, now: float) -> None:
         """Note that the sweep is to end before everything is done. The first reason stands."""
         if self.stopping is None:
-            self.stopping, self.stopped = reason, now
+            self.stopping, self.stopped_at = reason, now
 
     def failing(self, role: Role) -> bool:
         """Whether workers of a role have failed to start so often that no more are started."""
@@ -170,13 +183,3 @@ class SweepState:
     def dead(self, role: Role) -> bool:
         """Whether no more workers of a role are started, and none is up."""
         return self.failing(role) and not self.fleet.of(role, Phase.IDLE, Phase.BUSY)
-
-    def set_hungry(self, known: WorkerState, hungry: bool) -> None:
-        """Note whether an engine at work could take more of the variant it holds."""
-        known.hungry = hungry
-        assert known.patch_id is not None
-        group = self.hungry.setdefault(known.patch_id, {})
-        if hungry:
-            group[known.worker] = known
-        else:
-            group.pop(known.worker, None)

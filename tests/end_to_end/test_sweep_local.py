@@ -222,7 +222,7 @@ def test_stop_asked_ends_with_its_reason_and_the_next_run_goes_on(sweep: TinySwe
 def test_patch_in_the_store_is_not_made_again(sweep: TinySweep, undisturbed: TinySweep) -> None:
     patch = undisturbed.resolve_grid().variants[0].patch_id
     sweep.store.publish_patch(undisturbed.store.fetch_patch(patch, sweep.folder), patch)
-    assert [work.state for work in sweep.core().state.patches.values()] == [PatchState.HELD]
+    assert [work.state for work in sweep.core().state.patches.values()] == [PatchState.STORED]
     assert sweep.run() == "done"
     assert not (sweep.folder / "scratch" / "pruning").exists()
     assert sweep.rows() == undisturbed.rows()

@@ -63,16 +63,23 @@ def make_item(prompt: str, seed: int = 0, limits: tuple[int, ...] = (8, 16), num
     return Item(number, prompt, "benchmark", DrawJob(f"problem-{prompt}", (1, 2, 3), seed, limits))
 
 
-def make_patch(patch_id: str = "patch", state: PatchState = PatchState.HELD, method: str = "dense") -> PatchWork:
+def make_patch(patch_id: str = "patch", state: PatchState = PatchState.STORED, method: str = "dense") -> PatchWork:
     return PatchWork(PruneTask(f"prune-{patch_id}", "model", PruneSpec(method), patch_id, {}), state)
 
 
 def make_work(context: Context, draws: int, order: int = 0) -> ContextWork:
     """A context that owes draws 0, 1, ... of a benchmark of one seed."""
-    return ContextWork(context, (), order, LengthEstimator(["benchmark"] * max(1, draws)), limit=16, fresh=range(draws))
+    return ContextWork(
+        context,
+        (),
+        order,
+        LengthEstimator(["benchmark"] * max(1, draws), [4000.0] * max(1, draws)),
+        limit=16,
+        fresh=range(draws),
+    )
 
 
-def make_core(draws: int, policy: Policy | None = None, state: PatchState = PatchState.HELD) -> Core:
+def make_core(draws: int, policy: Policy | None = None, state: PatchState = PatchState.STORED) -> Core:
     """A core that owes so many draws of one context, "c"."""
     return Core(policy or Policy(), [make_patch(state=state)], [make_work(make_context("c"), draws)])
 

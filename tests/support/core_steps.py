@@ -17,9 +17,9 @@ from tests.support.builders import (
     ready,
     started,
 )
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 
-LOST = Failure("engine-lost", "the engine died")
+LOST = Failure(FailureKind.ENGINE_LOST, "the engine died")
 POLICY = Policy(engines=1, slots=2, smallest_shard=16, largest_shard=16)
 
 

@@ -29,7 +29,7 @@ from orchestrator.scheduler.events import (
 )
 from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import WHOLE, committed, make_context, make_patch, make_work, ready
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import (
     Graded,
     GradeTask,
@@ -46,7 +46,7 @@ from workers.messages import (
 DrawKey = tuple[str, int]
 """(context id, number)."""
 
-CRASH = Failure("worker-lost", "the process is gone")
+CRASH = Failure(FailureKind.WORKER_LOST, "the process is gone")
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Process:
     phase: str = "starting"
     tasks: list[WorkerTask] = field(default_factory=list)
     left: dict[str, list[int]] = field(default_factory=dict)
-    """Task id -> draws of a slice that are not made yet."""
+    """Task id -> draws of a shard that are not made yet."""
     asked_to_stop: bool = False
     outbox: deque[Event] = field(default_factory=deque)
 
@@ -91,15 +91,19 @@ class World:
         refused: set[DrawKey],
         nan: set[str],
         cursed: set[str],
+        nan_draws: frozenset[DrawKey] = frozenset(),
+        names_nan: bool = False,
     ) -> None:
+        """`nan_draws` kill their engine by NaN; it says which of them did if `names_nan`."""
         self.core, self.shapes = core, shapes
         self.poison, self.refused, self.nan, self.cursed = poison, refused, nan, cursed
+        self.nan_draws, self.names_nan = nan_draws, names_nan
         self.now = 1000.0
         self.processes: dict[str, Process] = {}
         self.recounts: deque[MissingFound] = deque()
         self.store: set[DrawKey] = set()
         self.failed: Counter[DrawKey] = Counter()
-        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is PatchState.HELD}
+        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is PatchState.STORED}
         self.heard: list[Event] = []
         self.finishes: list[str] = []
         self.owed = {(name, number) for name, work in core.state.contexts.items() for number in work.fresh}
@@ -145,8 +149,8 @@ class World:
             return  # it goes to nobody; silence will tell
         if isinstance(task, ShardNumbers):
             context = self.core.state.contexts[task.context_id].context
-            assert context.shape == process.start.shape, "a slice for an engine of another shape"
-            assert context.patch_id in self.patches, "a slice of weights that do not exist"
+            assert context.shape == process.start.shape, "a shard for an engine of another shape"
+            assert context.patch_id in self.patches, "a shard of weights that do not exist"
             again = {(task.context_id, number) for number in task.numbers} & self.store
             assert not again, "a committed draw is made again"
             if process.tasks:
@@ -172,7 +176,7 @@ class World:
         elif process.tasks:
             self.work(process, process.tasks[0], draws)
         elif process.asked_to_stop and process.phase == "well":
-            process.die(Failure("retired", "closed as asked"))
+            process.die(Failure(FailureKind.RETIRED, "closed as asked"))
 
     def work(self, process: Process, task: WorkerTask, draws: int) -> None:
         if isinstance(task, ShardNumbers):
@@ -181,7 +185,7 @@ class World:
             process.say(Reported(process.name, Graded(task.task_id, task.context_id, 1)))
             process.end_task()
         elif task.patch_id in self.cursed:
-            process.end_task(Failure("prune", "out of memory"))
+            process.end_task(Failure(FailureKind.PRUNE, "out of memory"))
         else:
             self.patches.add(task.patch_id)
             process.say(Reported(process.name, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
@@ -189,18 +193,26 @@ class World:
 
     def evaluate(self, process: Process, one: ShardNumbers, draws: int) -> None:
         if one.context_id in self.nan:
-            process.end_task(Failure("nan", "the weights give NaN"))
+            process.end_task(Failure(FailureKind.NAN, "the weights give NaN"))
             return
         left = process.left[one.task_id]
         batch, left[:] = left[:draws], left[draws:]
         if process.asked_to_stop:
             batch, left[:] = batch[:1], []
         if any((one.context_id, number) in self.poison for number in batch):
-            process.die(Failure("engine-lost", "the engine died"))
+            process.die(Failure(FailureKind.ENGINE_LOST, "the engine died"))
+            return
+        if at_fault := tuple(number for number in batch if (one.context_id, number) in self.nan_draws):
+            failure = Failure(FailureKind.NAN, "NaN while decoding")
+            if self.names_nan:
+                process.say(Reported(process.name, Rejected(one.task_id, at_fault, failure)))
+            process.die(failure)
             return
         refused = tuple(number for number in batch if (one.context_id, number) in self.refused)
         if refused:
-            process.say(Reported(process.name, Rejected(one.task_id, refused, Failure("bad-input", "too long"))))
+            process.say(
+                Reported(process.name, Rejected(one.task_id, refused, Failure(FailureKind.BAD_INPUT, "too long")))
+            )
         if good := [number for number in batch if number not in refused]:
             self.store |= {(one.context_id, number) for number in good}
             process.say(Reported(process.name, committed(one, good)))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
 from workers.worker import Inbox, Worker, WorkerFault
 
@@ -41,10 +41,10 @@ class DeedWorker:
                 inbox.closes_within(600)
                 yield Graded(task.task_id, "asked to stop", 0)
             case "stumble":
-                yield TaskFailed(task.task_id, Failure("bad-input", "the task is at fault", self._log))
+                yield TaskFailed(task.task_id, Failure(FailureKind.BAD_INPUT, "the task is at fault", self._log))
                 return
             case "betray":
-                raise WorkerFault(Failure("proof", "the worker is at fault", self._log))
+                raise WorkerFault(Failure(FailureKind.PROOF, "the worker is at fault", self._log))
             case "break":
                 raise RuntimeError("a fault\nthat nobody foresaw")
         yield TaskEnded(task.task_id)

@@ -1,17 +1,20 @@
 """The worker that evaluates, over a store that refuses to give out what it holds. Its engine is scripted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from orchestrator.store.store import Store
 from tests.support.builders import TINY, make_context, make_item, make_row
-from workers.engines.engine import EngineSettings
-from workers.engines.scripted_engine import Latency, ScriptedEngines
+from workers.engines.engine import EngineFault, EngineSettings, Finished
+from workers.engines.scripted_engine import Latency, ScriptedEngine, ScriptedEngines
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
-from workers.messages import Committed, Report, Shard, StoreBlocked, TaskEnded, TaskFailed, WantsMore
-from workers.worker import Inbox
+from workers.failure import Failure, FailureKind
+from workers.messages import Committed, Rejected, Report, Shard, StoreBlocked, TaskEnded, TaskFailed, WantsMore
+from workers.worker import Inbox, WorkerFault
 
 SETTINGS = EngineSettings("bfloat16", 512)
 
@@ -72,3 +75,31 @@ def test_shard_whose_traces_stay_out_of_reach_fails_alone_and_another_is_asked_f
     assert WantsMore("new") in after
     assert sum(len(report.numbers) for report in after if isinstance(report, Committed)) == 4
     assert after[-1] == TaskEnded("new")
+
+
+class NanEngine(ScriptedEngine):
+    """Dies of NaN in the oldest of its asks as soon as one of the first four draws has been finished."""
+
+    def step(self) -> Sequence[Finished]:
+        draws = {name.partition("/")[0] for name in self._active}
+        if len(draws) == 4:
+            return super().step()
+        raise EngineFault(Failure(FailureKind.NAN, "NaN while decoding"), [next(iter(self._active))])
+
+
+def test_engine_that_dies_of_nan_has_the_draw_at_fault_rejected_and_what_was_finished_committed(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    script = ScriptedEngines(str(tmp_path / "ledger"), latency=Latency(tokens_per_step=1))
+    pace = FeedSettings(in_flight=4, commit_seconds=9.0)
+    worker = EvalWorker("engine", NanEngine(TINY / "model", SETTINGS, script), store, TINY / "model", tmp_path, pace)
+    shard = Shard(
+        "new", make_context("d"), tuple(make_item(f"p{n}", seed=n, limits=(8, 200), number=n) for n in range(4))
+    )
+    said: list[Report] = []
+    with pytest.raises(WorkerFault, match="nan: "):
+        said.extend(worker.run(shard, Inbox()))
+    (rejected,) = [report for report in said if isinstance(report, Rejected)]
+    assert (len(rejected.numbers), rejected.failure.kind) == (1, FailureKind.NAN)
+    (committed,) = [report for report in said if isinstance(report, Committed)]
+    assert committed.numbers
+    assert not set(committed.numbers) & set(rejected.numbers)

@@ -15,14 +15,18 @@ from workers.failure import Failure
 
 
 class EngineFault(Exception):
-    """The engine cannot be trusted any more and must be killed; its finished draws remain valid."""
+    """The engine cannot be trusted any more and must be killed; its finished draws remain valid.
 
-    def __init__(self, failure: Failure) -> None:
+
+    `asks` names those in flight that are known to be at fault; the others may well succeed on another engine.
+    """
+
+    def __init__(self, failure: Failure, asks: Sequence[str] = ()) -> None:
         super().__init__(f"{failure.kind}: {failure.cause}")
-        self.failure = failure
+        self.failure, self.asks = failure, tuple(asks)
 
-    def __reduce__(self) -> tuple[type["EngineFault"], tuple[Failure]]:
-        return (EngineFault, (self.failure,))
+    def __reduce__(self) -> tuple[type["EngineFault"], tuple[Failure, tuple[str, ...]]]:
+        return (EngineFault, (self.failure, self.asks))
 
 
 class VariantFault(Exception):

@@ -23,7 +23,7 @@ from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
 from eval.spec import SamplingSpec
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 
 THOUGHTS = "0123456789+-*=;"
 STALLED_STEP_SECONDS = 0.02
@@ -140,7 +140,7 @@ class ScriptedEngine:
         self._spend(self._script.latency.swap)
         for fault in self._script.faults:
             if isinstance(fault, SpoilSwap) and fault.patch == patch.name and self._script.happens(fault):
-                failure = Failure(fault.kind, f"the swap to {patch.name} fails, as scripted")
+                failure = Failure(FailureKind(fault.kind), f"the swap to {patch.name} fails, as scripted")
                 raise VariantFault(failure) if fault.kind == "nan" else EngineFault(failure)
         self._variant = patch.name
         return Proof(hashlib.sha256(patch.name.encode()).hexdigest(), 0.0)
@@ -153,7 +153,7 @@ class ScriptedEngine:
         self._asks += 1
         for fault in self._script.faults:
             if isinstance(fault, Die) and fault.is_due(self._asks, ask) and self._script.happens(fault):
-                self._death = Failure("engine-lost", f"died at ask {self._asks}, as scripted")
+                self._death = Failure(FailureKind.ENGINE_LOST, f"died at ask {self._asks}, as scripted")
             elif isinstance(fault, Stall) and fault.at_ask == self._asks and self._script.happens(fault):
                 self._stalled = True
         seed = ask.seed if sampling.temperature > 0 else 0

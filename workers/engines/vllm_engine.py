@@ -59,9 +59,9 @@ from pruning.model.architecture import config_of_length
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.patch import Canary, Patch
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
-from workers.engines.ranks import Ranks, failure_of
+from workers.engines.ranks import Ranks, failure_of, nan_requests
 from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.parent_death import die_with
 from workers.store import unavailable
 
@@ -114,12 +114,12 @@ class VllmEngine:
     def load(self, base: Path, patch: Path) -> Proof:
         """Swap in the weights of `base` + `patch` and prove it. See `workers.engines.engine.Engine.load`."""
         if self._engine.has_unfinished_requests():
-            raise EngineFault(Failure("engine-error", "a swap was requested while requests were in flight"))
+            raise EngineFault(Failure(FailureKind.ENGINE_ERROR, "a swap was requested while requests were in flight"))
         try:
             made = Patch.open(patch)
         except ValueError as error:
             cause = f"{error} Delete the folder {patch} and run the sweep again"
-            raise VariantFault(Failure("bad-input", cause)) from error
+            raise VariantFault(Failure(FailureKind.BAD_INPUT, cause)) from error
         except OSError as error:
             raise unavailable(str(patch.parent), f"patch {patch.name} cannot be read", error) from error
         try:
@@ -128,21 +128,23 @@ class VllmEngine:
             raise self._fault(error, _swap_failure(error), f"swap to {patch.name} broke off: ") from error
         for rank, problem in enumerate(problems):
             if problem:
-                raise EngineFault(Failure("proof", f"swap to {patch.name}, rank {rank}: {problem}"))
+                raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch.name}, rank {rank}: {problem}"))
         if not self._engine.reset_prefix_cache():
-            raise EngineFault(Failure("proof", f"swap to {patch.name}: the prefix cache would not empty"))
+            raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch.name}: the prefix cache would not empty"))
         error_nats = self._canary_error(patch.name, made.manifest.canary)
         return Proof(made.manifest.weights_digest, error_nats)
 
     def _canary_error(self, patch: str, canary: Canary) -> float:
         if not all(map(math.isfinite, canary.logprobs)):
-            raise VariantFault(Failure("nan", f"the weights of {patch} give NaN on the canary prompt, as recorded"))
+            raise VariantFault(
+                Failure(FailureKind.NAN, f"the weights of {patch} give NaN on the canary prompt, as recorded")
+            )
         # At least one block of the cache, or a stale block could not be noticed.
         positions = max(CANARY_POSITIONS, self._engine.vllm_config.cache_config.block_size)
         token_ids, recorded = list(canary.token_ids[: positions + 1]), canary.logprobs[:positions]
         output = self._ask_canary(token_ids)
         if cached := output.num_cached_tokens:
-            raise EngineFault(Failure("proof", f"swap to {patch}: {cached} canary tokens were still cached"))
+            raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch}: {cached} canary tokens were still cached"))
         assert output.prompt_logprobs is not None
         got = [
             entry[token].logprob
@@ -152,7 +154,7 @@ class VllmEngine:
         error = sum(abs(a - b) for a, b in zip(got, recorded, strict=True)) / len(recorded)
         if not error <= CANARY_TOLERANCE:
             cause = f"canary log-probabilities differ by {error:.3f} nats, more than {CANARY_TOLERANCE}"
-            raise EngineFault(Failure("proof", f"swap to {patch}: {cause}"))
+            raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch}: {cause}"))
         return error
 
     def _ask_canary(self, token_ids: list[int]) -> RequestOutput:
@@ -166,7 +168,7 @@ class VllmEngine:
             for output in self._step():
                 if output.finished:
                     return output
-        raise EngineFault(Failure("engine-error", "the canary request vanished"))
+        raise EngineFault(Failure(FailureKind.ENGINE_ERROR, "the canary request vanished"))
 
     def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
         """Begin one ask. Raises ValueError if it does not fit: vLLM would silently cut it short."""
@@ -204,14 +206,16 @@ class VllmEngine:
         try:
             return self._engine.step()
         except Exception as error:  # vLLM's own types must not leave this process: unpickling them imports vllm
-            raise self._fault(error, "engine-error") from error
+            raise self._fault(error, FailureKind.ENGINE_ERROR) from error
 
-    def _fault(self, error: Exception, otherwise: str, prefix: str = "") -> EngineFault:
+    def _fault(self, error: Exception, otherwise: FailureKind, prefix: str = "") -> EngineFault:
         """`error` as an EngineFault: a dead rank, else what the message says, else a failure of kind `otherwise`."""
         failure = self._ranks.failure() or failure_of(error, otherwise)
-        if failure.kind in ("engine-lost", "hang"):
+        if failure.kind in (FailureKind.ENGINE_LOST, FailureKind.HANG):
             self._ranks.kill()  # the others wait for ever in a collective operation
-        return EngineFault(Failure(failure.kind, prefix + failure.cause))
+        in_flight = self._engine.output_processor.request_states
+        asks = [in_flight[name].external_req_id for name in nan_requests(error) if name in in_flight]
+        return EngineFault(Failure(failure.kind, prefix + failure.cause), asks)
 
     def cancel(self, names: Sequence[str]) -> None:
         """Abort asks. Their partial tokens are dropped: an aborted request is not a sample."""
@@ -280,12 +284,12 @@ def _mismatch(needed: set[str], have: set[str]) -> str:
     return f"the variant lacks {len(missing)} tensors that the engine needs, among them {missing[0]}" if missing else ""
 
 
-def _swap_failure(error: Exception) -> str:
-    """The kind of failure of a broken-off swap: "store" if a file could not be read, since no patch is to blame.
+def _swap_failure(error: Exception) -> FailureKind:
+    """The kind of failure of a broken-off swap: STORE if a file could not be read, since no patch is to blame.
 
     vLLM quotes the error of another process's rank, where an operating system's error begins with its number.
     """
-    return "store" if isinstance(error, OSError) or "[Errno " in str(error) else "proof"
+    return FailureKind.STORE if isinstance(error, OSError) or "[Errno " in str(error) else FailureKind.PROOF
 
 
 def _repack_vocabularies(model: torch.nn.Module) -> None:
@@ -357,7 +361,9 @@ def _finished(output: RequestOutput) -> Finished:
     made = output.outputs[0]
     prompt_tokens = len(output.prompt_token_ids or ())
     if made.finish_reason not in ("stop", "length"):
-        result: Completion | Failure = Failure("engine-error", f"vLLM ended the request with {made.finish_reason!r}")
+        result: Completion | Failure = Failure(
+            FailureKind.ENGINE_ERROR, f"vLLM ended the request with {made.finish_reason!r}"
+        )
     else:
         result = Completion(tuple(made.token_ids), "stop" if made.finish_reason == "stop" else "length")
     return Finished(output.request_id, result, prompt_tokens, output.num_cached_tokens or 0)

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
 from tests.support.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, WAIT, DeedRecipe, FailingRecipe, deed
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Heartbeat, TaskEnded
 
 
@@ -45,12 +45,12 @@ def test_worker_is_ready_runs_a_task_and_is_retired_in_order(recipe: DeedRecipe)
 
 
 def test_killed_worker_is_lost_once_and_not_heard_of_again(recipe: DeedRecipe) -> None:
-    backend, failure = LocalBackend(cpus=1), Failure("hang", "no progress")
+    backend, failure = LocalBackend(cpus=1), Failure(FailureKind.HANG, "no progress")
     backend.start("one", recipe, gpus=0)
     backend.assign("one", deed(WAIT))
     until(backend, Heartbeat, REPORTS)
     backend.kill("one", failure)
-    backend.kill("one", Failure("hang", "killed twice"))
+    backend.kill("one", Failure(FailureKind.HANG, "killed twice"))
     backend.assign("one", deed(COUNT))
     assert backend.poll(0) == [WorkerLost("one", failure)]
     backend.start("two", recipe, gpus=0)
@@ -61,8 +61,8 @@ def test_killed_worker_is_lost_once_and_not_heard_of_again(recipe: DeedRecipe) -
 @pytest.mark.parametrize(
     ("task", "failure"),
     [
-        (BETRAY, Failure("proof", "the worker is at fault")),
-        (BREAK, Failure("worker-error", "RuntimeError: a fault\nthat nobody foresaw")),
+        (BETRAY, Failure(FailureKind.PROOF, "the worker is at fault")),
+        (BREAK, Failure(FailureKind.WORKER_ERROR, "RuntimeError: a fault\nthat nobody foresaw")),
     ],
 )
 def test_worker_that_raises_is_lost_with_its_failure(recipe: DeedRecipe, task: str, failure: Failure) -> None:
@@ -75,4 +75,6 @@ def test_worker_that_raises_is_lost_with_its_failure(recipe: DeedRecipe, task: s
 def test_worker_that_cannot_be_built_is_lost_with_the_cause() -> None:
     backend = LocalBackend(cpus=1)
     backend.start("one", FailingRecipe("37 GiB are not there"), gpus=0)
-    assert backend.poll(60.0) == [WorkerLost("one", Failure("worker-error", "MemoryError: 37 GiB are not there"))]
+    assert backend.poll(60.0) == [
+        WorkerLost("one", Failure(FailureKind.WORKER_ERROR, "MemoryError: 37 GiB are not there"))
+    ]

@@ -13,7 +13,7 @@ import ray
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
 from tests.support.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, STUMBLE, WAIT, DeedRecipe, FailingRecipe, deed
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Graded, Heartbeat, TaskEnded, TaskFailed
 
 SECONDS = 60
@@ -150,9 +150,9 @@ def test_discarded_worker_is_lost_with_the_failure_handed_in_and_dies(fleet: Fle
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(WAIT))
     fleet.listen(name, Heartbeat, REPORTS)
-    failure = Failure("hang", "no progress for 600 s", ready.facts.log)
+    failure = Failure(FailureKind.HANG, "no progress for 600 s", ready.facts.log)
     fleet.backend.kill(name, failure)
-    fleet.backend.kill(name, Failure("hang", "discarded twice"))
+    fleet.backend.kill(name, Failure(FailureKind.HANG, "discarded twice"))
     fleet.backend.assign(name, deed(COUNT))  # nobody has polled: whoever gives orders cannot know yet
     fleet.backend.retire(name)
     fleet.listen(name, WorkerLost)
@@ -176,7 +176,7 @@ def test_head_that_does_not_tell_of_notices_ends_nothing(fleet: Fleet, monkeypat
 
 def test_worker_discarded_while_it_starts_is_lost(fleet: Fleet) -> None:
     name = fleet.start()
-    failure = Failure("hang", "not ready in time")
+    failure = Failure(FailureKind.HANG, "not ready in time")
     fleet.backend.kill(name, failure)
     fleet.prove_goes_on()
     assert fleet.of(name) == [WorkerLost(name, failure)]
@@ -186,7 +186,7 @@ def test_task_that_fails_leaves_its_worker_well_for_another(fleet: Fleet) -> Non
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(STUMBLE))
     (failed,) = fleet.listen(name, TaskFailed)
-    failure = Failure("bad-input", "the task is at fault", ready.facts.log)
+    failure = Failure(FailureKind.BAD_INPUT, "the task is at fault", ready.facts.log)
     assert failed == Reported(name, TaskFailed(STUMBLE, failure))
     fleet.backend.assign(name, deed(COUNT))
     fleet.listen(name, TaskEnded)
@@ -205,7 +205,7 @@ def test_worker_fault_loses_the_worker_with_its_own_failure(fleet: Fleet) -> Non
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(BETRAY))
     (lost,) = fleet.listen(name, WorkerLost)
-    assert lost == WorkerLost(name, Failure("proof", "the worker is at fault", ready.facts.log))
+    assert lost == WorkerLost(name, Failure(FailureKind.PROOF, "the worker is at fault", ready.facts.log))
     wait_gone(ready.facts.pid)
     assert fleet.of(name) == [ready, *heartbeats(name, BETRAY), lost]
 
@@ -214,7 +214,7 @@ def test_unforeseen_exception_loses_the_worker_with_one_line(fleet: Fleet) -> No
     name, ready = fleet.start_ready()
     fleet.backend.assign(name, deed(BREAK))
     (lost,) = fleet.listen(name, WorkerLost)
-    failure = Failure("worker-error", "RuntimeError: that nobody foresaw", ready.facts.log)
+    failure = Failure(FailureKind.WORKER_ERROR, "RuntimeError: that nobody foresaw", ready.facts.log)
     assert lost == WorkerLost(name, failure)
     wait_gone(ready.facts.pid)
     assert fleet.of(name) == [ready, *heartbeats(name, BREAK), lost]

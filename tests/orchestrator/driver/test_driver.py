@@ -13,11 +13,11 @@ from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Command, Event, Finish, RecordFailures
 from orchestrator.store.store import Store
 from tests.support.builders import TinySweep
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.store import StoreUnavailable, Trouble
 from workers.tables import FailureRow
 
-GIVEN_UP = Failure("engine-lost", "it died")
+GIVEN_UP = Failure(FailureKind.ENGINE_LOST, "it died")
 
 
 class LastOrders(Core):

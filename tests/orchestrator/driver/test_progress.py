@@ -12,7 +12,7 @@ from orchestrator.driver.progress import closing_line, notable, status_line
 from orchestrator.scheduler.events import Assign, Reported, Role, ShardNumbers, Tick, WorkerLost
 from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import Hand, committed, make_core, of_kind, ready, started
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import PatchMade, WeightsLoaded
 
 POLICY = Policy(engines=1000, slots=1000, smallest_shard=1, largest_shard=4)
@@ -34,7 +34,7 @@ def test_time_left_is_told_by_tokens_once_some_are_made() -> None:
     assert isinstance(given.task, ShardNumbers)
     assert "left" not in status_line(hand.core, 10.0)
     hand(Reported(engine, committed(given.task, given.task.numbers[:2])))
-    left = hand.core.state.tokens("patch") + sum(hand.core.state.given.values())
+    left = hand.core.state.waiting_tokens("patch") + sum(hand.core.state.in_flight_tokens.values())
     assert f"10 s, about {left / 20 * 10:.0f} s left" in status_line(hand.core, 10.0)
 
 
@@ -52,7 +52,7 @@ def test_variants_are_told_by_the_names_of_the_grid() -> None:
 
 
 def test_lost_worker_is_told_with_its_log_whatever_brackets_its_cause_has(capsys: pytest.CaptureFixture[str]) -> None:
-    lost = WorkerLost("engine-2", Failure("engine-lost", "[rank0] no [/tmp/x]", "/logs/worker.err"))
+    lost = WorkerLost("engine-2", Failure(FailureKind.ENGINE_LOST, "[rank0] no [/tmp/x]", "/logs/worker.err"))
     (line,) = notable(lost, [], {})
     say(line)
     assert "engine-2 lost: engine-lost: [rank0] no [/tmp/x] (log: /logs/worker.err)" in capsys.readouterr().err

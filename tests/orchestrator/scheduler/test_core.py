@@ -32,7 +32,7 @@ from tests.support.builders import (
     started,
 )
 from tests.support.core_steps import LOST, POLICY, missing, shard_of, start_engine
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Graded, GradeTask, PatchMade, PruneTask, Rejected, Shape, TaskEnded, TaskFailed, WantsMore
 
 
@@ -63,7 +63,7 @@ def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = froz
                 case FindMissing(shard):
                     events.append(missing(shard, shard.numbers))
                 case Retire(worker):
-                    events.append(WorkerLost(worker, Failure("retired", "closed as asked")))
+                    events.append(WorkerLost(worker, Failure(FailureKind.RETIRED, "closed as asked")))
         todo = [command for event in events or [Tick()] for command in hand(event, after=1.0)]
     raise AssertionError("it does not come to an end")
 
@@ -119,7 +119,7 @@ def test_engine_with_draws_that_were_lost_before_is_fed_nothing_beside_them() ->
     _, again = shard_of(hand(Reported(third, TaskEnded(rest.task_id))))
     assert set(again.numbers) < set(first.numbers)
     hand(NodeDraining((other,), "spot notice"))
-    hand(WorkerLost(other, Failure("retired", "closed as asked")))
+    hand(WorkerLost(other, Failure(FailureKind.RETIRED, "closed as asked")))
     hand(missing(second, second.numbers))
     assert hand.core.state.contexts["c"].fresh, "what the leaving engine hands back waits, and nobody is to blame"
     assert not of_kind(hand(Reported(third, WantsMore(again.task_id))), Assign)
@@ -134,12 +134,12 @@ def test_lost_draws_handed_back_by_a_leaving_engine_keep_their_losses_and_stay_t
     (second,) = started(hand(missing(shard, shard.numbers)), Role.ENGINE)
     _, half = shard_of(hand(ready(second)))
     hand(NodeDraining((second,), "spot notice"))
-    hand(WorkerLost(second, Failure("retired", "closed as asked")))
+    hand(WorkerLost(second, Failure(FailureKind.RETIRED, "closed as asked")))
     hand(missing(half, half.numbers))
     work = hand.core.state.contexts["c"]
     assert not work.fresh
     other = tuple(number for number in shard.numbers if number not in half.numbers)
-    assert {piece.numbers: piece.losses for piece in work.lost} == {half.numbers: 1, other: 1}
+    assert {group.numbers: group.losses for group in work.retries} == {half.numbers: 1, other: 1}
 
 
 def test_engines_that_are_lost_while_starting_side_by_side_count_as_one_failed_start() -> None:
@@ -147,7 +147,7 @@ def test_engines_that_are_lost_while_starting_side_by_side_count_as_one_failed_s
     starting = started(hand(Tick()), Role.ENGINE)
     assert len(starting) == 3
     for worker in starting:
-        hand(WorkerLost(worker, Failure("worker-lost", "the machine died")), after=1.0)
+        hand(WorkerLost(worker, Failure(FailureKind.WORKER_LOST, "the machine died")), after=1.0)
     assert hand.core.state.failed_starts[Role.ENGINE] == 1
     assert hand.core.finished is None
 
@@ -163,7 +163,7 @@ def test_draws_that_were_committed_and_not_reported_are_graded() -> None:
 
 def test_patch_that_no_engine_can_prove_is_given_up_after_as_many_engines_as_the_policy_says() -> None:
     hand = Hand(make_core(8, replace(POLICY, attempts=2)))
-    unproved = Failure("proof", "1 tensor is not in place")
+    unproved = Failure(FailureKind.PROOF, "1 tensor is not in place")
     todo = hand(Tick())
     for _ in range(2):
         (engine,) = started(todo, Role.ENGINE)
@@ -199,7 +199,7 @@ def test_patch_without_its_report_is_made_again() -> None:
     hand(Reported(pruner, TaskEnded(first.task.task_id)))
     (second,) = of_kind(hand(Tick(), after=POLICY.backoff_seconds), Assign)
     assert isinstance(second.task, PruneTask)
-    hand(Reported(pruner, TaskFailed(first.task.task_id, Failure("prune", "said late"))))
+    hand(Reported(pruner, TaskFailed(first.task.task_id, Failure(FailureKind.PRUNE, "said late"))))
     assert hand.core.state.patches["patch"].state is PatchState.MAKING
 
 
@@ -214,27 +214,27 @@ def test_patch_failure_backs_off_doubling_then_gives_up_its_draws_only() -> None
     commands = hand(ready(pruner))
     for attempt, pause in enumerate([5.0, 10.0]):
         (given,) = of_kind(commands, Assign)
-        hand(Reported(pruner, TaskFailed(given.task.task_id, Failure("prune", f"no memory {attempt}"))))
+        hand(Reported(pruner, TaskFailed(given.task.task_id, Failure(FailureKind.PRUNE, f"no memory {attempt}"))))
         assert not of_kind(hand(Tick(), after=pause - 0.1), Assign)
         commands = hand(Tick(), after=0.1)
     (given,) = of_kind(commands, Assign)
-    hand(Reported(pruner, TaskFailed(given.task.task_id, Failure("prune", "no memory 2"))))
+    hand(Reported(pruner, TaskFailed(given.task.task_id, Failure(FailureKind.PRUNE, "no memory 2"))))
     assert set(hand.failures()) == {("bad", number) for number in range(3)}
     assert {given_up.failure.cause for given_up in hand.failures().values()} == {"no memory 2"}
-    assert hand.core.state.contexts["good"].draws == 3
+    assert hand.core.state.contexts["good"].waiting_draws == 3
 
 
 def test_patch_of_bad_input_is_not_tried_again() -> None:
     hand = Hand(make_core(3, POLICY, PatchState.OWED))
     (pruner,) = started(hand(Tick()), Role.PRUNE)
     (given,) = of_kind(hand(ready(pruner)), Assign)
-    hand(Reported(pruner, TaskFailed(given.task.task_id, Failure("bad-input", "no such layer"))))
+    hand(Reported(pruner, TaskFailed(given.task.task_id, Failure(FailureKind.BAD_INPUT, "no such layer"))))
     assert [given_up.failure.kind for given_up in hand.failures().values()] == ["bad-input"] * 3
 
 
 def test_nan_variant_is_final_for_every_draw_of_it() -> None:
     hand, worker, shard = start_engine(make_core(40, POLICY))
-    hand(Reported(worker, TaskFailed(shard.task_id, Failure("nan", "the canary is NaN"))))
+    hand(Reported(worker, TaskFailed(shard.task_id, Failure(FailureKind.NAN, "the canary is NaN"))))
     commands = hand(missing(shard, shard.numbers))
     assert len(hand.failures()) == 40
     assert {given_up.attempts for given_up in hand.failures().values()} == {1}
@@ -243,7 +243,7 @@ def test_nan_variant_is_final_for_every_draw_of_it() -> None:
 
 def test_rejected_draw_is_recorded_once_and_the_shard_goes_on() -> None:
     hand, worker, shard = start_engine(make_core(4, POLICY))
-    report = Reported(worker, Rejected(shard.task_id, shard.numbers[:1], Failure("bad-input", "x")))
+    report = Reported(worker, Rejected(shard.task_id, shard.numbers[:1], Failure(FailureKind.BAD_INPUT, "x")))
     hand(report)
     hand(report)
     assert list(hand.failures()) == [("c", 0)]
@@ -263,14 +263,14 @@ def test_committed_report_that_comes_twice_counts_once() -> None:
 def test_grader_lost_again_and_again_is_given_up_without_a_draw_being_harmed() -> None:
     hand = Hand(make_core(0, replace(POLICY, attempts=2)))
     hand.core.state.contexts["c"].ungraded = True
-    hand.core.state.note(hand.core.state.contexts["c"])
+    hand.core.state.reindex(hand.core.state.contexts["c"])
     (grader,) = started(hand(Tick()), Role.GRADE)
     (given,) = of_kind(hand(ready(grader)), Assign)
     (grader,) = started(hand(WorkerLost(grader, LOST)), Role.GRADE)
     (again,) = of_kind(hand(ready(grader)), Assign)
     assert again.task.task_id != given.task.task_id
-    hand(Reported(grader, TaskFailed(again.task.task_id, Failure("grade", "gone"))))
-    hand(WorkerLost(grader, Failure("retired", "")))
+    hand(Reported(grader, TaskFailed(again.task.task_id, Failure(FailureKind.WORKER_ERROR, "gone"))))
+    hand(WorkerLost(grader, Failure(FailureKind.RETIRED, "")))
     assert hand.core.finished == "done"
     assert hand.failures() == {}
 

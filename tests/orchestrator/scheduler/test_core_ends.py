@@ -29,7 +29,7 @@ from tests.support.builders import (
     started,
 )
 from tests.support.core_steps import LOST, POLICY, missing, shard_of, start_engine
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import GradeTask, TaskEnded, WantsMore
 
 
@@ -69,7 +69,7 @@ def test_driver_that_did_not_look_for_long_takes_nobody_for_hung() -> None:
 
 @pytest.mark.parametrize("role", [Role.ENGINE, Role.GRADE, Role.PRUNE])
 def test_three_failed_starts_of_a_role_end_the_sweep_with_a_reason(role: Role) -> None:
-    state = PatchState.OWED if role is Role.PRUNE else PatchState.HELD
+    state = PatchState.OWED if role is Role.PRUNE else PatchState.STORED
     hand = Hand(make_core(4, replace(POLICY, failed_starts=3), state))
     todo = hand(Tick())
     starts = 0
@@ -79,7 +79,7 @@ def test_three_failed_starts_of_a_role_end_the_sweep_with_a_reason(role: Role) -
             match command:
                 case StartWorker(worker, started_role):
                     starts += started_role is role
-                    failed = WorkerLost(worker, Failure("worker-error", "no such model"))
+                    failed = WorkerLost(worker, Failure(FailureKind.WORKER_ERROR, "no such model"))
                     events.append(failed if started_role is role else ready(worker))
                 case Assign(worker, ShardNumbers() as shard):
                     events += [
@@ -87,7 +87,7 @@ def test_three_failed_starts_of_a_role_end_the_sweep_with_a_reason(role: Role) -
                         Reported(worker, TaskEnded(shard.task_id)),
                     ]
                 case Retire(worker):
-                    events.append(WorkerLost(worker, Failure("retired", "")))
+                    events.append(WorkerLost(worker, Failure(FailureKind.RETIRED, "")))
         todo = [command for event in events or [Tick()] for command in hand(event, after=1.0)]
         if hand.core.finished is not None:
             break
@@ -113,11 +113,11 @@ def test_stop_leaves_draws_owed_and_records_no_failure() -> None:
     hand(Reported(worker, committed(shard, shard.numbers[:3])))
     hand(Reported(worker, TaskEnded(shard.task_id)))
     hand(missing(shard, shard.numbers[3:]))
-    for name in [known.worker for known in hand.core.state.fleet]:
-        commands = hand(WorkerLost(name, Failure("retired", "closed as asked")))
+    for name in [worker.name for worker in hand.core.state.fleet]:
+        commands = hand(WorkerLost(name, Failure(FailureKind.RETIRED, "closed as asked")))
     assert commands == [Finish("stopped by SIGTERM")]
     assert hand.core.state.counters.committed == 3
-    assert hand.core.state.contexts["c"].draws == 37
+    assert hand.core.state.contexts["c"].waiting_draws == 37
     assert not of_kind(hand.said, RecordFailures)
     assert hand.core.state.counters.workers_lost == 0
 
@@ -125,9 +125,9 @@ def test_stop_leaves_draws_owed_and_records_no_failure() -> None:
 def test_stop_waits_for_the_store_to_tell_what_was_committed() -> None:
     hand, worker, shard = start_engine(make_core(8, POLICY))
     hand(StopRequested("stopped by SIGTERM"))
-    for known in list(hand.core.state.fleet):
-        if known.worker != worker:
-            hand(WorkerLost(known.worker, Failure("retired", "closed as asked")))
+    for other in list(hand.core.state.fleet):
+        if other.name != worker:
+            hand(WorkerLost(other.name, Failure(FailureKind.RETIRED, "closed as asked")))
     assert not of_kind(hand(WorkerLost(worker, LOST)), Finish)
     assert of_kind(hand(missing(shard, shard.numbers[5:])), Finish)
     assert hand.core.state.counters.committed == 5
@@ -147,7 +147,7 @@ def test_worker_that_is_not_up_when_nothing_is_owed_any_more_holds_up_nobody() -
     hand(Reported(grader, TaskEnded(again.task.task_id)))
     assert [c.worker for c in of_kind(hand.said, Kill)] == [other]
     for worker in (one, other, grader):
-        todo = hand(WorkerLost(worker, Failure("retired", "")))
+        todo = hand(WorkerLost(worker, Failure(FailureKind.RETIRED, "")))
     assert todo == [Finish("done")]
     assert not hand.core.state.counters.workers_lost
 
@@ -160,8 +160,8 @@ def test_stop_kills_a_pruner_at_once_and_waits_for_a_silent_store_no_longer_than
     hand, worker, _ = start_engine(make_core(4, POLICY))
     hand(WorkerLost(worker, LOST))
     hand(StopRequested("stopped by SIGTERM"))
-    for known in list(hand.core.state.fleet):
-        hand(WorkerLost(known.worker, Failure("retired", "")))
+    for worker in list(hand.core.state.fleet):
+        hand(WorkerLost(worker.name, Failure(FailureKind.RETIRED, "")))
     assert not of_kind(hand(Tick(), after=20.0), Finish)
     assert of_kind(hand(Tick(), after=1.0), Finish)
 
@@ -174,7 +174,7 @@ def test_grader_that_leaves_has_not_finished() -> None:
     hand(Reported(worker, TaskEnded(shard.task_id)))
     hand(NodeDraining((grader,), "spot notice"))
     hand(Reported(grader, TaskEnded(given.task.task_id)))
-    (second,) = started(hand(WorkerLost(grader, Failure("retired", ""))), Role.GRADE)
+    (second,) = started(hand(WorkerLost(grader, Failure(FailureKind.RETIRED, ""))), Role.GRADE)
     (again,) = of_kind(hand(ready(second)), Assign)
     assert isinstance(again.task, GradeTask)
 
@@ -184,7 +184,7 @@ def test_engine_at_work_keeps_its_role_alive_whatever_fails_to_start_beside_it()
     one, *others = started(hand(Tick()), Role.ENGINE)
     _, shard = shard_of(hand(ready(one)))
     for worker in others:
-        hand(WorkerLost(worker, Failure("hang", "no device for it")), after=1.0)
+        hand(WorkerLost(worker, Failure(FailureKind.HANG, "no device for it")), after=1.0)
     assert not of_kind(hand(Tick(), after=30.0), StartWorker), "and no further one is tried"
     hand(Reported(one, committed(shard, shard.numbers)))
     _, more = shard_of(hand(Reported(one, TaskEnded(shard.task_id))))
@@ -199,7 +199,7 @@ def test_hungry_engine_that_leaves_is_fed_no_more() -> None:
     _, second = shard_of(hand(ready(other)))
     hand(Reported(one, WantsMore(first.task_id)))
     hand(NodeDraining((one, other), "spot notice"))
-    hand(WorkerLost(other, Failure("retired", "closed as asked")))
+    hand(WorkerLost(other, Failure(FailureKind.RETIRED, "closed as asked")))
     assert not of_kind(hand(missing(second, second.numbers)), Assign)
 
 

@@ -19,7 +19,7 @@ from orchestrator.scheduler.fleet import Phase
 from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.support.core_world import DrawKey, Process, World
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Heartbeat
 
 POLICIES = st.builds(
@@ -36,7 +36,7 @@ POLICIES = st.builds(
     largest_shard=st.integers(3, 6),
 )
 PATCHES = st.lists(
-    st.tuples(st.sampled_from([PatchState.HELD, PatchState.OWED]), st.booleans()), min_size=1, max_size=3
+    st.tuples(st.sampled_from([PatchState.STORED, PatchState.OWED]), st.booleans()), min_size=1, max_size=3
 )
 CONTEXTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.booleans()), min_size=1, max_size=4)
 RARE = st.integers(0, 9).map(lambda number: number == 0)
@@ -71,6 +71,8 @@ class Sweep(RuleBasedStateMachine):
             refused={k for k in keys if data.draw(RARE, "refused")},
             nan={w.context.context_id for w in works if data.draw(RARE, "nan")},
             cursed={patch for patch in shapes if data.draw(RARE, "cursed")},
+            nan_draws=frozenset(k for k in keys if data.draw(RARE, "nan draw")),
+            names_nan=data.draw(st.booleans(), "NaN draws are named"),
         )
         self.world.tell(Tick())
 
@@ -154,8 +156,8 @@ class Sweep(RuleBasedStateMachine):
             process.say(Reported(process.name, Heartbeat(process.tasks[0].task_id, 1)))
 
     @precondition(lambda self: self.processes())
-    @rule(data=st.data(), kind=st.sampled_from(["store", "memory", "memory", "memory"]))
-    def a_task_fails(self, data: st.DataObject, kind: str) -> None:
+    @rule(data=st.data(), kind=st.sampled_from([FailureKind.STORE, *[FailureKind.OUT_OF_MEMORY] * 3]))
+    def a_task_fails(self, data: st.DataObject, kind: FailureKind) -> None:
         process = self.pick(data, self.processes())
         if process.tasks and process.phase == "well":
             process.end_task(Failure(kind, "not this time"))
@@ -164,12 +166,12 @@ class Sweep(RuleBasedStateMachine):
     @rule()
     def a_node_leaves(self) -> None:
         for process in self.processes():
-            process.die(Failure("worker-lost", "the node is gone"))
+            process.die(Failure(FailureKind.WORKER_LOST, "the node is gone"))
 
     @precondition(lambda self: len(self.world.core.state.fleet) > 0)
     @rule(data=st.data())
     def a_machine_will_be_taken_away(self, data: st.DataObject) -> None:
-        names = [known.worker for known in self.world.core.state.fleet]
+        names = [worker.name for worker in self.world.core.state.fleet]
         self.world.tell(NodeDraining((data.draw(st.sampled_from(names), "leaving"),), "spot notice"))
 
     @precondition(lambda self: self.world.core.state.counters.committed > 2)
@@ -183,11 +185,11 @@ class Sweep(RuleBasedStateMachine):
         state = self.world.core.state
         places: Counter[DrawKey] = Counter(self.world.failed)
         for work in state.contexts.values():
-            numbers = [*work.fresh, *(n for piece in work.lost for n in piece.numbers)]
-            numbers += [n for run in work.running.values() for n in run.left]
+            numbers = [*work.fresh, *(n for group in work.retries for n in group.numbers)]
+            numbers += [n for shard in work.running.values() for n in shard.left]
             places.update((work.context.context_id, number) for number in numbers)
-        for counted in state.pending_checks.values():
-            places.update((counted.context_id, number) for number in counted.numbers)
+        for check in state.pending_checks.values():
+            places.update((check.context_id, number) for number in check.numbers)
         assert max(places.values(), default=1) == 1
         assert state.counters.failed == sum(self.world.failed.values())
         assert state.counters.committed + places.total() == state.counters.owed
@@ -195,30 +197,31 @@ class Sweep(RuleBasedStateMachine):
 
     @invariant()
     def what_was_lost_before_travels_alone(self) -> None:
-        for known in self.world.core.state.fleet:
+        for worker in self.world.core.state.fleet:
             works = self.world.core.state.contexts.values()
-            runs = [work.running[task] for work in works for task in known.tasks if task in work.running]
-            assert len(runs) <= 1 or not any(run.losses for run in runs)
+            shards = [work.running[task] for work in works for task in worker.tasks if task in work.running]
+            assert len(shards) <= 1 or not any(shard.losses for shard in shards)
 
     @invariant()
     def the_indexes_tell_what_is(self) -> None:
         state = self.world.core.state
-        assert state.unsettled == {name for name, work in state.contexts.items() if not work.settled()}
-        assert state.ungraded == {n for n, w in state.contexts.items() if w.ungraded and w.grading is None}
-        wanted = {work.context.patch_id for work in state.contexts.values() if work.draws}
-        held = {name for name in wanted if state.patches[name].state is PatchState.HELD}
-        assert {name for ready in state.ready.values() for name in ready} == held
-        coming = (PatchState.OWED, PatchState.MAKING)
-        assert set(state.coming) == {name for name in wanted if state.patches[name].state in coming}
-        holding = Counter(known.patch_id for known in state.fleet if known.patch_id is not None)
+        assert state.unfinished == {name for name, work in state.contexts.items() if not work.finished()}
+        assert state.gradable == {n for n, w in state.contexts.items() if w.ungraded and w.grading is None}
+        waiting = {work.context.patch_id for work in state.contexts.values() if work.waiting_draws}
+        stored = {name for name in waiting if state.patches[name].state is PatchState.STORED}
+        assert {name for patches in state.runnable.values() for name in patches} == stored
+        unmade = (PatchState.OWED, PatchState.MAKING)
+        assert set(state.unmade) == {name for name in waiting if state.patches[name].state in unmade}
+        holding = Counter(worker.patch_id for worker in state.fleet if worker.patch_id is not None)
         assert holding == Counter({name: n for name, n in state.fleet.engines_of.items() if n})
-        given: dict[str, float] = {}
+        in_flight: dict[str, float] = {}
         for work in state.contexts.values():
-            for run in work.running.values():
-                if run.left:
-                    given[work.context.patch_id] = given.get(work.context.patch_id, 0.0) + run.tokens
-        assert state.given == pytest.approx(given)
-        shapes = Counter(k.shape for k in state.fleet if k.shape is not None and k.phase is not Phase.CLOSING)
+            for shard in work.running.values():
+                if shard.left:
+                    patch_id = work.context.patch_id
+                    in_flight[patch_id] = in_flight.get(patch_id, 0.0) + shard.tokens_left
+        assert state.in_flight_tokens == pytest.approx(in_flight)
+        shapes = Counter(w.shape for w in state.fleet if w.shape is not None and w.phase is not Phase.CLOSING)
         assert shapes == Counter(state.fleet.shapes)
 
     @invariant()
@@ -246,8 +249,8 @@ class Sweep(RuleBasedStateMachine):
             assert "comes up" in world.finishes[0]
             assert any(state.dead(role) for role in Role)
             if not state.dead(Role.ENGINE):
-                held = [p.task.patch_id for p in state.patches.values() if p.state is PatchState.HELD]
-                assert not any(work.draws for patch in held for work in state.by_patch.get(patch, ()))
+                stored = [p.task.patch_id for p in state.patches.values() if p.state is PatchState.STORED]
+                assert not any(work.waiting_draws for patch in stored for work in state.by_patch.get(patch, ()))
 
 
 Sweep.TestCase.settings = settings(

@@ -39,7 +39,7 @@ from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Poli
 from pruning.spec import CalibrationSpec, PruneSpec
 from tests.support.builders import SHORTENED, WHOLE, make_context, make_core, make_patch, make_work
 from tests.support.core_world import World
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
 from workers.messages import Gold, GradeTask, PruneTask, Report
 
 NUMBERS = st.floats(allow_nan=False)
@@ -90,7 +90,7 @@ def test_commands_come_back_as_they_were(command: Command) -> None:
 
 def test_a_value_says_which_of_its_unions_classes_it_is_of() -> None:
     assert json.loads(
-        event_line(1.5, WorkerLost("engine-1", Failure("hang", "silent")), [Kill("e", Failure("k", "c"))])
+        event_line(1.5, WorkerLost("engine-1", Failure(FailureKind.HANG, "silent")), [Kill("e", Failure("k", "c"))])
     )[1] == ["WorkerLost", "engine-1", ["Failure", "hang", "silent", ""]]
 
 

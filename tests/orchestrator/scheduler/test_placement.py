@@ -10,7 +10,7 @@ from orchestrator.scheduler.placement import (
     MIN_DRAWS_PER_SWAP,
     ROUNDING_ALLOWANCE,
     Demand,
-    Idle,
+    IdleEngine,
     choose_variant,
     help_laggard,
     pruners_wanted,
@@ -25,9 +25,9 @@ ENGINES = st.integers(0, 5)
 
 
 def make_demand(
-    name: str, waiting: float, draws: int, engines: int, order: int, shape: Shape = WHOLE, given: float = 0.0
+    name: str, tokens: float, draws: int, engines: int, order: int, shape: Shape = WHOLE, in_flight: float = 0.0
 ) -> Demand:
-    return Demand(name, shape, waiting, draws, given, engines, order)
+    return Demand(name, shape, tokens, draws, in_flight, engines, order)
 
 
 @st.composite
@@ -40,7 +40,7 @@ def demands(draw: st.DrawFn) -> list[Demand]:
     ]
 
 
-idle_engines = st.builds(Idle, st.just("engine-1"), SHAPES, st.one_of(st.none(), st.integers(0, 6).map("p{}".format)))
+idle_engines = st.builds(IdleEngine, SHAPES, st.one_of(st.none(), st.integers(0, 6).map("p{}".format)))
 
 
 @given(st.integers(1, 10**6), st.integers(0, 1000), st.integers(1, 64), st.integers(64, 4096))
@@ -63,12 +63,12 @@ def test_shards_use_up_what_waits_and_never_grow(waiting: int, engines: int, sma
 
 @given(idle_engines, demands())
 def test_choice_fits_the_shape_and_has_work_and_is_made_whenever_there_is_one(
-    engine: Idle, offered: list[Demand]
+    engine: IdleEngine, offered: list[Demand]
 ) -> None:
     chosen = choose_variant(engine, offered)
-    fitting = [demand for demand in offered if demand.shape == engine.shape and demand.waiting > 0]
+    fitting = [demand for demand in offered if demand.shape == engine.shape and demand.waiting_tokens > 0]
     assert chosen is None or chosen in fitting
-    if any(not demand.engines or demand.draws > demand.engines * MIN_DRAWS_PER_SWAP for demand in fitting):
+    if any(not demand.engines or demand.waiting_draws > demand.engines * MIN_DRAWS_PER_SWAP for demand in fitting):
         assert chosen is not None
 
 
@@ -76,20 +76,22 @@ def test_choice_fits_the_shape_and_has_work_and_is_made_whenever_there_is_one(
 def test_engine_keeps_its_weights_while_there_is_work_for_them(offered: list[Demand], which: int) -> None:
     held = make_demand("held", 1, 1, 3, 9)
     offered.insert(which, held)
-    assert choose_variant(Idle("engine-1", WHOLE, "held"), offered) == held
+    assert choose_variant(IdleEngine(WHOLE, "held"), offered) == held
 
 
 @given(idle_engines, demands())
-def test_engine_without_work_takes_the_most_remaining_work_per_engine(engine: Idle, offered: list[Demand]) -> None:
+def test_engine_without_work_takes_the_most_remaining_work_per_engine(
+    engine: IdleEngine, offered: list[Demand]
+) -> None:
     chosen = choose_variant(engine, offered)
     if chosen is None or chosen.patch_id == engine.patch_id:
         return
 
     def worth(demand: Demand) -> float:
-        return demand.waiting / (demand.engines + 1)
+        return demand.waiting_tokens / (demand.engines + 1)
 
-    worthy = [d for d in offered if not d.engines or d.draws > d.engines * MIN_DRAWS_PER_SWAP]
-    rivals = [d for d in worthy if d.shape == engine.shape and d.waiting > 0]
+    worthy = [d for d in offered if not d.engines or d.waiting_draws > d.engines * MIN_DRAWS_PER_SWAP]
+    rivals = [d for d in worthy if d.shape == engine.shape and d.waiting_tokens > 0]
     assert all(worth(chosen) >= worth(rival) for rival in rivals)
     assert all(chosen.order <= rival.order for rival in rivals if worth(rival) == worth(chosen))
 
@@ -97,7 +99,7 @@ def test_engine_without_work_takes_the_most_remaining_work_per_engine(engine: Id
 def test_choice_depends_on_engines_at_work_not_on_work_alone() -> None:
     busy = make_demand("busy", 900, 900, 8, 0)
     free = make_demand("free", 200, 200, 0, 1)
-    chosen = choose_variant(Idle("engine-1", WHOLE, None), [busy, free])
+    chosen = choose_variant(IdleEngine(WHOLE, None), [busy, free])
     assert chosen == free
 
 
@@ -143,28 +145,28 @@ def test_engine_is_lent_to_the_variant_that_would_end_last_and_only_if_those_tha
     offered.insert(min(which, len(offered)), held)
     other = help_laggard(held, offered)
     # Each variant of the ones it could go to: what is left there per engine, from the definition.
-    ends = {d.order: (d.waiting + d.given) / max(1, d.engines) for d in offered if d is not held}
-    worth = {d.order for d in offered if d is not held and d.draws > 32 * max(1, d.engines)}
+    ends = {d.order: (d.waiting_tokens + d.in_flight_tokens) / max(1, d.engines) for d in offered if d is not held}
+    worth = {d.order for d in offered if d is not held and d.waiting_draws > 32 * max(1, d.engines)}
     if other is None:
-        alone = held.waiting / (held.engines - 1) if held.engines > 1 else float("inf")
+        alone = held.waiting_tokens / (held.engines - 1) if held.engines > 1 else float("inf")
         assert all(alone > LAGGARD_RATIO * ends[order] for order in worth)
         return
     assert other.order in worth
     assert ends[other.order] == max(ends[order] for order in worth)
     assert held.engines >= 2, "somebody stays"
-    assert held.waiting / (held.engines - 1) <= LAGGARD_RATIO * ends[other.order]
+    assert held.waiting_tokens / (held.engines - 1) <= LAGGARD_RATIO * ends[other.order]
 
 
 def test_what_engines_were_given_counts_for_who_ends_last() -> None:
     held = make_demand("held", 300, 300, 2, 0)
-    deep, shallow = make_demand("deep", 300, 300, 1, 1, given=900), make_demand("shallow", 350, 300, 1, 2)
+    deep, shallow = make_demand("deep", 300, 300, 1, 1, in_flight=900), make_demand("shallow", 350, 300, 1, 2)
     assert help_laggard(held, [held, shallow]) is None
     assert help_laggard(held, [held, shallow, deep]) == deep
-    assert help_laggard(replace(held, given=900), [held, shallow, deep]) is None
+    assert help_laggard(replace(held, in_flight_tokens=900), [held, shallow, deep]) is None
 
 
 def test_engine_does_not_crowd_a_variant_while_others_are_on_their_way() -> None:
     crowded = make_demand("crowded", 900, 900, 2, 0)
-    assert choose_variant(Idle("engine-1", WHOLE, None, crowd=2), [crowded]) is None
-    assert choose_variant(Idle("engine-1", WHOLE, None), [crowded]) == crowded
-    assert choose_variant(Idle("engine-1", WHOLE, "crowded", crowd=2), [crowded]) == crowded
+    assert choose_variant(IdleEngine(WHOLE, None, engines_per_variant=2), [crowded]) is None
+    assert choose_variant(IdleEngine(WHOLE, None), [crowded]) == crowded
+    assert choose_variant(IdleEngine(WHOLE, "crowded", engines_per_variant=2), [crowded]) == crowded

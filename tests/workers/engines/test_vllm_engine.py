@@ -162,8 +162,10 @@ def test_nan_logits_raise_instead_of_answering_token_zero(tiny: Path, engine: On
     one.load(tiny, make_patch(tiny))
     model = one._engine.apply_model(lambda model: model)[0]
     model.model.norm.weight.data.fill_(float("nan"))
-    with pytest.raises(EngineFault, match=r"nan-logits: .*NaNs detected"):
-        complete(one, long_prompts(tiny, 1))
+    one.submit("0", long_prompts(tiny, 1)[0], GREEDY)
+    with pytest.raises(EngineFault, match=r"nan: .*NaNs detected") as caught:
+        one.step()
+    assert caught.value.asks == ("0",)
     engine.close()
 
 

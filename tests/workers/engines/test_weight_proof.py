@@ -182,7 +182,7 @@ def test_variant_full_of_nan_is_its_own_fault_and_leaves_nothing_behind(
     poison = long_prompts(tied, cache_tokens(one) // 320, length=320)
     for number, one_ask in enumerate(poison):
         one.submit(f"poisoned {number}", one_ask, GREEDY)
-    with pytest.raises(EngineFault, match="nan-logits"):
+    with pytest.raises(EngineFault, match="nan: "):
         one.step()
     one.cancel([f"poisoned {number}" for number in range(len(poison))])
     one.load(tied, make_patch(tied))

@@ -1,0 +1,58 @@
+"""What a variant costs whose draws give NaN: few engines, and no draw that is not at fault."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.scheduler.core import Core
+from orchestrator.scheduler.events import NodeDraining, Role, Tick, WorkerLost
+from orchestrator.scheduler.work import Policy
+from tests.support.builders import WHOLE, make_context, make_core, make_patch, make_work
+from tests.support.core_steps import missing, start_engine
+from tests.support.core_world import World
+from workers.failure import Failure, FailureKind
+
+POLICY = Policy(engines=1, slots=2, attempts=3, smallest_shard=16, largest_shard=128)
+
+
+def run(draws: int, nan: Iterable[int], named: bool) -> tuple[World, int]:
+    """A sweep of one context, of whose draws some give NaN; and how many engines it started."""
+    core = Core(POLICY, [make_patch()], [make_work(make_context("c"), draws)])
+    nan_draws = frozenset(("c", number) for number in nan)
+    world = World(core, {"patch": WHOLE}, set(), set(), set(), set(), nan_draws, named)
+    world.tell(Tick())
+    world.recover()
+    assert world.finishes == ["done"]
+    return world, sum(process.start.role is Role.ENGINE for process in world.processes.values())
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("draws", [16, 128, 512])
+def test_variant_whose_every_draw_gives_nan_costs_at_most_three_engines(draws: int, named: bool) -> None:
+    world, engines = run(draws, range(draws), named)
+    assert engines <= 3
+    assert set(world.failed) == world.owed
+
+
+@pytest.mark.parametrize(("named", "most"), [(True, 2), (False, 8)])
+@pytest.mark.parametrize("at", [0, 63, 127])
+def test_one_draw_of_many_that_gives_nan_is_given_up_alone(at: int, named: bool, most: int) -> None:
+    world, engines = run(128, [at], named)
+    assert set(world.failed) == {("c", at)}
+    assert len(world.store) == 127
+    assert engines <= most, "an engine that cannot name the draw is lost once for each halving"
+
+
+def test_draws_that_give_nan_one_by_one_do_not_count_against_the_variant_while_others_are_committed() -> None:
+    world, _ = run(128, range(5, 128, 20), named=True)
+    assert set(world.failed) == {("c", number) for number in range(5, 128, 20)}
+
+
+def test_engine_that_is_closing_when_it_gives_nan_does_not_count_against_the_variant() -> None:
+    hand, worker, shard = start_engine(make_core(8, replace(POLICY, attempts=1)))
+    hand(NodeDraining((worker,), "spot notice"))
+    hand(WorkerLost(worker, Failure(FailureKind.NAN, "NaN while decoding")))
+    hand(missing(shard, shard.numbers))
+    assert not hand.failures()
+    assert hand.core.state.contexts["c"].waiting_draws == 8

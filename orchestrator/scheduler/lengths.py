@@ -19,7 +19,7 @@ class LengthEstimator:
         traces may be, and the length to expect until some have been observed."""
         names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
         self._group = array("H", (names[name] for name in groups))
-        self._defaults = np.array(defaults, dtype=np.float64)
+        self._defaults = array("d", defaults)
         self._sums = array("d", bytes(8 * len(groups)))
         self._counts = array("I", bytes(4 * len(groups)))
         self._group_sums = [0.0] * len(names)
@@ -42,5 +42,5 @@ class LengthEstimator:
         counts = np.asarray(self._counts)
         group_means = np.asarray(self._group_sums) / np.maximum(1, self._group_counts)
         # Short traces end first, so the group's mean is biased low at the start and may only raise the default.
-        unobserved = np.maximum(self._defaults, group_means[np.asarray(self._group)])
+        unobserved = np.maximum(np.asarray(self._defaults), group_means[np.asarray(self._group)])
         return np.where(counts, np.asarray(self._sums) / np.maximum(1, counts), unobserved)

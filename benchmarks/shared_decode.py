@@ -27,12 +27,12 @@ from orchestrator.plan.resolve import resolve_grid
 from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.store.store import Store
 from pruning.prune import prune
-from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineSettings, Finished, Proof
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
 from workers.messages import Context, Item, Shard
 from workers.recipes import start_vllm
+from workers.rows.draw_rows import COLUMNS, join_rows
 from workers.worker import Inbox
 
 WARM_UP = 16

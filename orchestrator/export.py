@@ -21,7 +21,7 @@ from eval.rules import Rules, thinking_prompt
 from orchestrator.grid.errors import InputError
 from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant, find_variant
 from orchestrator.store.store import Store, StoreError
-from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
+from workers.rows.draw_rows import COLUMNS, JoinedDraw, join_rows
 
 
 def write_traces(store: Store, resolved: ResolvedGrid, variant: str, limit: int | None, output: Path) -> int:

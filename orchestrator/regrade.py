@@ -18,9 +18,9 @@ from orchestrator.grid.parse import Grid
 from orchestrator.grid.validation import located
 from orchestrator.plan.resolved_grid import ResolvedGrid
 from orchestrator.store.store import Store, StoreError
-from workers.grade_rows import GradeKey, ungraded, verdicts
 from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Gold, Graded, GradeTask, TaskFailed
+from workers.rows.grade_rows import GradeKey, ungraded, verdicts
 from workers.worker import Inbox
 
 Judged = Mapping[tuple[str, GradeKey], Grade]

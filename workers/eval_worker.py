@@ -14,9 +14,9 @@ from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, FeedSettings
 from workers.failure import Failure, FailureKind
 from workers.messages import Context, Item, Report, Shard, Task, TaskFailed, WeightsLoaded, WorkerInfo
+from workers.rows.tables import DrawRow
 from workers.store import StoreUnavailable, WorkerStore
 from workers.store_retry import retry_while_unavailable
-from workers.tables import DrawRow
 from workers.worker import Inbox, WorkerFault
 
 

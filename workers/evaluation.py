@@ -21,7 +21,6 @@ from eval.draws import Completion, Draw
 from eval.modes import make_rules
 from eval.prompts import ChatTokenizer
 from eval.rules import Rules
-from workers.draw_rows import COLUMNS, join_rows
 from workers.engines.engine import Engine, EngineFault, Finished
 from workers.failure import Failure, FailureKind
 from workers.messages import (
@@ -37,9 +36,10 @@ from workers.messages import (
     TaskFailed,
     WantsMore,
 )
+from workers.rows.draw_rows import COLUMNS, join_rows
+from workers.rows.tables import DrawRow
 from workers.store import StoreUnavailable, WorkerStore
 from workers.store_retry import next_pause, retry_while_unavailable
-from workers.tables import DrawRow
 from workers.worker import Inbox
 
 MakeRow = Callable[[Context, Item, Draw], DrawRow]

@@ -12,13 +12,13 @@ from functools import partial
 
 from eval.grader_pool import GraderPool
 from eval.grading import Grade, GradeItem, grader_id
-from workers.draw_rows import TEXTS, read_texts
 from workers.failure import Failure, FailureKind
-from workers.grade_rows import AnswerKey, ungraded
 from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
+from workers.rows.draw_rows import TEXTS, read_texts
+from workers.rows.grade_rows import AnswerKey, ungraded
+from workers.rows.tables import GradeRow
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
-from workers.tables import GradeRow
 from workers.worker import Inbox
 
 CHUNK = 200

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from workers.tables import DrawRow, GradeRow
+from workers.rows.tables import DrawRow, GradeRow
 
 
 class Trouble(StrEnum):

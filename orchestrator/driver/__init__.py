@@ -1,1 +1,1 @@
-""""""
+"""The loop around the scheduler, where clock, store, backend and views meet."""

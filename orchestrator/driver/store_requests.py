@@ -12,8 +12,8 @@ from orchestrator.plan.plan import OwedContext
 from orchestrator.plan.stored import still_owed
 from orchestrator.scheduler.events import Event, MissingFound, RecordFailures, ShardNumbers, StopRequested
 from orchestrator.store.store import Store
+from workers.rows.tables import FailureRow
 from workers.store import StoreError
-from workers.tables import FailureRow
 
 
 class StoreRequests:

@@ -1,1 +1,1 @@
-"""Why a cell or draw is complete or owed."""
+"""Why a cell or a draw is complete or owed, and why the scheduler decided as it did."""

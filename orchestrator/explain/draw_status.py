@@ -1,7 +1,7 @@
 """How one draw stands at one token limit: complete, or what is owed of it and why. Pure, but for the reading.
 
-What is owed follows the rules of the plan (`eval/draws.py`) and of grading (`workers/grade_rows.py`); this file only
-gives each case a name.
+What is owed follows the rules of the plan (`eval/draws.py`) and of grading (`workers/rows/grade_rows.py`); this file
+only gives each case a name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +15,9 @@ from orchestrator.plan.resolved_grid import Question
 from orchestrator.plan.stored import DrawName
 from orchestrator.store.store import Store
 from orchestrator.store.tables import TABLES
-from workers.draw_rows import METADATA, MeasuredDraw, measure_rows
-from workers.grade_rows import AnswerKey, GradeKey, verdicts
 from workers.messages import Context
+from workers.rows.draw_rows import METADATA, MeasuredDraw, measure_rows
+from workers.rows.grade_rows import AnswerKey, GradeKey, verdicts
 
 PROVENANCE = ["benchmark", "problem_id", "prompt_ids", "weights_digest", "engine", "worker"]
 """The columns that tell where rows came from; only a closer look needs them."""

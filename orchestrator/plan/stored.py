@@ -8,9 +8,9 @@ from eval.grading import grader_id
 from orchestrator.plan.plan import StoredContext, StoredState
 from orchestrator.plan.resolved_grid import Decoding, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
-from workers.draw_rows import METADATA, MeasuredDraw, measure_rows
-from workers.grade_rows import ungraded
 from workers.messages import GradeTask, Item
+from workers.rows.draw_rows import METADATA, MeasuredDraw, measure_rows
+from workers.rows.grade_rows import ungraded
 
 DrawName = tuple[str, int]
 """(prompt id, seed) within a context."""

@@ -13,8 +13,8 @@ from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
 from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
 from orchestrator.store.store import Store
-from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
-from workers.grade_rows import GradeKey, verdicts
+from workers.rows.draw_rows import COLUMNS, JoinedDraw, join_rows
+from workers.rows.grade_rows import GradeKey, verdicts
 
 
 @dataclass(frozen=True)

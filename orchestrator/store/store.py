@@ -28,8 +28,8 @@ from orchestrator.store.files import MAX_LISTINGS, Files, ListedFile
 from orchestrator.store.parts import Part, distinct, encode, read_part
 from orchestrator.store.tables import TABLES, column_names, to_table
 from pruning.patch.manifest import MANIFEST
+from workers.rows.tables import DrawRow, FailureRow, GradeRow
 from workers.store import StoreError, StoreUnavailable, Trouble, trouble_of
-from workers.tables import DrawRow, FailureRow, GradeRow
 
 __all__ = ["Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from workers.tables import DrawRow, FailureRow, GradeRow
+from workers.rows.tables import DrawRow, FailureRow, GradeRow
 
 DRAWS_VERSION, GRADES_VERSION, FAILURES_VERSION = 2, 1, 1
 

@@ -45,8 +45,8 @@ from workers.engines.scripted_engine import Fault, ScriptedEngines
 from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Committed, Context, Item, PruneTask, Shape, WorkerInfo
 from workers.recipes import GradeRecipe
+from workers.rows.tables import DrawRow, FailureRow, GradeRow
 from workers.store import WorkerStore
-from workers.tables import DrawRow, FailureRow, GradeRow
 
 C = TypeVar("C")
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from orchestrator.drill.faults import children
 from orchestrator.store.store import Store
-from workers.tables import DrawRow, GradeRow
+from workers.rows.tables import DrawRow, GradeRow
 
 REFUSING = "refusing"
 """The ledger's file with the number of the disk's current error."""

@@ -10,10 +10,10 @@ import pytest
 from orchestrator.store.store import Store
 from orchestrator.store.tables import GRADES, TABLES
 from tests.support.builders import make_row
-from workers.draw_rows import METADATA
-from workers.grade_rows import ungraded
 from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, TaskEnded
+from workers.rows.draw_rows import METADATA
+from workers.rows.grade_rows import ungraded
 from workers.worker import Inbox
 
 

@@ -14,8 +14,8 @@ from orchestrator.scheduler.events import Command, Event, Finish, RecordFailures
 from orchestrator.store.store import Store
 from tests.support.builders import TinySweep
 from workers.failure import Failure, FailureKind
+from workers.rows.tables import FailureRow
 from workers.store import StoreUnavailable, Trouble
-from workers.tables import FailureRow
 
 GIVEN_UP = Failure(FailureKind.ENGINE_LOST, "it died")
 

@@ -16,7 +16,7 @@ from orchestrator.explain.reasons import given_up
 from tests.support import ROOT
 from tests.support.builders import TINY, TinySweep, make_failure
 from workers.engines.scripted_engine import Die
-from workers.tables import GradeRow
+from workers.rows.tables import GradeRow
 
 PRUNED = {"method": "magnitude", "sparsity": 0.5}
 Capture = pytest.CaptureFixture[str]

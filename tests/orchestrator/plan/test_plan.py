@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.builders import TinySweep, make_row
-from workers.tables import DrawRow
+from workers.rows.tables import DrawRow
 
 
 def store_rows(sweep: TinySweep, trace_length: int, *, ended: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.plan.stored import read_draws, still_owed
 from orchestrator.store.store import Store
 from tests.support.builders import make_item, make_row
-from workers.draw_rows import MeasuredDraw
+from workers.rows.draw_rows import MeasuredDraw
 
 
 def test_lost_worker_s_draws_are_owed_unless_every_limit_is_answered(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_rebuilt_core_owes_what_the_first_did() -> None:
     works = [
         make_work(make_context(f"c{n}", f"p{n}", shape), 9, n) for n, shape in enumerate((WHOLE, SHORTENED, WHOLE))
     ]
-    works[1].fresh, works[1].held, works[1].ungraded = (1, 2, 3, 7, 8), {3: 40, 7: 2}, True
+    works[1].fresh, works[1].stored_tokens, works[1].ungraded = (1, 2, 3, 7, 8), {3: 40, 7: 2}, True
     works[2].lengths = works[0].lengths  # of one model
     works[0].lengths.observe(3, 1200)
     spec = PruneSpec("wanda", sparsity=0.5, calibration=CalibrationSpec("c4"))

@@ -19,7 +19,7 @@ from orchestrator.store.store import Store, StoreError, load_draws
 from pruning.patch.manifest import MANIFEST
 from tests.support import ROOT
 from tests.support.builders import make_failure, make_grade, make_row
-from workers.tables import DrawRow
+from workers.rows.tables import DrawRow
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from eval.draws import Answer
 from orchestrator.store.tables import ANSWER, DRAWS, FAILURES, GRADES
-from workers.tables import DrawRow, FailureRow, GradeRow
+from workers.rows.tables import DrawRow, FailureRow, GradeRow
 
 FROZEN = {
     "draws": (

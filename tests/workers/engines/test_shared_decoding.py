@@ -23,10 +23,10 @@ from orchestrator.plan.plan import Plan, StoredState, make_plan
 from orchestrator.plan.resolve import resolve_grid
 from orchestrator.store.store import Store
 from tests.workers.engines.conftest import MakePatch, OneEngine
-from workers.draw_rows import COLUMNS, JoinedDraw, join_rows
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
 from workers.messages import Shard
+from workers.rows.draw_rows import COLUMNS, JoinedDraw, join_rows
 from workers.worker import Inbox
 
 PROBLEMS = 24

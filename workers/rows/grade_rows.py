@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eval.grading import Grade
-from workers.draw_rows import METADATA, measure_rows
 from workers.messages import Gold, GradeTask
+from workers.rows.draw_rows import METADATA, measure_rows
 from workers.store import WorkerStore
 
 AnswerKey = tuple[str, int, int]

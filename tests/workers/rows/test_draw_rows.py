@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from eval.draws import PriorTrace
 from orchestrator.store.tables import DRAWS, to_table
 from tests.support.builders import make_row
-from workers.draw_rows import JoinedDraw, MeasuredDraw, join_rows, measure_rows, read_texts
-from workers.tables import DrawRow
+from workers.rows.draw_rows import JoinedDraw, MeasuredDraw, join_rows, measure_rows, read_texts
+from workers.rows.tables import DrawRow
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")
 MORE = make_row((5, 6), (6,), start=4, limit=8, ended=True, created_at=2.0, text="more")

@@ -1,26 +1,20 @@
 """What the core does with draws, patches and gradings in the cases that matter most. Ends are in test_core_ends.py."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
-    Event,
     FindMissing,
     NodeDraining,
     Reported,
-    Retire,
     Role,
     ShardNumbers,
-    StartWorker,
     Tick,
     WorkerLost,
 )
 from orchestrator.scheduler.work import PatchState
 from tests.support.builders import (
-    SHORTENED,
-    WHOLE,
     Hand,
     committed,
     make_context,
@@ -31,41 +25,9 @@ from tests.support.builders import (
     ready,
     started,
 )
-from tests.support.core_steps import LOST, POLICY, missing, shard_of, start_engine
+from tests.support.core_steps import LOST, POLICY, missing, serve, shard_of, start_engine
 from workers.failure import Failure, FailureKind
-from workers.messages import Graded, GradeTask, PatchMade, PruneTask, Rejected, Shape, TaskEnded, TaskFailed, WantsMore
-
-
-def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = frozenset()) -> None:
-    """Be a fleet that does everything well, except that an engine given a draw of `crash_on` dies uncommitted."""
-    todo = hand(Tick())
-    for _ in range(500):
-        if until():
-            return
-        events = []
-        for command in todo:
-            match command:
-                case StartWorker(worker):
-                    events.append(ready(worker))
-                case Assign(worker, ShardNumbers() as shard) if crash_on.intersection(shard.numbers):
-                    events.append(WorkerLost(worker, LOST))
-                case Assign(worker, ShardNumbers() as shard):
-                    events += [
-                        Reported(worker, committed(shard, shard.numbers)),
-                        Reported(worker, TaskEnded(shard.task_id)),
-                    ]
-                case Assign(worker, PruneTask() as task):
-                    events.append(Reported(worker, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
-                    events.append(Reported(worker, TaskEnded(task.task_id)))
-                case Assign(worker, GradeTask() as task):
-                    events.append(Reported(worker, Graded(task.task_id, task.context_id, 1)))
-                    events.append(Reported(worker, TaskEnded(task.task_id)))
-                case FindMissing(shard):
-                    events.append(missing(shard, shard.numbers))
-                case Retire(worker):
-                    events.append(WorkerLost(worker, Failure(FailureKind.RETIRED, "closed as asked")))
-        todo = [command for event in events or [Tick()] for command in hand(event, after=1.0)]
-    raise AssertionError("it does not come to an end")
+from workers.messages import GradeTask, PruneTask, Rejected, TaskEnded, TaskFailed, WantsMore
 
 
 def test_sweep_undisturbed_commits_everything_and_finishes() -> None:
@@ -273,130 +235,3 @@ def test_grader_lost_again_and_again_is_given_up_without_a_draw_being_harmed() -
     hand(WorkerLost(grader, Failure(FailureKind.RETIRED, "")))
     assert hand.core.finished == "done"
     assert hand.failures() == {}
-
-
-PATCH_OF = {"c0": "patch0", "c1": "patch1"}
-
-
-def test_engine_changes_weights_once_for_two_variants_and_no_oftener() -> None:
-    works = [make_work(make_context(f"c{n}", f"patch{n}"), 40, n) for n in range(2)]
-    policy = replace(POLICY, smallest_shard=4, largest_shard=4)
-    hand = Hand(Core(policy, [make_patch("patch0"), make_patch("patch1")], works))
-    serve(hand, lambda: hand.core.finished is not None)
-    held = [PATCH_OF[c.task.context_id] for c in of_kind(hand.said, Assign) if isinstance(c.task, ShardNumbers)]
-    assert held == ["patch0"] * 10 + ["patch1"] * 10
-
-
-def test_engine_of_a_shape_without_work_makes_room_for_one_that_has_some() -> None:
-    works = [
-        make_work(make_context("whole", "patch"), 2, 0),
-        make_work(make_context("short", "cut", SHORTENED), 2, 1),
-    ]
-    policy = replace(POLICY, engines=1, slots=1)
-    hand = Hand(Core(policy, [make_patch(), make_patch("cut")], works))
-    serve(hand, lambda: hand.core.finished is not None)
-    assert hand.core.finished == "done"
-    assert hand.core.state.counters.committed == 4
-    starts = [c for c in hand.said if isinstance(c, StartWorker) and c.role is Role.ENGINE]
-    assert [c.shape for c in starts] == [WHOLE, SHORTENED]
-
-
-def test_engine_starts_while_the_first_patch_of_its_shape_is_made() -> None:
-    work = make_work(make_context("short", "cut", SHORTENED), 2)
-    hand = Hand(Core(POLICY, [make_patch("cut", PatchState.OWED)], [work]))
-    assert [(c.role, c.shape) for c in of_kind(hand(Tick()), StartWorker) if c.role is not Role.GRADE] == [
-        (Role.PRUNE, None),
-        (Role.ENGINE, SHORTENED),
-    ]
-
-
-def test_variant_that_can_be_evaluated_goes_before_a_shape_of_more_work_without_a_patch() -> None:
-    works = [
-        make_work(make_context("dense"), 40),
-        *(make_work(make_context(f"s{n}", f"s{n}", SHORTENED), 40, n + 1) for n in range(4)),
-    ]
-    patches = [make_patch(), *(make_patch(f"s{n}", PatchState.OWED, "shortgpt") for n in range(4))]
-    hand = Hand(Core(POLICY, patches, works))
-    serve(hand, lambda: hand.core.finished is not None)
-    assert hand.core.state.counters.committed == 200
-    assert [c.shape for c in of_kind(hand.said, StartWorker) if c.role is Role.ENGINE] == [WHOLE, SHORTENED]
-
-
-def test_engine_that_waits_for_a_patch_makes_room_in_the_end_for_what_could_be_evaluated() -> None:
-    works = [make_work(make_context("large", "cut", SHORTENED), 90), make_work(make_context("small", "whole"), 30, 1)]
-    patches = [make_patch("cut", PatchState.OWED, "shortgpt"), make_patch("whole", PatchState.OWED, "wanda")]
-    hand = Hand(Core(replace(POLICY, slots=3, patch_patience=45.0), patches, works))
-    begun = hand(Tick())
-    (engine,) = started(begun, Role.ENGINE)
-    hand(ready(engine))
-    made = {c.task.patch_id: c for worker in started(begun, Role.PRUNE) for c in of_kind(hand(ready(worker)), Assign)}
-    assert list(made) == ["cut", "whole"], "first the patch of the shape whose engine has started; it takes long"
-    task = made["whole"].task
-    hand(Reported(made["whole"].worker, PatchMade(task.task_id, "whole", 0.5, 1.0)))
-    hand(Reported(made["whole"].worker, TaskEnded(task.task_id)))
-    assert Retire(engine) not in hand(Tick(), 44.0)
-    assert Retire(engine) in hand(Tick(), 2.0)
-    (start,) = of_kind(hand(WorkerLost(engine, LOST)), StartWorker)
-    assert start.shape == WHOLE
-
-
-def test_devices_prune_until_every_one_has_a_variant_and_shapes_are_served_in_turn() -> None:
-    other = Shape("other", 4, "bfloat16")
-    works = [
-        make_work(make_context(f"{shape.model}{n}", f"{shape.model}{n}", shape), 100, n)
-        for shape in (WHOLE, other)
-        for n in range(6)
-    ]
-    methods = ("dense", *["wanda"] * 5) * 2
-    patches = [
-        make_patch(w.context.patch_id, PatchState.OWED, method) for w, method in zip(works, methods, strict=True)
-    ]
-    hand = Hand(Core(replace(POLICY, engines=8, slots=8), patches, works))
-    begun = of_kind(hand(Tick()), StartWorker)
-    assert sorted(start.shape.model for start in begun if start.shape) == ["model", "other"], (
-        "one engine for each model"
-    )
-    pruners = [start.worker for start in begun if start.role is Role.PRUNE]
-    assert len(pruners) == 6
-    tasks = {c.worker: c.task for worker in pruners for c in of_kind(hand(ready(worker)), Assign)}
-    for worker, task in tasks.items():
-        hand(Reported(worker, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
-        hand(Reported(worker, TaskEnded(task.task_id)))
-    # Six variants are ready: two devices go on pruning, and the others have something to evaluate.
-    retired = [c.worker for c in of_kind(hand.said, Retire)]
-    assert len(retired) == 4
-    for worker in retired:
-        hand(WorkerLost(worker, LOST))
-    shapes = [c.shape for c in of_kind(hand.said, StartWorker) if c.role is Role.ENGINE]
-    assert sorted(shape.model for shape in shapes) == ["model"] * 3 + ["other"] * 3
-
-
-def test_engine_goes_over_to_a_variant_that_lags_when_what_it_has_is_done() -> None:
-    works = [make_work(make_context(f"c{n}", f"patch{n}"), 160, n) for n in range(2)]
-    hand = Hand(Core(replace(POLICY, engines=3, slots=3), [make_patch("patch0"), make_patch("patch1")], works))
-    has: dict[str, ShardNumbers] = {}
-
-    def tell(event: Event) -> list[str]:
-        """The contexts of what is handed out."""
-        given = {c.worker: c.task for c in of_kind(hand(event), Assign) if isinstance(c.task, ShardNumbers)}
-        has.update(given)
-        return [shard.context_id for shard in given.values()]
-
-    def finish(worker: str) -> list[str]:
-        hand(Reported(worker, committed(has[worker], has[worker].numbers)))
-        return tell(Reported(worker, TaskEnded(has[worker].task_id)))
-
-    def hungry(worker: str) -> list[str]:
-        return tell(Reported(worker, WantsMore(has[worker].task_id)))
-
-    for worker in started(hand(Tick()), Role.ENGINE):
-        tell(ready(worker))
-    assert [shard.context_id for shard in has.values()] == ["c0", "c1", "c0"]
-    first, _, second = has
-    for worker in (first, second) * 2:
-        assert finish(worker) == ["c0"]
-    # 96 of its 160 draws are left, for the one engine that would stay; of the other variant, all 160 for one.
-    assert hungry(second) == [], "it is to go, so it gets no more"
-    assert hungry(second) == [], "nor what it will hold, before it does"
-    assert hungry(first) == ["c0"], "one goes, not both"
-    assert finish(second) == ["c1"]

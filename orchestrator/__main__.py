@@ -152,7 +152,7 @@ def run_regrade(options: argparse.Namespace) -> int:
 
 def export_traces(options: argparse.Namespace) -> int:
     """Write a variant's traces as calibration data."""
-    from orchestrator.export import write_traces
+    from orchestrator.results.export import write_traces
 
     count = write_traces(*_read_inputs(options), options.variant, options.limit, options.output)
     say(f"wrote {count} traces to {options.output}")

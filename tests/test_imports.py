@@ -22,7 +22,7 @@ PACKAGES: Mapping[str, set[str]] = {
     "eval": set(),
 }
 EVERYTHING = {
-    "cli", "cluster", "console", "drill", "driver", "explain", "export", "grid", "identity", "plan", "regrade",
+    "cli", "cluster", "console", "drill", "driver", "explain", "grid", "identity", "plan", "regrade",
     "results", "scheduler", "store",
 }  # fmt: skip
 ORCHESTRATOR = {
@@ -35,10 +35,9 @@ ORCHESTRATOR = {
     "plan": {"console", "grid", "identity", "scheduler", "store"},
     "cli": {"console", "grid", "store"},
     "cluster": {"scheduler", "store"},
-    "results": {"identity", "plan", "store"},
+    "results": {"grid", "identity", "plan", "store"},
     "explain": {"console", "grid", "plan", "scheduler", "store"},
     "drill": {"cli", "cluster", "console", "grid", "store"},
-    "export": {"grid", "plan", "store"},
     "regrade": {"console", "grid", "plan", "store"},
     "driver": {"cluster", "console", "grid", "plan", "results", "scheduler", "store"},
     "sweep": EVERYTHING,

@@ -67,7 +67,7 @@ class MissingFound:
 
 @dataclass(frozen=True)
 class NodeDraining:
-    """The machines of these workers will soon be taken away, for example after a spot instance's notice."""
+    """The workers' node will soon be taken away, for example after a spot instance's notice."""
 
     workers: tuple[str, ...]
     reason: str

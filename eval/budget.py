@@ -6,7 +6,7 @@ engine, clock or randomness here: a draw is a function of its job and the comple
 A trace is decoded once, to the largest limit owed. Then the answers of all limits are asked for at once, each after a
 cut of the same ids followed by the early-stop text, so that all of them reuse the prefix that the engine has cached.
 Limits at or above the trace's natural length share one answer, so an answer is keyed by its **cut**, the number of
-trace tokens it stands on.
+trace tokens before it.
 
 A limit counts every token of the thinking stream, including the model's own tags and s1's "Wait", but not the text
 written after a cut. That is `max_tokens` of the first phase in Qwen3's recipe and in s1's harness. A trace is natural

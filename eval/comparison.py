@@ -40,9 +40,9 @@ class Comparison:
     """Of `difference`: `eval.intervals.difference_interval`. Its coverage is better than the bootstrap's for few
     questions, and where few of them differ."""
     questions: int
-    """With at least one pair."""
+    """Questions with at least one pair."""
     pairs: int
-    """Of draws: a (question, seed) that both variants have graded."""
+    """Pairs of draws: a (question, seed) that both variants have graded."""
     unpaired: int
     """Graded draws of either side that have no counterpart and were left out."""
     improved: int

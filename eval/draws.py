@@ -1,6 +1,6 @@
 """The values of budget forcing: asks, completions, jobs, draws, answers; and which limits a stored draw serves.
 
-An answer is keyed by its **cut**, the number of trace tokens it stands on: min(limit, natural length of the trace).
+An answer is keyed by its **cut**, the number of trace tokens before it: min(limit, natural length of the trace).
 """
 
 from collections.abc import Mapping, Set

@@ -51,9 +51,9 @@ class CellMetrics:
     """The numbers of one cell. Accuracies and rates are shares; those that need graded draws are None without any."""
 
     questions: int
-    """With at least one graded draw."""
+    """Questions with at least one graded draw."""
     draws: int
-    """That are present, graded or not; rates and token counts are over these."""
+    """Draws that are present, graded or not; rates and token counts are over these."""
     accuracy: float | None
     """avg@k: the mean over questions of the mean over seeds."""
     interval: Interval | None

@@ -52,12 +52,12 @@ def minimum_detectable_effect(
 
 
 def detectable_sentence(benchmark: str, questions: int, seeds: int, comparisons: int = 1) -> str:
-    """One line for a plan: the effect below which this design is blind, at the default planning assumptions."""
+    """One line for a plan: the smallest effect that this design detects, at the default planning assumptions."""
     effect = minimum_detectable_effect(questions, planned_difference_sd(seeds), comparisons)
-    asked = f"{questions} question{'s' if questions != 1 else ''}"
+    size = f"{questions} question{'s' if questions != 1 else ''}"
     plural = "s" if seeds != 1 else ""
     corrected = f", corrected for {comparisons} comparisons" if comparisons > 1 else ""
     return (
-        f"{benchmark} ({asked}) with {seeds} seed{plural} cannot see less than "
+        f"{benchmark} ({size}) with {seeds} seed{plural} cannot detect less than "
         f"{100 * effect:.1f} points (80 % power{corrected})"
     )

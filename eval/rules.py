@@ -20,7 +20,7 @@ UNCAPPED_ANSWER_ROOM = 100
 
 @dataclass(frozen=True)
 class CutTrace:
-    """The trace that one answer stands on, as token ids: the whole trace, or its beginning up to a limit."""
+    """The trace that one answer follows, as token ids: the whole trace, or its beginning up to a limit."""
 
     token_ids: tuple[int, ...]
     end: tuple[int, int] | None
@@ -49,7 +49,7 @@ class BudgetMode(ABC):
 
     @abstractmethod
     def opening(self, rules: "Rules") -> tuple[int, ...]:
-        """The token ids that stand between the prompt and the trace."""
+        """The token ids written between the prompt and the trace."""
 
     @abstractmethod
     def reserved_tokens(self, rules: "Rules") -> int:

@@ -1,6 +1,6 @@
 """`python -m orchestrator VERB GRID.yaml`: plan, run and inspect sweeps.
 
-Every verb reads the grid and the store, but for `replay`, which reads an event log.
+Every verb reads the grid and the store, except `replay`, which reads an event log.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _replay_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log", metavar="LOG", help="the event log, as the sweep named it when it ended")
+    parser.add_argument("log", metavar="LOG", help="the event log, at the address that the sweep printed when it ended")
     parser.add_argument("--at", type=int, metavar="N", help="show the fleet and what is owed after event N instead")
     parser.add_argument("--worker", metavar="NAME", help="only what concerns this worker")
     about = parser.add_mutually_exclusive_group()

@@ -14,7 +14,7 @@ from orchestrator.store.store import Store, StoreError
 
 COMPLETE, BAD_INPUT, INCOMPLETE = 0, 2, 3
 READER_GONE = 128 + signal.SIGPIPE
-"""As a shell tells of any command whose output nobody reads to its end (`status | head`)."""
+"""What a shell reports for a command whose reader closed the pipe early (`status | head`)."""
 
 
 def grid_argument(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

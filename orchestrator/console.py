@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 class Quiet(Console):
-    """A console that goes silent when its reader is gone (`2>&1 | head`), where rich's own ends the process."""
+    """A console that goes silent when its reader is gone (`2>&1 | head`), where rich's own would end the process."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -2,7 +2,7 @@
 
 A name is the hash of a payload, and a payload is content: digests of weights and data, token ids, and the settings that
 change an answer; never paths, hardware, file names or the way a grid was written. Payloads are stored beside the
-results, so that `explain` can say why two names differ. What a budget mode adds to a payload is the mode's own to say
+results, so that `explain` can say why two names differ. Each budget mode says what it adds to a payload
 (`eval.rules.BudgetMode`).
 
 Every field of every spec is declared IDENTITY or RUNTIME in `FIELD_ROLES`. A test fails for a field that is not
@@ -28,7 +28,7 @@ DIGITS = 20
 
 
 class FieldRole(StrEnum):
-    """What a setting is to the name of a result."""
+    """Whether a setting is part of a result's name."""
 
     IDENTITY = "identity"
     """It can change an answer, so it is part of the name."""

@@ -1,9 +1,9 @@
 """`python -m orchestrator regrade GRID.yaml [--grader NAME]`: grade the stored answers, without an engine.
 
 Runs the worker that grades during a sweep, in this process. It grades only answers that the grader has not judged, and
-commits context by context, so a killed run resumes and a second run grades nothing. Nothing is overwritten: a grade is
-a row of its own, keyed by grader and version, and the results use the grid's `runtime.grader`. An answer on which a
-grader fails stays missing data and is never counted as wrong.
+commits context by context, so a killed run resumes and a second run grades only what failed. Nothing is overwritten: a
+grade is a row of its own, keyed by grader and version, and the results use the grid's `runtime.grader`. An answer on
+which a grader fails stays missing data and is never counted as wrong.
 """
 
 from collections import Counter

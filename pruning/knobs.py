@@ -72,4 +72,4 @@ def _all_knobs() -> Iterator[tuple[str, Knob]]:
 
 
 KNOBS: Final[Mapping[str, Knob]] = dict(_all_knobs())
-"""Every knob by name. Where two allocators take one, they say the same of it and differ in its default."""
+"""Every knob by name. A knob of two allocators means the same in both; only its default may differ."""

@@ -1,4 +1,4 @@
-"""The rules of a PruneSpec: what is refused, and what every knob is that was not given.
+"""The rules of a PruneSpec: what is refused, and the value of every knob that was not given.
 
 `resolve` makes each knob that matters explicit and sets every other to None, so that two specs that prune alike
 are equal, whatever preset they were written with (promise same-name-same-bytes).

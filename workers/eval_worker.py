@@ -35,7 +35,7 @@ class EvalWorker:
     ) -> None:
         """Evaluate on `engine`, which was started for variants of `base`."""
         self._name, self._store, self._base, self._feed = name, store, base, feed
-        self._cache = cache / name  # its own: fetching a patch into a cache removes the patch before
+        self._cache = cache / name  # its own: fetching a patch into a cache removes the previous one
         self._log = log
         self._engine = engine
         self._codec = ChatTokenizer.load(base)

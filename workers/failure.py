@@ -37,7 +37,7 @@ class FailureKind(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Every attempt would end alike, so a task that fails for it on a healthy worker is not tried again."""
+        """Every attempt would fail alike, so a task that fails like this on a healthy worker is not tried again."""
         return self in (FailureKind.NAN, FailureKind.BAD_INPUT)
 
     @property
@@ -47,7 +47,7 @@ class FailureKind(StrEnum):
 
     @property
     def of_store(self) -> bool:
-        """The store is at fault; when such failures do not end, the sweep stops."""
+        """The store is at fault; if such failures persist, the sweep stops."""
         return self is FailureKind.STORE
 
     @property

@@ -118,12 +118,12 @@ class Heartbeat:
 
     task_id: str
     tokens: int = 0
-    """How many tokens an engine has generated since it started, which shows whether it gets on."""
+    """How many tokens an engine has generated since it started, which shows whether it makes progress."""
 
 
 @dataclass(frozen=True)
 class WantsMore:
-    """The engine could take more draws of the variant that it holds: it will soon begin all that wait in it."""
+    """The engine could take more draws of the variant that it holds: it will soon have begun all that it was given."""
 
     task_id: str
 
@@ -167,7 +167,7 @@ class PatchMade:
 
 @dataclass(frozen=True)
 class Graded:
-    """Grades of so many answers were committed."""
+    """Grades of some answers were committed."""
 
     task_id: str
     context_id: str

@@ -1,7 +1,7 @@
 """What workers need of a store: its protocol and its errors. Pure.
 
-`StoreError` is whatever a person must be told. `StoreUnavailable` is raised for the file system, with one of three
-kinds of trouble, since each has another remedy: room, rights, or time. Both pickle.
+`StoreError` is for whatever a person must know. `StoreUnavailable` is for a file system that refuses, with one of three
+kinds of trouble, each with its own remedy: room, rights, or time. Both pickle.
 """
 
 import errno

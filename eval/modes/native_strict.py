@@ -1,4 +1,4 @@
-"""`native-strict`: the model's own tags, and a cap on the answer of its own. After Qwen3's quickstart and
+"""`native-strict`: the model's own tags, and a separate cap on the answer. After Qwen3's quickstart and
 thinking-budget pages."""
 
 from typing import Final
@@ -8,7 +8,7 @@ from eval.modes.two_phase import TwoPhase
 
 
 class NativeStrict(TwoPhase):
-    """Without a cap on the answer, a model would go on thinking there."""
+    """The answer needs a cap: without one, a model would go on thinking there."""
 
     name = "native-strict"
     needs_answer_tokens = True

@@ -60,7 +60,7 @@ class Host:
         return ray.get_runtime_context().get_node_id(), self._worker.facts()
 
     def serve(self) -> Iterator[Report]:
-        # Ray sends values into its generators, and with `yield from` the iterator inside would have to take them.
+        # Ray calls send() on its generators; with `yield from`, the iterator inside would need a send(), too.
         for report in serve(self._worker, self._inbox):  # noqa: UP028 - see above
             yield report
 
@@ -187,15 +187,15 @@ class RayBackend:
         draining_nodes = ray._private.state.state.get_draining_nodes  # outside the try: a removed API must fail loudly
         try:
             draining = draining_nodes()
-        except Exception:  # Ray's head does not answer, for which Ray raises many types; it is asked again soon
+        except Exception:  # Ray's head does not answer (Ray raises many types then); it is asked again soon
             return
         for node, deadline in draining.items():
-            leaving = [name for name, actor in self._actors.items() if actor.node == node and not actor.draining]
-            for name in leaving:
+            workers = [name for name, actor in self._actors.items() if actor.node == node and not actor.draining]
+            for name in workers:
                 self._actors[name].draining = True
-            if leaving:
+            if workers:
                 at = f" and ends by {time.strftime('%H:%M:%S', time.localtime(deadline / 1000))}" if deadline else ""
-                yield NodeDraining(tuple(leaving), f"their node {node[:8]} is draining{at}")
+                yield NodeDraining(tuple(workers), f"their node {node[:8]} is draining{at}")
 
     def _collect(self, seconds: float) -> None:
         waiting: dict[Any, str] = {}

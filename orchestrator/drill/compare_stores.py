@@ -89,7 +89,7 @@ def compare_stores(undisturbed: Store, disturbed: Store, cache: Path) -> StoreCo
     grades, all_second = _conclusive(_rows(undisturbed, "grades")), _rows(disturbed, "grades")
     second_grades = _conclusive(all_second)
     found.repeated += [f"grade {_spell(key)}: {n} times" for key, n in _count(second_grades, GRADE).items() if n > 1]
-    # Of draws with other tokens, grades may differ in every way but one: there must be some.
+    # Draws with other tokens may be graded differently, but graded they must be.
     same_draws = [[row for row in rows if _draw_of(row) not in other] for rows in (grades, second_grades)]
     for key, first, second in found.pairs("grade", *(_by_key(rows, GRADE) for rows in same_draws)):
         if first != second:

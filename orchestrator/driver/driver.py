@@ -50,7 +50,7 @@ class Driver:
         observers: Sequence[Observer] = (),
         lease_lost: "SimpleQueue[str] | None" = None,
     ) -> None:
-        """`lease_lost`: a reason that any thread puts in there ends the run at once, with `LeaseLost`."""
+        """`lease_lost`: a reason that any thread puts into this queue ends the run at once with `LeaseLost`."""
         self._core, self._backend, self._recipes, self._observers = core, backend, recipes, observers
         self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
         self._lease_lost: SimpleQueue[str] = lease_lost or SimpleQueue()
@@ -73,7 +73,7 @@ class Driver:
                         commands += self._core.handle(event, now)
                         for command in commands:
                             self._perform(command)
-                    finally:  # of an event that ends the run with an error, too: the event log must hold it
+                    finally:  # even if the event ends the run with an error: the event log must contain it
                         for observer in self._observers:
                             observer.observe(self._core, event, commands, now)
                 signalled, self._signalled = self._signalled, []

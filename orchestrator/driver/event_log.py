@@ -1,8 +1,8 @@
-"""Keeps the events of a run, and writes them beside the store if the run ends abnormally or the grid wants them.
+"""Keeps the events of a run, and writes them into the store if the run ends abnormally or the grid asks for it.
 
 While a sweep runs they go into a gzip file in the temporary folder, so that memory stays small. The file is deleted
-when a sweep is done, unless `runtime.event_log` is set. What a driver leaves that is killed outright (`kill -9`, out of
-memory) is `prunesweep-*.events.jsonl.gz` there; it can be replayed up to its last few seconds.
+when a sweep is done, unless `runtime.event_log` is set. A driver that is killed outright (`kill -9`, out of memory)
+leaves `prunesweep-*.events.jsonl.gz` there, which can be replayed up to its last few seconds.
 
 The log is bounded by `LARGEST_LOG`, two to four million events. Beyond that it keeps the beginning and counts the rest:
 a replay needs every event from the first one on, because the core's state cannot be written down in between.
@@ -33,21 +33,21 @@ FLUSH_EVENTS = 1000
 
 
 class EventLogWriter:
-    """An observer that logs what the core was told and decided. A log that cannot be written is given up, and said."""
+    """An observer that logs the core's events and commands. If the log cannot be written, it says so and stops."""
 
     def __init__(self, sweep: str, say: Callable[[str], None], largest: int = LARGEST_LOG) -> None:
         self._sweep, self._say, self._largest = sweep, say, largest
         self.core: Core | None = None
         self.started = time.gmtime()
         self.file: Path | None = None
-        """The log so far, in the temporary folder. None before `begin`, and once it is given up."""
+        """The log so far, in the temporary folder. None before `begin`, and after logging has stopped on an error."""
         self._gzip = zlib.compressobj(level=1, wbits=GZIP)
         self._lines: list[bytes] = []
         self._flushed = -math.inf
         self._size = self._events = self._logged = 0
 
     def begin(self, core: Core) -> None:
-        """Write down the state that `core` starts from. Call it before the core is told anything."""
+        """Write the state that `core` starts from. Call it before the core handles its first event."""
         self.core = core
         began = time.strftime("%Y-%m-%dT%H:%M:%SZ", self.started)
         about = {"sweep": self._sweep, "project": _project_version(), "started": began}
@@ -130,15 +130,15 @@ def _keep(log: EventLogWriter, store: Store, sweep: str, reason: str, say: Calla
     if file is None:
         return
     path = f"logs/{sweep}-{time.strftime('%Y%m%dT%H%M%SZ', log.started)}{SUFFIX}"
-    told = f"{sweep}: to see what was decided and why: python -m orchestrator replay"
+    hint = f"{sweep}: to see what was decided and why: python -m orchestrator replay"
     try:
         store.files.publish(path, file.read_bytes())
     except Exception as error:  # the store may be why the sweep ended
-        say(f"{told} {file} (the store does not take it: {str(error)[:200]})")
+        say(f"{hint} {file} (it could not be put into the store: {str(error)[:200]})")
         return
     log.discard()
     address, mark, options = store.uri.partition("?")
-    say(f"{told} {shlex.quote(f'{address}/{path}{mark}{options}')}")
+    say(f"{hint} {shlex.quote(f'{address}/{path}{mark}{options}')}")
 
 
 def _project_version() -> str:

@@ -38,7 +38,7 @@ class StoreRequests:
     def run(self, now: float) -> list[Event]:
         """Carry out requests as far as the store allows; returns the resulting events.
 
-        Per turn, check one context's shards: a large context takes seconds to read, and workers must be heard.
+        Per turn, check one context's shards: a large context takes seconds to read, and workers' reports must not wait.
         """
         events: list[Event] = []
         try:

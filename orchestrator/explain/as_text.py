@@ -167,7 +167,7 @@ def _unknown_id_lines(unknown: UnknownId) -> Iterator[str]:
     for one in unknown.nearest:
         yield f"    nearest in the grid: {_name_of(one)}; the stored one has {one.words}"
     if not unknown.nearest:
-        yield "    nothing in the grid is near to it, or the store lacks the payload that would tell"
+        yield "    nothing in the grid is similar to it, or the store lacks the payload to compare"
 
 
 def _name_of(one: SimilarEntry) -> str:

@@ -1,4 +1,4 @@
-"""How one draw stands at one token limit: complete, or what is owed of it and why. Pure, but for the reading.
+"""The status of one draw at one token limit: complete, or what is owed of it and why. Only reading is not pure.
 
 What is owed follows the rules of the plan (`eval/draws.py`) and of grading (`workers/rows/grade_rows.py`); this file
 only gives each case a name.
@@ -20,11 +20,11 @@ from workers.rows.draw_rows import METADATA, MeasuredDraw, measure_rows
 from workers.rows.grade_rows import AnswerKey, GradeKey, verdicts
 
 PROVENANCE = ["benchmark", "problem_id", "prompt_ids", "weights_digest", "engine", "worker"]
-"""The columns that tell where rows came from; only a closer look needs them."""
+"""The columns that tell where rows came from; the overview does not read them."""
 
 
 class DrawState(StrEnum):
-    """The first stage that a draw lacks at a limit, in the order in which draws come about; or complete."""
+    """The first stage that a draw lacks at a limit, in the order in which draws are made; or complete."""
 
     PATCH = "no-patch"
     TRACE = "no-trace"

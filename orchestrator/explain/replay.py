@@ -1,6 +1,6 @@
 """Replays an event log: feeds the logged events to a new core, one by one, and compares what it decides.
 
-Reading a log is apart from stepping through it: `steps` is pure.
+Reading a log is separate from stepping through it: `steps` is pure.
 """
 
 import traceback
@@ -38,7 +38,8 @@ class ReplayStep:
     before: SweepState
     after: SweepState
     error: str | None = None
-    """What the replayed core raised. It is the last step then, and the sweep's own core most likely raised it, too."""
+    """What the replayed core raised, if anything: then this is the last step, and the sweep's own core most likely
+    raised it, too."""
 
     @property
     def same(self) -> bool:
@@ -72,14 +73,14 @@ class EventLogReader:
 
 
 class Replay:
-    """The steps of a log, to be gone through once; and what is to be said of them then."""
+    """The steps of a log, to be iterated over once, and a summary of them afterwards."""
 
     def __init__(self, log: EventLogReader) -> None:
         self._log = log
         self.events = 0
         """How many have been replayed."""
         self.different: list[int] = []
-        """At which of them the replayed core did not decide what the log says, or failed."""
+        """The events at which the replayed core failed, or did not decide what the log says."""
         self.complete = False
         """Whether the log was read to its end."""
 
@@ -92,7 +93,7 @@ class Replay:
         self.complete = True
 
     def summary(self) -> Iterator[str]:
-        """What was replayed, and whether it came out the same."""
+        """What was replayed, and whether the decisions were the same."""
         header, end = self._log.header, self._log.end
         sweep = f"{header['sweep']}, begun {header['started']} by version {header['project']}"
         yield f"{sweep}: {self.events:,} events replayed"
@@ -121,9 +122,9 @@ def open_log(address: str) -> EventLogReader:
 
 
 def steps(start: Mapping[str, Any], events: Iterable[LoggedEvent]) -> Iterator[ReplayStep]:
-    """ReplayStep through `events` with a core that begins in the state `start`.
+    """Step through `events` with a core that begins in the state `start`.
 
-    A second core stays one event behind, so that each step can be explained by what was the case before it.
+    A second core stays one event behind, so that each step can be explained by the state before it.
     """
     before, after = decode_start(start), decode_start(start)
     began: float | None = None
@@ -133,9 +134,9 @@ def steps(start: Mapping[str, Any], events: Iterable[LoggedEvent]) -> Iterator[R
         try:
             commands = tuple(after.handle(one.event, one.now))
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-            yield ReplayStep(number, one.now, seconds, one.event, (), one.commands, before.state, after.state, told)
+            raised = traceback.extract_tb(error.__traceback__)[-1]
+            cause = f"{type(error).__name__}: {error} ({raised.filename}:{raised.lineno})"
+            yield ReplayStep(number, one.now, seconds, one.event, (), one.commands, before.state, after.state, cause)
             return
         yield ReplayStep(number, one.now, seconds, one.event, commands, one.commands, before.state, after.state)
         before.handle(one.event, one.now)

@@ -25,25 +25,23 @@ from orchestrator.scheduler.work import PatchState
 from workers.messages import GradeTask, PruneTask, TaskFailed
 
 
-def reason(step: ReplayStep, place: int, names: Names) -> str:
-    """Why the core gave command number `place` of a step."""
-    before, after, command = step.before, step.after, step.commands[place]
+def reason(step: ReplayStep, index: int, names: Names) -> str:
+    """Why the core gave command number `index` of a step."""
+    before, after, command = step.before, step.after, step.commands[index]
     match command:
         case StartWorker():
-            return _why_started(step, place, names)
+            return _why_started(step, index, names)
         case Assign(worker, ShardNumbers() as shard):
-            return _why_shard(step, place, worker, shard, names)
+            return _why_shard(step, index, worker, shard, names)
         case Assign(_, PruneTask(patch_id=patch_id)):
             return _why_patch(before, after, patch_id, names)
         case Assign(_, GradeTask(context_id=context_id)):
             running = len(after.contexts[context_id].running)
-            quiet = (
-                f"shards of it that run: {running}, and no quieter context waits" if running else "no shard of it runs"
-            )
-            return f"it has answers without a grade; {quiet}"
+            shards = f"{running} still run, and no context without any waits" if running else "none runs any more"
+            return f"it has answers without a grade; of its shards {shards}"
         case FindMissing(shard):
             check = after.pending_checks[shard.task_id]
-            return f"{check.failure.kind}: it may have stored some that it did not report"
+            return f"{check.failure.kind}: the worker may have stored some that it did not report"
         case RecordFailures(failure=failure, attempts=attempts):
             final = attempts < after.policy.attempts
             why = "it would fail everywhere" if final else f"all {plural(attempts, 'attempt')} failed"
@@ -53,15 +51,15 @@ def reason(step: ReplayStep, place: int, names: Names) -> str:
         case Kill(failure=failure):
             return failure.cause
         case Finish():
-            return "no worker is left, and nothing is open"
+            return "no worker and no check of the store is left"
     raise AssertionError(command)
 
 
-def _why_started(step: ReplayStep, place: int, names: Names) -> str:
-    """Work is handed out before workers are started: what waits after the event is what they were started for."""
-    state, command = step.after, step.commands[place]
+def _why_started(step: ReplayStep, index: int, names: Names) -> str:
+    """Work is assigned before workers are started, so they are started for what still waits after the event."""
+    state, command = step.after, step.commands[index]
     assert isinstance(command, StartWorker)
-    started = [one for one in step.commands[place:] if isinstance(one, StartWorker) and one.role is command.role]
+    started = [one for one in step.commands[index:] if isinstance(one, StartWorker) and one.role is command.role]
     if command.role is Role.PRUNE:
         pruners = len(state.fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE, Phase.BUSY)) - len(started)
         return f"variants to prune: {len(state.unmade)}, devices that prune: {pruners}"
@@ -76,28 +74,28 @@ def _why_started(step: ReplayStep, place: int, names: Names) -> str:
     )
 
 
-def _why_shard(step: ReplayStep, place: int, worker: str, shard: ShardNumbers, names: Names) -> str:
+def _why_shard(step: ReplayStep, index: int, worker: str, shard: ShardNumbers, names: Names) -> str:
     contexts = step.after.contexts
     patch_id = contexts[shard.context_id].context.patch_id
     run = contexts[shard.context_id].running.get(shard.task_id)
-    tasks = [command.task for command in step.commands[place:] if isinstance(command, Assign)]
+    tasks = [command.task for command in step.commands[index:] if isinstance(command, Assign)]
     given = [task for task in tasks if isinstance(task, ShardNumbers)]
-    # What waits after the event, and what this command and the ones behind it gave out.
+    # What waits after the event, plus what this command and those after it assigned.
     waited = sum(work.waiting_draws for work in step.after.by_patch[patch_id])
     waited += sum(len(one.numbers) for one in given if contexts[one.context_id].context.patch_id == patch_id)
     known, now = step.before.fleet.get(worker), step.after.fleet.get(worker)
     engines = step.before.fleet.engines_of.get(patch_id, 0)
-    wait = f"{plural(waited, 'draw')} of it waited, and {plural(engines, 'engine')} had it"
+    wait = f"{names.patch(patch_id)} had {plural(waited, 'waiting draw')} and {plural(engines, 'engine')}"
     if known is None or known.patch_id is None:
         why = f"{worker} has no weights yet; {wait}"
     elif known.patch_id != patch_id:
         left = sum(work.waiting_draws for work in step.before.by_patch[known.patch_id])
         why = f"{worker} holds {names.patch(known.patch_id)}, of which {plural(left, 'draw')} wait; {wait}"
     elif now is not None and len(now.tasks) > 1:
-        why = f"{worker} has these weights and will soon have begun its other draws; {wait}"
+        why = f"{worker} has these weights and will soon have begun all of its draws; {wait}"
     else:
         why = f"{worker} has these weights and is idle; {wait}"
-    again = f"; they were lost {plural(run.losses, 'time')}, so no others go with them" if run and run.losses else ""
+    again = f"; they were lost {plural(run.losses, 'time')}, so they run alone" if run and run.losses else ""
     return why + again
 
 
@@ -114,7 +112,7 @@ def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Name
 def _why_retired(step: ReplayStep, known: WorkerState | None, names: Names) -> str:
     after = step.after
     if isinstance(step.event, NodeDraining) and known is not None and known.name in step.event.workers:
-        return f"its machine is going away: {step.event.reason}"
+        return f"{step.event.reason}"
     if after.stopping is not None:
         return f"the sweep stops: {after.stopping}"
     if not after.unfinished:
@@ -134,7 +132,7 @@ def _why_retired(step: ReplayStep, known: WorkerState | None, names: Names) -> s
 
 
 def changes(step: ReplayStep, names: Names) -> list[str]:
-    """What the event changed beside the commands, as far as it matters to what happens next."""
+    """What the event changed besides the commands, as far as it matters for what happens next."""
     return [*_redirected(step, names), *_idle(step, names), *_found(step, names), *_patch_failed(step, names)]
 
 
@@ -146,7 +144,7 @@ def _redirected(step: ReplayStep, names: Names) -> Iterator[str]:
         old = step.before.fleet.get(known.name)
         if old is not None and old.patch_id != known.patch_id and known.name not in given:
             patch, last = names.patch(old.patch_id), names.patch(known.patch_id)
-            yield f"{known.name} goes over from {patch} to {last} after its shards: {last} would end last"
+            yield f"{known.name} switches from {patch} to {last} after its shards: {last} would end last"
 
 
 def _idle(step: ReplayStep, names: Names) -> Iterator[str]:
@@ -158,15 +156,15 @@ def _idle(step: ReplayStep, names: Names) -> Iterator[str]:
     assert known.shape is not None
     ready, coming = step.after.runnable.get(known.shape, {}), step.after.upcoming(known.shape)
     waiting = sum(work.waiting_draws for name in ready for work in step.after.by_patch[name])
-    waits = f"{plural(waiting, 'draw')} wait, too few to load weights for" if waiting else "no draw waits"
-    yield f"{known.name} is idle: of its shape {waits}, and variants to be pruned: {len(coming)}"
+    waits = f"only {plural(waiting, 'draw')} wait" if waiting else "no draw waits"
+    yield f"{known.name} is idle: {waits} for engines of its shape; variants to be pruned: {len(coming)}"
 
 
 def _found(step: ReplayStep, names: Names) -> Iterator[str]:
     if isinstance(step.event, MissingFound) and (check := step.before.pending_checks.get(step.event.task_id)):
         again = len(step.event.missing.intersection(check.numbers))
         if again and step.after.stopping is None:
-            yield f"{plural(again, 'draw')} of {names.context(check.context_id)} are open again"
+            yield f"{plural(again, 'draw')} of {names.context(check.context_id)} wait again"
 
 
 def _patch_failed(step: ReplayStep, names: Names) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What of a replay concerns one worker, one context or one draw."""
+"""The part of a replay that concerns one worker, one context or one draw."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ class Story:
 
 
 def find_story(start: Mapping[str, Any], worker: str | None, context: str | None, draw: str | None) -> Story:
-    """The story that the options of `replay` ask for, of a log with this starting state.
+    """The story that the options of `replay` select in a log with this starting state.
 
     `context`: the beginning of a context's id. `draw`: CONTEXT/NUMBER; draw n is the one of seed n % seeds for question
     n // seeds. Raises InputError if there is no such context, or if there are several.

@@ -27,30 +27,30 @@ COUNTED: dict[type, str] = {
 """Events of ordinary progress: unless something comes of one, it is only counted."""
 
 ALWAYS_COUNTED = (Heartbeat, Tick, WantsMore)
-"""Those that even the story of a worker or of a draw only counts."""
+"""Events that are only counted even in the story of one worker or draw."""
 
 
 def replay_text(steps: Iterable[ReplayStep], story: Story) -> Iterator[str]:
-    """A line for each event that led to a command or changed more than how far things are, and one for each command."""
+    """A line for each event that led to a command or a notable change, and one for each command."""
     skipped: Counter[str] = Counter()
     names: Names | None = None
     for step in steps:
         names = names or Names(step.after)
         if not step.same:
             yield from _difference(step, names)
-        places = story.part(step)
-        if places is None or step.error is not None:
+        indices = story.part(step)
+        if indices is None or step.error is not None:
             continue
-        told = [f"→ {command_text(step.commands[n], names)}: {reason(step, n, names)}" for n in places]
-        told += [f"· {change}" for change in changes(step, names)]
-        if not told and _is_quiet(step.event, story):
+        lines = [f"→ {command_text(step.commands[n], names)}: {reason(step, n, names)}" for n in indices]
+        lines += [f"· {change}" for change in changes(step, names)]
+        if not lines and _is_quiet(step.event, story):
             skipped[COUNTED[type(step.event.report if isinstance(step.event, Reported) else step.event)]] += 1
             continue
         if skipped:
             yield _skipped_text(skipped)
             skipped.clear()
         yield f"{f'#{step.number}':>8} {step.seconds:9.1f} s  {event_text(step.event, step, names)}"
-        yield from (f"{INDENT}{line}" for line in told)
+        yield from (f"{INDENT}{line}" for line in lines)
     if skipped:
         yield _skipped_text(skipped)
 
@@ -59,15 +59,15 @@ def replay_json(steps: Iterable[ReplayStep], story: Story) -> Iterator[str]:
     """One JSON object per event of the story. A dataclass is [class name, field, ...], as in the log."""
     names: Names | None = None
     for step in steps:
-        places, names = story.part(step), names or Names(step.after)
-        if places is None and step.same:
+        indices, names = story.part(step), names or Names(step.after)
+        if indices is None and step.same:
             continue
-        commands = [{"command": encode(step.commands[n]), "reason": reason(step, n, names)} for n in places or ()]
-        told = {"number": step.number, "seconds": step.seconds, "event": encode(step.event), "commands": commands}
-        told["changes"] = changes(step, names) if step.error is None else []
+        commands = [{"command": encode(step.commands[n]), "reason": reason(step, n, names)} for n in indices or ()]
+        entry = {"number": step.number, "seconds": step.seconds, "event": encode(step.event), "commands": commands}
+        entry["changes"] = changes(step, names) if step.error is None else []
         if not step.same:
-            told |= {"logged": [encode(command) for command in step.logged], "error": step.error}
-        yield json.dumps(told)
+            entry |= {"logged": [encode(command) for command in step.logged], "error": step.error}
+        yield json.dumps(entry)
 
 
 def _is_quiet(event: Event, story: Story) -> bool:
@@ -82,7 +82,7 @@ def _skipped_text(skipped: Counter[str]) -> str:
 def _difference(step: ReplayStep, names: Names) -> Iterator[str]:
     if step.error is not None:
         yield f"EVENT {step.number}: the core fails here: {step.error}"
-        yield f"{INDENT}it was told: {event_text(step.event, step, names)}"
+        yield f"{INDENT}the event was: {event_text(step.event, step, names)}"
         return
     yield f"EVENT {step.number}: the replayed core decides otherwise than the log says"
     for command in step.logged:
@@ -120,7 +120,7 @@ def _state(step: ReplayStep, story: Story) -> Iterator[str]:
     yield f"After event {step.number}, {step.seconds:.1f} s after the first: {event_text(step.event, step, names)}"
     yield (
         f"Of {plural(counters.owed, 'owed draw')} {counters.committed} are committed, {counters.failed} given up, "
-        f"{running} at engines, {waiting} wait, and {searched} are searched for in the store."
+        f"{running} at engines, {waiting} wait, and {searched} are looked up in the store."
     )
     if state.stopping is not None:
         yield f"The sweep stops: {state.stopping}."

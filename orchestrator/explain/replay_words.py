@@ -1,4 +1,4 @@
-"""What the core was told and what it decided, in words."""
+"""The core's events and commands, in words."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,7 +47,7 @@ from workers.messages import (
 
 @dataclass(frozen=True)
 class Names:
-    """What people call patches and shapes. One serves for a whole replay."""
+    """Readable names of patches, contexts and shapes. One serves for a whole replay."""
 
     state: SweepState
 
@@ -72,7 +72,7 @@ class Names:
 
 
 def event_text(event: Event, step: ReplayStep, names: Names) -> str:
-    """What the core was told."""
+    """What happened."""
     match event:
         case WorkerReady(worker, facts):
             return f"{worker} is ready on {facts.host}, pid {facts.pid}"
@@ -85,11 +85,11 @@ def event_text(event: Event, step: ReplayStep, names: Names) -> str:
             of = f" of {len(check.numbers)}" if check is not None else ""
             return f"the store was asked about {task_id}: {len(missing)}{of} draws are not stored"
         case NodeDraining(workers, why):
-            return f"the machines of {', '.join(workers)} are going away: {why}"
+            return f"{', '.join(workers)} must close: {why}"
         case Tick():
             return "time passed"
         case StopRequested(why):
-            return f"a stop was asked for: {why}"
+            return f"a stop was requested: {why}"
 
 
 def _report(report: Report, step: ReplayStep, worker: str, names: Names) -> str:
@@ -102,7 +102,7 @@ def _report(report: Report, step: ReplayStep, worker: str, names: Names) -> str:
         case Heartbeat(tokens=tokens):
             return f"alive, {tokens:,} tokens generated"
         case WantsMore():
-            return f"could take more beside {what}"
+            return f"could take more draws besides {what}"
         case StoreBlocked(failure=failure):
             return f"waits: {_failure(failure)}"
         case WeightsLoaded(patch_id=patch_id, seconds=seconds):
@@ -129,11 +129,11 @@ def command_text(command: Command, names: Names) -> str:
         case Assign(worker, task):
             return f"{worker} takes {task_text(task, names)}"
         case FindMissing(shard):
-            return f"ask the store for {plural(len(shard.numbers), 'draw')} of {task_text(shard, names)}"
+            return f"look up {plural(len(shard.numbers), 'draw')} of {task_text(shard, names)} in the store"
         case RecordFailures(context_id, numbers):
             return f"give up {plural(len(numbers), 'draw')} of {names.context(context_id)}"
         case Retire(worker):
-            return f"ask {worker} to hand in and close"
+            return f"ask {worker} to commit and close"
         case Kill(worker):
             return f"kill {worker}"
         case Finish(why):

@@ -25,7 +25,7 @@ def _as_list(value: Any) -> Any:
 
 
 Axis = BeforeValidator(_as_list, json_schema_input_type=Any)
-"""A single value stands for a list of one."""
+"""A single value counts as a list of one."""
 
 
 class FormatEntry(Strict):
@@ -136,7 +136,7 @@ class Runtime(Strict):
     experiment: str = Field("prunesweep", min_length=1)
     event_log: bool = Field(
         False,
-        description="Keep a log of every decision for `replay`; otherwise only of a sweep that ends abnormally.",
+        description="Keep the event log for `replay` in any case, not only if the sweep ends abnormally.",
     )
 
 

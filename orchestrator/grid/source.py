@@ -1,4 +1,4 @@
-"""YAML with line numbers: plain values, and the line on which each of them stands. Refuses duplicate keys."""
+"""YAML with line numbers: plain values, and the line of each. Refuses duplicate keys."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from pruning.methods import METHODS
 from pruning.spec import n_of_m
 
 BYTES_PER_TOKEN = 4.0
-"""Of a stored part, token ids and text. Measured on English prose: 3.0 for traces of 4,000 tokens, 4.0 for 500."""
+"""On disk, ids and text together. Measured on English prose: 3.0 for traces of 4,000 tokens, 4.0 for 500."""
 
 VALUE_BYTES = {"float32": 4}
 """Bytes of one weight by dtype; 2 for every other dtype."""
@@ -80,7 +80,7 @@ def cost(plan: Plan, rates: StoreRates) -> Cost:
 
 
 def length_estimator(variant: ResolvedVariant) -> LengthEstimator:
-    """What is expected of the traces of the variant's model before any has been observed."""
+    """The estimator of the variant's model, before any trace has been observed."""
     questions = variant.distinct
     return LengthEstimator([q.benchmark for q in questions], [q.typical_tokens for q in questions])
 

@@ -33,7 +33,7 @@ def local_folder(model: str) -> Path:
 
 
 def data_digest(calibration: CalibrationSpec) -> str:
-    """What stands for calibration data in a patch's id: the sha256 of a file's content, or the id of a hub data set.
+    """What represents calibration data in a patch's id: the sha256 of a file's content, or the id of a hub data set.
 
     Raises ValueError for a file that does not exist.
     """

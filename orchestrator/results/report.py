@@ -1,4 +1,4 @@
-"""The report of a sweep: curves as a picture, every cell as a row. A view of the store, which can be made again."""
+"""The report of a sweep: curves as a picture, every cell as a row. A view of the store: delete it freely."""
 
 import csv
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ def assign_patches(state: SweepState, now: float) -> Iterator[Command]:
         elif due:
             patch = min(due, key=lambda patch: _urgency(state, patch, making))
             state.set_patch_state(patch, PatchState.MAKING)
-            # Each attempt is a task of its own, so that the end of an earlier one cannot be taken for its end.
+            # Each attempt is a task of its own, so that the end of an earlier one is not mistaken for its end.
             task = replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}")
             yield assign(state, worker, task, now)
 
@@ -68,9 +68,9 @@ def assign_shards(state: SweepState, now: float) -> Iterator[Command]:
 
 
 def _laggard(state: SweepState, shape: Shape, patch_id: str) -> Demand | None:
-    """The variant that one of a patch's engines should switch to as soon as it has done what it has."""
+    """The variant that one of a patch's engines should switch to once it has finished its shards."""
     if state.fleet.engines_of[patch_id] < 2:
-        return None  # as `help_laggard` would say; this spares computing the demands
+        return None  # `help_laggard` would find none, either; this spares computing the demands
     return help_laggard(
         _demand(state, shape, patch_id), (_demand(state, shape, name) for name in state.runnable[shape])
     )
@@ -102,14 +102,14 @@ def _assign_idle(state: SweepState, shape: Shape, now: float) -> Iterator[Comman
 
 
 def _engines_per_variant(state: SweepState, shape: Shape, engine: WorkerState, now: float) -> float:
-    """With how many engines on it a variant takes no more: while patches are still to be made, a fair share of them,
-    until the engine has been idle for a while."""
+    """A variant with this many engines takes no more: a fair share while patches of the shape are still to be made;
+    no bound afterwards, or when this engine has been idle for a while."""
     upcoming = state.upcoming(shape)
     if not upcoming or now - engine.since > state.policy.patch_patience:
         return math.inf
     variants = {*state.runnable[shape], *upcoming}
-    held = state.fleet.engines_of.items()
-    elsewhere = sum(n for name, n in held if name not in variants and state.shape_of(name) == shape)
+    engines_of = state.fleet.engines_of.items()
+    elsewhere = sum(n for name, n in engines_of if name not in variants and state.shape_of(name) == shape)
     return max(1, (state.fleet.shapes.get(shape, 0) - elsewhere) // len(variants))
 
 

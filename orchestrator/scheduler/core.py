@@ -9,8 +9,8 @@ Promise emit-everything: every owed draw ends exactly once, as committed or as a
   are never given up because of it. See retry.py.
 - An engine that dies of NaN names the draws at fault where it can, and they are given up at once. When several engines
   in a row die of NaN on one patch and none of its draws is committed in between, the patch is given up.
-- A store that cannot be used is nobody's fault: nothing is given up for it. When it stays so, the sweep ends.
-- Nobody else retries anything: Ray's own retries are off.
+- A store that cannot be used is nobody's fault: nothing is given up for it. If that persists, the sweep ends.
+- Nothing else retries anything: Ray's own retries are off.
 
 What to do next is decided in schedule.py, assignment.py and scaling.py; transitions.py changes the workers' state.
 """
@@ -67,7 +67,7 @@ class Core:
         """Why the sweep ended; None while it runs."""
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Take in one event; return what is to be done about it."""
+        """Handle one event; return what is to be done about it."""
         if not (isinstance(event, Tick) or (isinstance(event, Reported) and isinstance(event.report, _QUIET))):
             self.state.scaled = False
         commands = list(self._apply(event, now))
@@ -181,7 +181,7 @@ class Core:
                 work.ungraded = work.ungraded or closing  # a grader that is asked to close leaves the rest ungraded
                 self.state.reindex(work)
             return
-        failure = Failure(FailureKind.ENGINE_ERROR, "its task ended without it")
+        failure = Failure(FailureKind.ENGINE_ERROR, "the shard ended without reporting this draw")
         yield from self._task_unfinished(task, failure, closing, now)
 
     def _task_unfinished(

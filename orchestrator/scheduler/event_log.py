@@ -1,4 +1,4 @@
-"""The format of an event log: what the core started from, what it was told, what it decided. Pure: values <-> lines.
+"""The format of an event log: the core's starting state, its events and its commands. Pure: values <-> lines.
 
 A log is JSON lines; the driver compresses them (orchestrator/driver/event_log.py):
 
@@ -45,7 +45,7 @@ _to_json = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")).ser
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """One line: at `now` the core was told `event` and gave `commands`."""
+    """One line: at `now` the core handled `event` and gave `commands`."""
 
     now: float
     event: Event
@@ -121,7 +121,7 @@ def _bare_command(command: Command) -> Command:
 
 
 def encode_start(core: Core) -> dict[str, Any]:
-    """What `Core(policy, patches, contexts)` was made of. Call it before the core is told its first event."""
+    """What `Core(policy, patches, contexts)` was made of. Call it before the core handles its first event."""
     state = core.state
     estimators = {id(work.lengths): work.lengths for work in state.contexts.values()}
     index = {name: number for number, name in enumerate(estimators)}
@@ -167,7 +167,7 @@ def decode_start(start: Mapping[str, Any]) -> Core:
 
 
 def _encode_estimator(lengths: LengthEstimator) -> dict[str, Any]:
-    """Its attributes, as pickle would take them: before the start it took in the lengths of the stored traces."""
+    """Its attributes, as pickle would take them: it has already observed the lengths of the stored traces."""
     return {
         name: {"array": value.typecode, "values": value.tolist()} if isinstance(value, array) else value
         for name, value in vars(lengths).items()
@@ -214,7 +214,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(hint: Any, value: Any) -> Any:
-    """The value of type `hint` that `encode` gave `value` for."""
+    """The value of type `hint` that `encode` turned into `value`."""
     return _reader(hint)(value)
 
 

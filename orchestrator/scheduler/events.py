@@ -67,7 +67,7 @@ class MissingFound:
 
 @dataclass(frozen=True)
 class NodeDraining:
-    """The machines of these workers will soon be taken away, for example after a spot instance's notice."""
+    """The workers' node will soon be taken away, for example after a spot instance's notice."""
 
     workers: tuple[str, ...]
     reason: str
@@ -110,7 +110,7 @@ class Assign:
 class FindMissing:
     """Find out which of these draws, whose shard ended without reporting them, are not in the store."""
 
-    slice: ShardNumbers
+    shard: ShardNumbers
 
 
 @dataclass(frozen=True)

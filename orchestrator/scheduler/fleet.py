@@ -25,7 +25,7 @@ class WorkerState:
     role: Role
     started: float
     since: float
-    """When it was last heard of."""
+    """When it last reported or changed its phase."""
     shape: Shape | None = None
     """Of an engine."""
     phase: Phase = Phase.STARTING
@@ -38,7 +38,7 @@ class WorkerState:
     tokens: int = 0
     """How many tokens the engine had generated when it last reported."""
     progressed: float = 0.0
-    """When it last got on: committed draws, or reported a new number of tokens."""
+    """When it last made progress: committed draws, or reported a new number of tokens."""
 
 
 class Fleet:

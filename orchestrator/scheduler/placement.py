@@ -72,7 +72,7 @@ class IdleEngine:
     patch_id: str | None
     """The weights that it holds."""
     engines_per_variant: float = math.inf
-    """With how many engines on it a variant takes no more for now, because patches are on their way. Pays from 64
+    """A variant with this many engines takes no more for now, because patches are on their way. Pays from 64
     engines: 1.25 -> 1.18 at 64, 1.56 -> 1.38 at 128, and a quarter to a third fewer swaps; not at 56 (1.21 -> 1.24)."""
 
 
@@ -88,10 +88,10 @@ def choose_variant(engine: IdleEngine, demands: Iterable[Demand]) -> Demand | No
 
 
 def help_laggard(held: Demand, demands: Iterable[Demand]) -> Demand | None:
-    """The variant that an engine should go over to, though there is work for the weights it holds; None to stay.
+    """The variant that an engine should switch to, though there is work for the weights it holds; None to stay.
 
     Pays where a shape has between one and two engines per variant: 1.35 -> 1.24 at 56 engines. There most variants
-    have two engines and end together at half time, and all their engines would then crowd on those that had one.
+    have two engines and end together at half time, and all their engines would then crowd onto those that had one.
     Elsewhere it changes little (1.16 -> 1.18 at 64).
     """
     others = [
@@ -121,7 +121,7 @@ def share_engines(work: Mapping[Shape, float], engines: int) -> dict[Shape, int]
     by_size = sorted((shape for shape, tokens in work.items() if tokens > 0), key=lambda shape: -work[shape])
     shares = dict.fromkeys(work, 0) | dict.fromkeys(by_size[:engines], 1)
     if len(by_size) < engines:
-        # Rounded so, the shares add up to `engines` at most; the last few are given out one by one.
+        # Rounded so, the shares add up to `engines` at most; the last few are assigned one by one.
         divisor = sum(work.values()) / (engines - len(by_size))
         shares |= {shape: max(1, math.ceil(work[shape] / divisor - ROUNDING_ALLOWANCE)) for shape in by_size}
     for _ in range(engines - sum(shares.values()) if by_size else 0):

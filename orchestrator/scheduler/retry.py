@@ -34,7 +34,7 @@ def retry_missing(state: SweepState, check: PendingCheck, missing: tuple[int, ..
 
 
 def _wait_again(work: ContextWork, numbers: tuple[int, ...], losses: int) -> None:
-    """Let draws wait as they did before they were handed out."""
+    """Let draws wait as they did before they were assigned."""
     if losses:
         work.retries.append(RetryGroup(numbers, losses))
     else:

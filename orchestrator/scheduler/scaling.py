@@ -66,8 +66,8 @@ def start_engines(state: SweepState, now: float) -> Iterator[Command]:
         shape = state.shape_of(patch_id)
         unfinished[shape] = unfinished.get(shape, 0.0) + tokens
     shares = share_engines(unfinished, min(policy.engines, policy.slots))
-    # Where engines are fewer than shapes, what can be evaluated now or in a moment goes before larger work without a
-    # patch: its engine would wait, leave in the end, and start again.
+    # With fewer engines than shapes, work that can be evaluated now or in a moment goes before larger work without a
+    # patch, whose engine would wait, retire, and start again.
     now_runnable = {shape for shape, patches in state.runnable.items() if patches}
     soon = now_runnable.union(_unmade_dense(state))
     wanted = {shape: max(shares[shape], shape in soon) for shape in work}

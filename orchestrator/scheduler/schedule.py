@@ -1,4 +1,4 @@
-"""What to do next, given the core's state: watch the workers, hand out work, start and retire workers, end.
+"""What to do next, given the core's state: watch the workers, assign work, start and retire workers, end.
 
 What is asked on every event is answered by an index of the state. How many workers there should be is decided only when
 something happened that could change the answer.
@@ -83,7 +83,7 @@ def _shut_down(state: SweepState, now: float) -> Iterator[Command]:
 
 
 def _end_reason(state: SweepState) -> str | None:
-    """Why the sweep ends: everything is done, a stop was asked for, or no worker that could go on comes up."""
+    """Why the sweep ends: everything is done, a stop was requested, or no worker that could go on can be started."""
     if state.stopping is not None:
         return state.stopping
     if state.pending_checks or state.fleet.any(Phase.BUSY):

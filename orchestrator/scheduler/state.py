@@ -64,7 +64,7 @@ class SweepState:
         self.stopping: str | None = None
         """Why the sweep is to end before everything is done."""
         self.stopped_at = 0.0
-        """When that was asked for."""
+        """When that was requested."""
         self.pending_checks: dict[str, PendingCheck] = {}
         """Task id of the shard -> its check."""
         self.failed_starts: dict[Role, int] = dict.fromkeys(Role, 0)
@@ -162,7 +162,7 @@ class SweepState:
         return [patch for name in self.unmade if (patch := self.patches[name]).state is PatchState.OWED]
 
     def shape_of(self, patch_id: str) -> Shape:
-        """The shape of the engines that a patch needs. Some context must be of the patch."""
+        """The shape of the engines that a patch needs. Some context must use the patch."""
         return self.by_patch[patch_id][0].context.shape
 
     # --- workers and the end ------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class SweepState:
         return f"{prefix}-{next(self._names)}"
 
     def stop(self, reason: str, now: float) -> None:
-        """Note that the sweep is to end before everything is done. The first reason stands."""
+        """Note that the sweep is to end before everything is done. The first reason is kept."""
         if self.stopping is None:
             self.stopping, self.stopped_at = reason, now
 

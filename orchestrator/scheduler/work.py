@@ -22,13 +22,13 @@ class Policy:
     """Every number that decides about retries and time, with its reason."""
 
     engines: int = 1
-    """Engines at most at a time."""
+    """The most engines at a time."""
     slots: int = 2
     """Devices that engines and prune workers share."""
     attempts: int = 3
     """Losses after which a draw that runs alone, a patch or a grading is given up."""
     start_seconds: float = 900.0
-    """A large model loads for minutes; a worker that is not ready after this is killed."""
+    """A large model takes minutes to load; a worker that is not ready after this is killed."""
     silence_seconds: float = 300.0
     """A busy worker reports every few seconds; one that is silent for this long hangs."""
     stall_seconds: float = 900.0
@@ -44,7 +44,7 @@ class Policy:
     """How many workers of one role may be lost in a row before one is ready; after that, something is wrong that more
     attempts will not mend. Workers that were starting at the same time, on a machine that died, count once."""
     smallest_shard: int = 16
-    """Draws of a shard at least, while there are so many."""
+    """The fewest draws of a shard, as long as that many wait."""
     largest_shard: int = 512
 
 
@@ -66,7 +66,7 @@ class RunningShard:
     losses: int
     """How often its draws were lost before."""
     expected_tokens: float
-    """Thinking tokens that all its draws were expected to take when it was handed out."""
+    """Thinking tokens that all its draws were expected to take when it was assigned."""
 
     @property
     def tokens_left(self) -> float:
@@ -74,7 +74,7 @@ class RunningShard:
         return self.expected_tokens * len(self.left) / len(self.numbers)
 
     def numbers_left(self) -> tuple[int, ...]:
-        """The draws that are left, in the order in which they were handed out."""
+        """The draws that are left, in the order in which they were assigned."""
         return tuple(number for number in self.numbers if number in self.left)
 
 
@@ -148,7 +148,7 @@ class ContextWork:
         return self._estimate[1] + sum(float(self.expected_tokens(group.numbers).sum()) for group in self.retries)
 
     def expected_tokens(self, numbers: Sequence[int]) -> NDArray[np.float64]:
-        """Expected new thinking tokens of each of these draws; at least 1, which stands for its answers."""
+        """Expected new thinking tokens of each of these draws; at least 1, for its answers."""
         whole = np.minimum(self.lengths.expect(), self.limit)[np.asarray(numbers, dtype=np.uint32) // self.seeds]
         stored = np.array([self.stored_tokens.get(number, 0) for number in numbers]) if self.stored_tokens else 0
         return np.maximum(1.0, whole - stored)
@@ -177,7 +177,7 @@ class ContextWork:
         return seed * questions + (question + 101 * self.order) % questions
 
     def put_back(self, numbers: Iterable[int]) -> None:
-        """Let draws wait as if they had never been handed out."""
+        """Let draws wait as if they had never been assigned."""
         self.fresh = array("I", [*self.fresh, *numbers])
         self._sorted_at = -1
 

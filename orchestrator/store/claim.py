@@ -13,7 +13,7 @@ from typing import Any
 MISSED_BEATS = 6
 """A driver on another machine counts as dead after this many missed heartbeats."""
 LONGEST_BEAT = 60.0
-"""Upper bound in seconds on a claim's `beat_seconds`, so that a foreign file cannot make a driver wait for ever."""
+"""Upper bound in seconds on a claim's `beat_seconds`, so that a foreign file cannot make a driver wait forever."""
 
 _STORED_NAMES = {"process_space": "place"}
 """Fields whose key in the stored document differs from their name: the document's format is frozen."""

@@ -20,9 +20,9 @@ from workers.store import StoreError
 
 
 def compact(store: Store, table: str, context_id: str) -> int:
-    """Compact the parts of one context. Returns by how many files they became fewer.
+    """Compact the parts of one context. Returns how many files fewer there are.
 
-    Holds all rows of the context in memory. Raises StoreUnavailable, upon which nothing is lost.
+    Holds all rows of the context in memory. Raises StoreUnavailable; nothing is lost then.
     """
     parts = store.parts(table, context_id)
     if len(parts) < 2:
@@ -40,7 +40,7 @@ def compact(store: Store, table: str, context_id: str) -> int:
 
 
 def compact_finished(store: Store, context_ids: Iterable[str]) -> int:
-    """Compact the draws, grades and failures of complete contexts. Returns by how many files they became fewer.
+    """Compact the draws, grades and failures of complete contexts. Returns how many files fewer there are.
 
     Call it at the end of a sweep. It is safe while these contexts are written to, but new parts soon undo its work.
     """

@@ -167,9 +167,9 @@ class Files:
     def listing(self, folder: str) -> list[ListedFile]:
         """Every file below a folder, sorted by path; none if there is no such folder.
 
-        Compaction may replace many files by one during a listing: the one may appear too late to be listed, the many
-        be removed too early. A folder on disk is therefore listed until no file of one listing is missing from the
-        next, which proves that none was missed. Object storage lists by name, and the one sorts after the many.
+        Compaction may replace many files by one during a listing: the new one may appear too late to be listed, the old
+        ones be removed too early. A folder on disk is therefore listed until no file of one listing is missing from the
+        next, which proves that none was missed. Object storage lists by name, and the new one sorts last.
         """
         with self._as_unavailable(f"{folder} cannot be listed"):
             found = self._list_once(folder)

@@ -84,7 +84,7 @@ def hold_lease(
 ) -> Iterator[Lease]:
     """Be the only driver of sweep `name` in `store` while the block runs.
 
-    Raises SweepHeld if another driver is alive, and StoreUnavailable. `say` is told what is waited for. `on_lost` is
+    Raises SweepHeld if another driver is alive, and StoreUnavailable. `say` gets a line when it waits. `on_lost` is
     called at most once, from another thread, with the reason why this driver must stop.
     """
     holder = _Holder(store, name, own_claim(beat_seconds), say, on_lost)
@@ -150,7 +150,7 @@ class _Holder:
                 if seen is None or seen.first.token != found.token:
                     seen, began = Observation(_running(found), found, 0.0), time.monotonic()
                     if seen.running is None:
-                        self._say(f"{self._name}: looking whether its driver is alive: {describe(found)}")
+                        self._say(f"{self._name}: checking whether its driver is alive: {describe(found)}")
                 seen = replace(seen, running=_running(found), seconds=time.monotonic() - began)
             match judge(found, seen):
                 case Verdict.REFUSE:

@@ -45,12 +45,12 @@ def _open_s3(uri: str) -> tuple[Any, str]:
             f"store s3://...@{parts.hostname}{parts.path}: the address holds credentials, and addresses are printed; "
             "put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    asked = dict(parse_qsl(parts.query))
-    endpoint = asked.pop("endpoint_override", "") or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    region = asked.pop("region", "") or _environment("AWS_REGION", "AWS_DEFAULT_REGION")
-    scheme = asked.pop("scheme", "https")
-    if asked or not parts.hostname:
-        unknown = f"it does not know {', '.join(sorted(asked))}" if asked else "it names no bucket"
+    options = dict(parse_qsl(parts.query))
+    endpoint = options.pop("endpoint_override", "") or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    region = options.pop("region", "") or _environment("AWS_REGION", "AWS_DEFAULT_REGION")
+    scheme = options.pop("scheme", "https")
+    if options or not parts.hostname:
+        unknown = f"it does not know {', '.join(sorted(options))}" if options else "it names no bucket"
         raise StoreError(f"store {uri}: {unknown}; use s3://bucket/prefix?region=...&endpoint_override=...")
     try:
         filesystem = fs.S3FileSystem(

@@ -53,7 +53,7 @@ def read_part(
     """The given columns of one file; None, and a line to `report`, if the file is torn, empty or foreign.
 
     Raises FileNotFoundError if the file was removed since it was listed, and StoreUnavailable if the file system is at
-    fault: its draws are stored, and ignoring the file would make them again.
+    fault: its draws are stored, and would be made again if the file were ignored.
     """
     if files.local or found.size > WHOLE:
         try:

@@ -6,6 +6,7 @@
     <store>/failures/<context id>/<part>.parquet
     <store>/payloads/<id>.json             what an id was computed from, for `explain`
     <store>/drivers/<id>.json              which process drives which sweep now (orchestrator/store/lease.py)
+    <store>/logs/<run>.events.jsonl.gz     a run's event log, for `replay`
 
 Promise committed-is-forever: a part appears whole or not at all, is never rewritten, and has one writer. Readers report
 torn, empty and foreign files instead of failing on them. Every method raises `StoreUnavailable` if the file system

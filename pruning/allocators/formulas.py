@@ -80,7 +80,7 @@ def part_ratios(
 ) -> list[float]:
     """LayerIF as in arXiv 2604.25098's code, for one part over all layers: scores -> ratios in [low, high].
 
-    Min-max of |score|, Savitzky-Golay smoothing, clip, min-max again (docs/pruning.md lists the steps).
+    Min-max of |score|, Savitzky-Golay smoothing, clip, min-max again.
     """
     smooth = smoothed(_unit_range_or_half(np.abs(np.asarray(scores, dtype=float))), window=window, degree=degree)
     return [low + (high - low) * rank for rank in _ranked(np.clip(smooth, 0, 1), direction)]

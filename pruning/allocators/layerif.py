@@ -1,5 +1,5 @@
-"""LayerIF (arXiv 2505.23811, and as arXiv 2604.25098 uses it): by how the gradients of training samples agree with
-those of validation data. Scores come from layerif_scores.py.
+"""LayerIF (arXiv 2505.23811, and as arXiv 2604.25098 uses it): sparsities by how the gradients of training samples
+agree with those of validation data. Scores come from layerif_scores.py.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class JobStatistics:
-    """What one job may look at.
+    """The statistics that one job may use.
 
     `layers` holds the layer statistics by name, `windows` the digests of the token windows by field of PruneSpec,
     `norms[layer][linear]` the dense input norms [d_in], for jobs whose masks follow from them.

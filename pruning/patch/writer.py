@@ -1,6 +1,6 @@
 """Writing a patch: layer files as blocks are pruned, then read-back, canary and manifest.
 
-Nothing is trusted until it was read back: the layer files are decoded from disk, every resulting tensor is
+Nothing is trusted until it has been read back: the layer files are decoded from disk, every resulting tensor is
 compared with the digest taken while pruning, and the canary runs on what was decoded.
 """
 

@@ -119,7 +119,7 @@ def test_stopped_driver_loses_its_lease_and_its_workers_and_commits_nothing_when
         workers = [worker.pid for worker in first.workers.values()]
         first.process.send_signal(signal.SIGSTOP)
         second = demo.start((), *BEAT, before=elsewhere, log="second.log")
-        hear_of(second, "looking whether its driver is alive")
+        hear_of(second, "checking whether its driver is alive")
         hear_of(second, "starting Ray")
         held, made = demo.held(), demo.traces()
         while second.status is None:

@@ -38,9 +38,9 @@ def test_detectable_effects():
     assert minimum_detectable_effect(100, 0.5, comparisons=60) > minimum_detectable_effect(100, 0.5)
     assert planned_difference_sd(3) == pytest.approx((2 * 0.125 / 3) ** 0.5)
     assert detectable_sentence("AIME24", 30, 3) == (
-        "AIME24 (30 questions) with 3 seeds cannot see less than 16.5 points (80 % power)"
+        "AIME24 (30 questions) with 3 seeds cannot detect less than 16.5 points (80 % power)"
     )
-    assert detectable_sentence("mine", 1, 1).startswith("mine (1 question) with 1 seed cannot see less than 100.0")
+    assert detectable_sentence("mine", 1, 1).startswith("mine (1 question) with 1 seed cannot detect less than 100.0")
     assert "corrected for 60 comparisons" in detectable_sentence("AIME24", 30, 1, 60)
     with pytest.raises(ValueError, match="at least one question"):
         minimum_detectable_effect(0, 0.5)

@@ -48,8 +48,8 @@ class EngineSettings:
     cpu_cache_mib: int = 256
     gpu_memory_utilization: float = 0.9
     patience_seconds: int = 240
-    """A tensor-parallel engine hangs if its ranks are silent for so long, in one step or swap. It must be less than the
-    scheduler's `silence_seconds`, which is all that covers an engine of one process."""
+    """A tensor-parallel engine counts as hanging when its ranks are silent for this long in one step or swap. It must
+    be less than the scheduler's `silence_seconds`, which alone covers an engine of one process."""
 
 
 @dataclass(frozen=True)

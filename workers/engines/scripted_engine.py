@@ -27,7 +27,7 @@ from workers.failure import Failure, FailureKind
 
 THOUGHTS = "0123456789+-*=;"
 STALLED_STEP_SECONDS = 0.02
-"""What a step of a stalled engine takes."""
+"""How long a step of a stalled engine takes."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 The engine runs inside the process that uses it, which calls its `step`: compared with the asynchronous engine it
 generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process dies nothing
-is left behind (docs/architecture.md, "The engine").
+is left behind (docs/engine.md).
 
 An engine starts with random weights of the right shape; every variant, the first included, is loaded by `load`. So
 there is one way in, and it ends in a proof (promise proof-before-sample):
@@ -21,7 +21,7 @@ lost.
 import os
 
 # Read by vLLM when it is imported. In-process: one import of vLLM instead of three, and no children that outlive this
-# process. NaN logits must raise: vLLM would otherwise generate token 0 for ever.
+# process. NaN logits must raise: vLLM would otherwise generate token 0 forever.
 os.environ.update(
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
     VLLM_RAISE_ON_LOGIT_NANS="1",
@@ -67,7 +67,7 @@ from workers.store import unavailable
 
 CANARY_TOLERANCE = 0.1
 """Largest mean difference, in nats, between the canary's log-probabilities here and when the patch was made. Both sides
-hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.05 (benchmarks/swap.py)."""
+hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.06 (docs/engine.md)."""
 
 SWAP_THREADS = 4
 """Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
@@ -212,7 +212,7 @@ class VllmEngine:
         """`error` as an EngineFault: a dead rank, else what the message says, else a failure of kind `otherwise`."""
         failure = self._ranks.failure() or failure_of(error, otherwise)
         if failure.kind in (FailureKind.ENGINE_LOST, FailureKind.HANG):
-            self._ranks.kill()  # the others wait for ever in a collective operation
+            self._ranks.kill()  # the others would wait forever in a collective operation
         in_flight = self._engine.output_processor.request_states
         asks = [in_flight[name].external_req_id for name in nan_requests(error) if name in in_flight]
         return EngineFault(Failure(failure.kind, prefix + failure.cause), asks)

@@ -147,7 +147,7 @@ def test_log_that_the_store_does_not_take_stays_in_the_temporary_folder(
         log.begin(core)
         log.observe(core, Tick(), core.handle(Tick(), 1.0), 1.0)
     (file,) = (tmp_path / "temporary").iterdir()
-    assert f"replay {file} (the store does not take it" in said[0]
+    assert f"replay {file} (it could not be put into the store" in said[0]
     assert replayed(file)[0].events == 1
 
 

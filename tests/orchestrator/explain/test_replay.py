@@ -54,10 +54,10 @@ def test_each_decision_is_told_with_its_reason(log: Path, capsys: Capture) -> No
     assert out.startswith("      #1       0.0 s  time passed\n")
     assert "→ start prune-1: variants to prune: 2, devices that prune: 0\n" in out
     assert "→ start engine-2 for 4 layers: 16 draws wait for engines of 4 layers, of which there are 0;" in out
-    assert "→ engine-2 evaluates 8 draws of dense (shard-4): engine-2 has no weights yet; 8 draws of it waited" in out
+    assert "→ engine-2 evaluates 8 draws of dense (shard-4): engine-2 has no weights yet; dense had 8 waiting " in out
     assert "engine-2 is gone: engine-lost: died at ask 3, as scripted\n" in out
-    assert "they were lost 1 time, so no others go with them\n" in out
-    assert "→ end the sweep: done: no worker is left, and nothing is open\n" in out
+    assert "they were lost 1 time, so they run alone\n" in out
+    assert "→ end the sweep: done: no worker and no check of the store is left\n" in out
     assert "evaluates 8 draws of magnitude + uniform at 0.5" in out
     assert "commit" in out
     assert "events replayed" in err
@@ -70,7 +70,7 @@ def test_story_of_a_worker_holds_what_concerns_it(log: Path, capsys: Capture) ->
     assert "engine-2 is ready on" in out
     assert "engine-2: holds dense, proved in" in out
     assert "engine-2 is gone" in out
-    assert "→ ask the store for" in out
+    assert "→ look up " in out
     assert "prune-1 takes" not in out
     assert "grade-3 is ready" not in out
     assert replay(log, capsys, "--worker", "engine-99")[1].count("#") == 1  # the end is everybody's
@@ -112,9 +112,9 @@ def test_state_at_an_event_shows_the_fleet_and_what_is_owed(log: Path, capsys: C
     lost = next(n for n, line in enumerate(lines[1:], 1) if b'["WorkerLost","engine-2"' in line)
     _, before, _ = replay(log, capsys, "--at", str(lost - 1))
     _, after, _ = replay(log, capsys, "--at", str(lost))
-    assert "Of 16 owed draws 0 are committed, 0 given up, 8 at engines, 8 wait, and 0 are searched for" in before
+    assert "Of 16 owed draws 0 are committed, 0 given up, 8 at engines, 8 wait, and 0 are looked up" in before
     assert re.search(r"\nengine-2 +busy +dense +0\.0 s ago +dense \(shard-4\)\n", before)
-    assert "Of 16 owed draws 0 are committed, 0 given up, 0 at engines, 8 wait, and 8 are searched for" in after
+    assert "Of 16 owed draws 0 are committed, 0 given up, 0 at engines, 8 wait, and 8 are looked up" in after
     assert "engine-2" not in after.partition("\n")[2]
     _, one, _ = replay(log, capsys, "--at", str(lost - 1), "--worker", "engine-2")
     assert "prune-1" not in one
@@ -158,7 +158,7 @@ def test_event_that_makes_the_core_fail_ends_the_replay_with_its_cause(
     status, out, err = replay(changed(log, tmp_path / "log", change), capsys)
     assert status == INCOMPLETE
     assert "EVENT 3: the core fails here: KeyError: 'unheard-of' (" in out
-    assert "it was told: prune-1: made unheard-of in 0.0 s\n" in out
+    assert "the event was: prune-1: made unheard-of in 0.0 s\n" in out
     assert "#4 " not in out
     assert "3 events replayed" in err
     told = [json.loads(line) for line in replay(tmp_path / "log", capsys, "--json")[1].splitlines()]

@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from orchestrator.grid.parse import read_grid
+from tests.support import ROOT
 from tests.support.grids import edited
+
+
+def test_the_grid_of_the_readme_can_be_read(tmp_path: Path) -> None:
+    grid = tmp_path / "first.yaml"
+    grid.write_text((ROOT / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0], "utf-8")
+    assert [variant.spec.method for variant in read_grid(grid).variants] == ["dense", "wanda", "wanda"]
 
 
 def test_anchors_comments_and_single_values_are_read(tmp_path: Path) -> None:

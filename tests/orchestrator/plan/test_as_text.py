@@ -57,8 +57,8 @@ tiny: 6 cells = 3 variants × 2 token limits, on 2 benchmarks with 2 seeds; stor
       stored       owed  variants
            0         12  3 × dense, magnitude + uniform at 0.2, magnitude + uniform at 0.5
 
-  each of first and second (4 questions) with 2 seeds cannot see less than 100.0 points (80 % power, corrected for 8 \
-comparisons)
+  each of first and second (4 questions) with 2 seeds cannot detect less than 100.0 points (80 % power, corrected for \
+8 comparisons)
 """
     )
 

@@ -61,7 +61,7 @@ def test_lost_engine_makes_only_what_the_store_lacks_again() -> None:
     hand, worker, shard = start_engine(make_core(8, POLICY))
     hand(Reported(worker, committed(shard, shard.numbers[:2])))
     (recount,) = of_kind(hand(WorkerLost(worker, LOST)), FindMissing)
-    assert len(recount.slice.numbers) == 6
+    assert len(recount.shard.numbers) == 6
     # Three more had been committed when it died, which nobody heard.
     (engine,) = started(hand(missing(shard, shard.numbers[5:])), Role.ENGINE)
     assert hand.core.state.counters.committed == 5

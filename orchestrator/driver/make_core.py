@@ -60,6 +60,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         if owed.stored is not None:
             for number, tokens in enumerate(owed.stored.lengths):
                 if tokens >= 0:
+                    patches[variant.patch_id].sampled = True
                     lengths.observe(number // len(owed.seeds), tokens)
         contexts.append(
             ContextWork(

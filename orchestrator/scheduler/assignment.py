@@ -91,7 +91,9 @@ def _assign_idle(state: SweepState, shape: Shape, now: float) -> Iterator[Comman
             switch(state, engine, demand.patch_id)
         works = state.by_patch[demand.patch_id]
         work = next((work for work in works if work.fresh), None)
-        if work is not None:
+        if state.patches[demand.patch_id].suspected:
+            yield _assign_probe(state, engine, work or next(work for work in works if work.retries), now)
+        elif work is not None:
             yield _assign_fresh(state, engine, work, now)
         else:
             yield _assign_retry(state, engine, next(work for work in works if work.retries), now)
@@ -122,6 +124,11 @@ def _assign_fresh(state: SweepState, engine: WorkerState, work: ContextWork, now
 def _assign_retry(state: SweepState, engine: WorkerState, work: ContextWork, now: float) -> Assign:
     """A group that was lost runs alone, so that no other draw is lost with it."""
     return _assign_shard(state, engine, work, work.retries.popleft(), now)
+
+
+def _assign_probe(state: SweepState, engine: WorkerState, work: ContextWork, now: float) -> Assign:
+    """One draw alone shows whether a suspected variant gives NaN for every draw."""
+    return _assign_shard(state, engine, work, work.take_probe(), now)
 
 
 def _assign_shard(state: SweepState, engine: WorkerState, work: ContextWork, group: RetryGroup, now: float) -> Assign:

@@ -7,8 +7,8 @@ Promise emit-everything: every owed draw ends exactly once, as committed or as a
   wait again.
 - Draws that were lost together are retried in halves, until the draw at fault is alone and is given up. Its companions
   are never given up because of it. See retry.py.
-- An engine that dies of NaN names the draws at fault where it can, and they are given up at once. When several engines
-  in a row die of NaN on one patch and none of its draws is committed in between, the patch is given up.
+- An engine that dies of NaN names the draws at fault where it can, and they are given up at once. While no draw of a
+  patch has ever been committed, every draw may give NaN: one draw at a time, alone, finds out. See retry.py.
 - A store that cannot be used is nobody's fault: nothing is given up for it. If that persists, the sweep ends.
 - Nothing else retries anything: Ray's own retries are off.
 
@@ -116,6 +116,8 @@ class Core:
                 work = state.work_of.get(task_id)
                 if work is not None and (settled := state.settle_draws(work, task_id, numbers)):
                     yield retry.give_up(state, work, settled, failure, 1)
+                    if worker is not None and failure.kind is FailureKind.NAN:
+                        transitions.named_nan(worker)
             case WantsMore(task_id):
                 if worker is not None and task_id in worker.tasks and self._may_be_fed(worker):
                     transitions.set_hungry(state, worker, True)
@@ -153,7 +155,7 @@ class Core:
         work = state.work_of.get(report.task_id)
         if work is None:
             return
-        state.patches[work.context.patch_id].nan_losses = 0
+        state.patches[work.context.patch_id].sampled = True
         lengths = dict(zip(report.numbers, report.lengths, strict=True))
         for number in state.settle_draws(work, report.task_id, report.numbers):
             counters.committed += 1
@@ -210,7 +212,7 @@ class Core:
         context_id = work.context.context_id
         if left := shard.numbers_left():
             state.pending_checks[task.task_id] = PendingCheck(
-                context_id, left, shard.losses, failure, blameless, worker_lost
+                context_id, left, shard.losses, failure, blameless, worker_lost, alone=len(shard.numbers) == 1
             )
             yield FindMissing(ShardNumbers(task.task_id, context_id, left))
         state.reindex(work)
@@ -219,12 +221,13 @@ class Core:
         state = self.state
         transitions.lost(state, worker, now)
         closing = worker.phase is Phase.CLOSING
-        if failure.kind.final and not closing:
-            works = [state.work_of[task_id] for task_id in worker.tasks if task_id in state.work_of]
-            for patch_id in {work.context.patch_id for work in works}:
-                yield from retry.lost_to_nan(state, state.patches[patch_id], failure)
+        works = [(state.work_of[task_id], task_id) for task_id in worker.tasks if task_id in state.work_of]
+        if failure.kind.final and not closing and works:
+            patch = state.patches[works[0][0].context.patch_id]  # an engine's tasks are of one patch
+            probe = any(work.running[task_id].probe for work, task_id in works)
+            yield from retry.lost_to_nan(state, patch, probe, failure)
         for task in worker.tasks.values():
-            yield from self._task_unfinished(task, failure, closing, now, worker_lost=True)
+            yield from self._task_unfinished(task, failure, closing or worker.named_nan, now, worker_lost=True)
 
     def _missing_found(self, task_id: str, missing: frozenset[int]) -> Iterator[Command]:
         state = self.state
@@ -236,6 +239,8 @@ class Core:
         stored = len(check.numbers) - len(left)
         state.counters.committed += stored
         work.ungraded = work.ungraded or stored > 0
+        if stored:
+            state.patches[work.context.patch_id].sampled = True
         if left:
             yield from retry.retry_missing(state, check, left)
         state.reindex(work)

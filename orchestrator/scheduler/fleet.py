@@ -39,6 +39,8 @@ class WorkerState:
     """How many tokens the engine had generated when it last reported."""
     progressed: float = 0.0
     """When it last made progress: committed draws, or reported a new number of tokens."""
+    named_nan: bool = False
+    """The engine reported which draws gave NaN, before it died of them."""
 
 
 class Fleet:

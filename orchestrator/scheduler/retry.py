@@ -25,12 +25,12 @@ def retry_missing(state: SweepState, check: PendingCheck, missing: tuple[int, ..
             yield from give_up_patch(state, patch, failure, patch.unproved_swaps)
     elif failure.kind.final and not check.worker_lost:
         yield give_up(state, work, missing, failure, check.losses + 1)
+    elif _always_nan(state, patch):
+        yield give_up(state, work, missing, failure, patch.nan_losses)
     elif state.stopping is not None or check.blameless or failure.kind.blameless:
         _wait_again(work, missing, check.losses)
-    elif failure.kind.final and patch.nan_losses >= policy.attempts:
-        yield give_up(state, work, missing, failure, patch.nan_losses)
     else:
-        yield from _retry_in_halves(state, work, missing, check.losses + 1, failure)
+        yield from _retry_in_halves(state, work, missing, check.losses + 1, check.alone, failure)
 
 
 def _wait_again(work: ContextWork, numbers: tuple[int, ...], losses: int) -> None:
@@ -42,22 +42,34 @@ def _wait_again(work: ContextWork, numbers: tuple[int, ...], losses: int) -> Non
 
 
 def _retry_in_halves(
-    state: SweepState, work: ContextWork, numbers: tuple[int, ...], losses: int, failure: Failure
+    state: SweepState, work: ContextWork, numbers: tuple[int, ...], losses: int, alone: bool, failure: Failure
 ) -> Iterator[Command]:
     if len(numbers) > 1:
         middle = len(numbers) // 2
         work.retries.extend((RetryGroup(numbers[:middle], losses), RetryGroup(numbers[middle:], losses)))
-    elif losses < state.policy.attempts:
+    elif not alone or losses < state.policy.attempts:  # a draw that had company when it was lost is tried alone first
         work.retries.append(RetryGroup(numbers, losses))
     else:
         yield give_up(state, work, numbers, failure, losses)
 
 
-def lost_to_nan(state: SweepState, patch: PatchWork, failure: Failure) -> Iterator[Command]:
-    """An engine died because a variant gave NaN. After a few in a row, all that waits for the patch is given up."""
+def lost_to_nan(state: SweepState, patch: PatchWork, probe: bool, failure: Failure) -> Iterator[Command]:
+    """An engine died of NaN. `probe`: it ran one draw, to learn whether every draw of the patch gives NaN.
+
+    A patch of which a draw has been committed is never given up for it. Engines that were at work together count once,
+    for all may have met the same few draws; from then on each attempt is a probe.
+    """
+    if patch.sampled or (patch.suspected and not probe):
+        return
     patch.nan_losses += 1
-    if patch.nan_losses >= state.policy.attempts:
+    if _always_nan(state, patch):
         yield from give_up_patch(state, patch, failure, patch.nan_losses)
+    state.reindex_patch(patch)
+
+
+def _always_nan(state: SweepState, patch: PatchWork) -> bool:
+    """Whether enough engines died of NaN: at least one probe among them, however few attempts the policy allows."""
+    return patch.suspected and patch.nan_losses >= max(2, state.policy.attempts)
 
 
 def patch_failed(

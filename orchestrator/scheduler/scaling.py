@@ -106,11 +106,16 @@ def _waiting_by_shape(state: SweepState) -> dict[Shape, float]:
 
 
 def _worth_an_engine(state: SweepState, shape: Shape) -> bool:
-    """Whether more draws wait than the smallest shard for each engine that this shape has already."""
+    """Whether more draws wait than the smallest shard for each engine that this shape has already. Of a suspected
+    variant one draw may run at a time."""
     engines = state.fleet.shapes.get(shape, 0)
     names = [*state.runnable.get(shape, ()), *state.unmade]
-    works = (work for name in names for work in state.by_patch[name] if work.context.shape == shape)
-    return sum(work.waiting_draws for work in works) > engines * state.policy.smallest_shard
+    draws = sum(
+        1 if state.patches[name].suspected else sum(work.waiting_draws for work in state.by_patch[name])
+        for name in names
+        if state.shape_of(name) == shape
+    )
+    return draws > engines * state.policy.smallest_shard
 
 
 def start_grader(state: SweepState, now: float) -> Iterator[Command]:

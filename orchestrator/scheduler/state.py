@@ -42,6 +42,8 @@ class PendingCheck:
     blameless: bool
     """Its worker had been asked to close: the loss counts against nobody."""
     worker_lost: bool
+    alone: bool
+    """It had one draw."""
 
 
 class SweepState:
@@ -80,7 +82,7 @@ class SweepState:
         self.gradable: set[str] = set()
         """Contexts with answers to grade that nobody is grading."""
         self.runnable: dict[Shape, dict[str, None]] = {}
-        """Shape -> patches in the store that draws wait for, in no order that matters."""
+        """Shape -> patches in the store that draws wait for and that may run now, in no order that matters."""
         self.unmade: dict[str, None] = {}
         """Patches that draws wait for and that are not in the store."""
         self.hungry_engines: dict[str, dict[str, WorkerState]] = {}
@@ -99,9 +101,10 @@ class SweepState:
         (self.unfinished.discard if work.finished() else self.unfinished.add)(name)
         (self.gradable.add if work.ungraded and work.grading is None else self.gradable.discard)(name)
         waiting = self.has_waiting_draws(patch_id)
-        state = self.patches[patch_id].state
+        patch = self.patches[patch_id]
+        state, probed = patch.state, patch.suspected and any(other.running for other in self.by_patch[patch_id])
         runnable = self.runnable.setdefault(shape, {})
-        if waiting and state is PatchState.STORED:
+        if waiting and state is PatchState.STORED and not probed:
             runnable[patch_id] = None
         else:
             runnable.pop(patch_id, None)
@@ -112,12 +115,17 @@ class SweepState:
 
     def set_patch_state(self, patch: PatchWork, patch_state: PatchState) -> None:
         patch.state = patch_state
+        self.reindex_patch(patch)
+
+    def reindex_patch(self, patch: PatchWork) -> None:
+        """Bring the indexes up to date with a patch and its contexts."""
         for work in self.by_patch.get(patch.task.patch_id, ()):
             self.reindex(work)
 
     def begin_shard(self, work: ContextWork, task_id: str, numbers: tuple[int, ...], losses: int) -> None:
         """Note that an engine has been given draws."""
-        shard = RunningShard(numbers, set(numbers), losses, float(work.expected_tokens(numbers).sum()))
+        tokens, probe = float(work.expected_tokens(numbers).sum()), self.patches[work.context.patch_id].suspected
+        shard = RunningShard(numbers, set(numbers), losses, tokens, probe)
         work.running[task_id], self.work_of[task_id] = shard, work
         self._add_in_flight(work, shard.tokens_left)
         self.reindex(work)

@@ -42,6 +42,11 @@ def generated(worker: WorkerState, tokens: int, now: float) -> None:
         worker.tokens, worker.progressed = tokens, now
 
 
+def named_nan(worker: WorkerState) -> None:
+    """An engine reported the draws that gave NaN; its end follows, and no other draw is to blame for it."""
+    worker.named_nan = True
+
+
 def forgive(worker: WorkerState, seconds: float) -> None:
     """Subtract a time from a worker's silence and stagnation."""
     worker.since += seconds

@@ -67,6 +67,8 @@ class RunningShard:
     """How often its draws were lost before."""
     expected_tokens: float
     """Thinking tokens that all its draws were expected to take when it was assigned."""
+    probe: bool
+    """It was assigned while its patch was suspected."""
 
     @property
     def tokens_left(self) -> float:
@@ -96,8 +98,15 @@ class PatchWork:
     """When it may be tried again."""
     unproved_swaps: int = 0
     """Engines that were lost because they could not prove that they hold it."""
+    sampled: bool = False
+    """A draw of it has been committed, in this run or before: not every draw gives NaN."""
     nan_losses: int = 0
-    """Engines in a row that were lost because it gave NaN; counted anew when one of its draws is committed."""
+    """Engines that died of NaN before it was sampled: the first one, and then those that ran a probe."""
+
+    @property
+    def suspected(self) -> bool:
+        """Whether every draw of it may give NaN. It then gets one draw at a time, alone on an engine: a probe."""
+        return self.nan_losses > 0 and not self.sampled
 
 
 @dataclass
@@ -158,15 +167,29 @@ class ContextWork:
 
     def take_fresh(self, most: int) -> tuple[int, ...]:
         """Remove up to `most` draws that were never lost, those with the longest expected traces first."""
+        self._sort_fresh()
+        taken = tuple(self.fresh[: -most - 1 : -1])
+        self.fresh = self.fresh[: len(self.fresh) - len(taken)]
+        return taken
+
+    def take_probe(self) -> RetryGroup:
+        """Remove one draw: the one with the shortest expected trace that was never lost, else one that was."""
+        if self.fresh:
+            self._sort_fresh()
+            taken, self.fresh = self.fresh[0], self.fresh[1:]
+            return RetryGroup((taken,), 0)
+        group = self.retries.popleft()
+        if rest := group.numbers[1:]:
+            self.retries.appendleft(RetryGroup(rest, group.losses))
+        return RetryGroup(group.numbers[:1], group.losses)
+
+    def _sort_fresh(self) -> None:
         observed = self.lengths.observed
         if self._sorted_at < 0 or observed >= self._sorted_at * 5 // 4 + 64:
             numbers = np.asarray(self.fresh, dtype=np.uint32)
             ranked = numbers[np.lexsort((-self._turn(numbers), self.expected_tokens(self.fresh)))]
             self.fresh = array("I", ranked.tobytes())
             self._sorted_at = observed
-        taken = tuple(self.fresh[: -most - 1 : -1])
-        self.fresh = self.fresh[: len(self.fresh) - len(taken)]
-        return taken
 
     def _turn(self, numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
         """The order of draws with equal expectations: one seed of every question first, and each variant starts at

@@ -221,11 +221,11 @@ class World:
         elif len(left) < draws and not process.asked_to_stop:
             process.say(Reported(process.name, WantsMore(one.task_id)))
 
-    def recover(self, rounds: int = 3000) -> None:
-        """No further faults: everything happens in turn until the core has finished."""
+    def recover(self, rounds: int = 3000, draws: int = 3) -> None:
+        """No further faults: everything happens in turn, `draws` at a time, until the core has finished."""
         for _ in range(rounds):
             for process in list(self.processes.values()):
-                self.advance(process, 3)
+                self.advance(process, draws)
             while self.recounts:
                 self.tell(self.recounts.popleft())
             for process in list(self.processes.values()):

@@ -209,7 +209,9 @@ class Sweep(RuleBasedStateMachine):
         assert state.gradable == {n for n, w in state.contexts.items() if w.ungraded and w.grading is None}
         waiting = {work.context.patch_id for work in state.contexts.values() if work.waiting_draws}
         stored = {name for name in waiting if state.patches[name].state is PatchState.STORED}
-        assert {name for patches in state.runnable.values() for name in patches} == stored
+        running = {work.context.patch_id for work in state.contexts.values() if work.running}
+        probed = {name for name in running if state.patches[name].suspected}
+        assert {name for patches in state.runnable.values() for name in patches} == stored - probed
         unmade = (PatchState.OWED, PatchState.MAKING)
         assert set(state.unmade) == {name for name in waiting if state.patches[name].state in unmade}
         holding = Counter(worker.patch_id for worker in state.fleet if worker.patch_id is not None)
@@ -223,6 +225,13 @@ class Sweep(RuleBasedStateMachine):
         assert state.in_flight_tokens == pytest.approx(in_flight)
         shapes = Counter(w.shape for w in state.fleet if w.shape is not None and w.phase is not Phase.CLOSING)
         assert shapes == Counter(state.fleet.shapes)
+
+    @invariant()
+    def a_suspected_variant_is_probed_by_one_draw_at_a_time(self) -> None:
+        works = self.world.core.state.contexts.values()
+        probes = [(w.context.patch_id, shard) for w in works for shard in w.running.values() if shard.probe]
+        assert all(len(shard.numbers) == 1 for _, shard in probes)
+        assert len({patch_id for patch_id, _ in probes}) == len(probes)
 
     @invariant()
     def the_fleet_keeps_to_the_policy(self) -> None:

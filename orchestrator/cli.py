@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -34,15 +35,25 @@ def run_command(command: Callable[[], int]) -> int:
     """Run a verb. Bad input becomes messages on standard error and status 2; a reader that has gone ends it quietly."""
     try:
         status = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the caller closed it
+            sys.stdout.flush()
         return status
     except (InputError, StoreError) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
+        if not _reader_gone():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
         return READER_GONE
+
+
+def _reader_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def open_store(grid: Grid, override: str | None) -> Store:

@@ -55,7 +55,7 @@ def evaluate(options: argparse.Namespace) -> int:
         ):
             log.begin(core)
             recipes = WorkerRecipes(grid.runtime, store, Path(scratch))
-            Driver(core, plan, backend, recipes, [progress, log]).run()
+            Driver(core, plan, backend, recipes, [log, progress]).run()
         backend.close()
     results = read_results(store, resolved)
     print(json.dumps(summary(results)) if options.json else final_table(results))

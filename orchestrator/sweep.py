@@ -13,6 +13,7 @@ from queue import SimpleQueue
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, sweep_parser
 from orchestrator.console import say
+from orchestrator.driver.event_log import EventLogWriter, event_log
 from orchestrator.driver.progress import closing_line, show_progress
 from orchestrator.driver.tracking_thread import TrackingThread
 from orchestrator.grid.parse import Grid, read_grid
@@ -51,10 +52,14 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
         say(f"{grid.name}: nothing is owed; all {plan.draws_stored} draws of {plan.cells} cells are in {store.uri}")
         return conclude(grid, store, read_results(store, resolved), "done")
     lease_lost: SimpleQueue[str] = SimpleQueue()
-    with hold_lease(store, grid.name, say, lease_lost.put, beat_seconds) as lease:
+    with (
+        # Outermost: MLflow and the lease do not wait for a store that is slow to take the log.
+        event_log(store, grid.name, grid.runtime.event_log, say) as log,
+        hold_lease(store, grid.name, say, lease_lost.put, beat_seconds) as lease,
+    ):
         try:
             with TrackingThread(store, resolved, say) as tracking:
-                reason = drive(plan, store, start_engine, lease, lease_lost, tracking)
+                reason = drive(plan, store, start_engine, lease, lease_lost, log, tracking)
                 if reason != "done":
                     tracking.stop()
                 elif tracking.finish():
@@ -95,12 +100,12 @@ def drive(
     start_engine: StartEngine,
     lease: Lease,
     lease_lost: "SimpleQueue[str]",
+    log: EventLogWriter,
     tracking: TrackingThread,
 ) -> str:
     """Start a fleet, compute what the plan owes, and stop the fleet. Returns why it ended. Raises LeaseLost."""
     from orchestrator.cluster.ray_backend import RayBackend
     from orchestrator.driver.driver import Driver
-    from orchestrator.driver.event_log import event_log
     from orchestrator.driver.make_core import make_core
     from orchestrator.driver.observer import Observer
     from orchestrator.driver.worker_recipes import WorkerRecipes
@@ -110,11 +115,7 @@ def drive(
         f"{grid.name}: {plan.draws_owed} draws and {len(plan.patches)} patches are owed, "
         f"{plan.draws_stored} draws are stored; starting Ray"
     )
-    # The log is published when the fleet has ended: a store that is slow to take it holds no worker up.
-    with (
-        event_log(store, grid.name, grid.runtime.event_log, say) as log,
-        closing(RayBackend.connect(lease)) as backend,
-    ):
+    with closing(RayBackend.connect(lease)) as backend:
         # Plan again: an engine that outlived a killed driver may have committed while Ray started.
         plan = make_plan(plan.resolved, read_stored(store, plan.resolved))
         devices = backend.devices()
@@ -129,7 +130,7 @@ def drive(
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
             show_progress(plan.resolved.labels) as progress,
         ):
-            views: list[Observer] = [progress, tracking, log]
+            views: list[Observer] = [log, progress, tracking]
             recipes = WorkerRecipes(grid.runtime, store, Path(scratch), start_engine)
             reason = Driver(core, plan, backend, recipes, views, lease_lost).run()
         say(f"{grid.name}: {closing_line(core)}")

@@ -51,7 +51,7 @@ class Driver:
         lease_lost: "SimpleQueue[str] | None" = None,
     ) -> None:
         """`lease_lost`: a reason that any thread puts into this queue ends the run at once with `LeaseLost`."""
-        self._core, self._backend, self._recipes, self._observers = core, backend, recipes, observers
+        self._core, self._backend, self._recipes, self._observers = core, backend, recipes, list(observers)
         self._contexts = {owed.decoding.context.context_id: owed for owed in plan.contexts}
         self._lease_lost: SimpleQueue[str] = lease_lost or SimpleQueue()
         self._signalled: list[Event] = []
@@ -74,8 +74,7 @@ class Driver:
                         for command in commands:
                             self._perform(command)
                     finally:  # even if the event ends the run with an error: the event log must contain it
-                        for observer in self._observers:
-                            observer.observe(self._core, event, commands, now)
+                        self._notify(event, commands, now)
                 signalled, self._signalled = self._signalled, []
                 if not self._lease_lost.empty():
                     raise LeaseLost(self._lease_lost.get())
@@ -84,6 +83,15 @@ class Driver:
                 pending = [*signalled, *answers, *news] or [Tick()]
             self._requests.finish()  # the last commands may have made requests
         return self._core.finished
+
+    def _notify(self, event: Event, commands: Sequence[Command], now: float) -> None:
+        """A view must not fail the sweep: one that raises is reported and told nothing more."""
+        for observer in list(self._observers):
+            try:
+                observer.observe(self._core, event, commands, now)
+            except Exception as error:
+                self._observers.remove(observer)
+                say(f"{type(observer).__name__} stops showing this run ({type(error).__name__}: {str(error)[:200]})")
 
     def _perform(self, command: Command) -> None:
         match command:

@@ -2,7 +2,7 @@
 
 While a sweep runs they go into a gzip file in the temporary folder, so that memory stays small. The file is deleted
 when a sweep is done, unless `runtime.event_log` is set. A driver that is killed outright (`kill -9`, out of memory)
-leaves `prunesweep-*.events.jsonl.gz` there, which can be replayed up to its last few seconds.
+leaves `prunesweep-*.events.jsonl.gz` there for a week, which can be replayed up to its last few seconds.
 
 The log is bounded by `LARGEST_LOG`, two to four million events. Beyond that it keeps the beginning and counts the rest:
 a replay needs every event from the first one on, because the core's state cannot be written down in between.
@@ -27,7 +27,9 @@ from orchestrator.store.store import Store
 LARGEST_LOG = 64 * 2**20
 """Bytes, compressed: 15 to 30 per event."""
 
-SUFFIX = ".events.jsonl.gz"
+PREFIX, SUFFIX = "prunesweep-", ".events.jsonl.gz"
+ABANDONED_SECONDS = 7 * 86_400.0
+"""A log that a killed driver left is removed by a later run when nothing has been written to it for this long."""
 FLUSH_SECONDS = 5.0
 FLUSH_EVENTS = 1000
 
@@ -52,7 +54,8 @@ class EventLogWriter:
         began = time.strftime("%Y-%m-%dT%H:%M:%SZ", self.started)
         about = {"sweep": self._sweep, "project": _project_version(), "started": began}
         try:
-            handle, name = tempfile.mkstemp(SUFFIX, "prunesweep-")
+            _remove_abandoned()
+            handle, name = tempfile.mkstemp(SUFFIX, PREFIX)
             os.close(handle)
             self.file = Path(name)
             self._lines.append(header_line(encode_start(core), about))
@@ -139,6 +142,13 @@ def _keep(log: EventLogWriter, store: Store, sweep: str, reason: str, say: Calla
     log.discard()
     address, mark, options = store.uri.partition("?")
     say(f"{hint} {shlex.quote(f'{address}/{path}{mark}{options}')}")
+
+
+def _remove_abandoned() -> None:
+    for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError):  # another user's, or another run removes it, too
+            if file.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                file.unlink()
 
 
 def _project_version() -> str:

@@ -1,4 +1,4 @@
-"""What all command lines share: here, how one ends whose output nobody reads to its end."""
+"""What all command lines share: here, how one ends whose output goes nowhere."""
 
 import os
 import subprocess
@@ -18,3 +18,22 @@ def test_reader_that_has_gone_ends_a_verb_without_a_traceback(tmp_path: Path) ->
     )  # fmt: skip
     os.close(write_end)
     assert (done.returncode, done.stderr) == (READER_GONE, "")
+
+
+def test_closed_standard_output_changes_no_exit_status() -> None:
+    program = (
+        "import sys; sys.stdout = None; from orchestrator.cli import run_command; sys.exit(run_command(lambda: 0))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_pipe_that_broke_elsewhere_is_no_reader_that_has_gone() -> None:
+    program = (
+        "import os, sys; from orchestrator.cli import run_command\n"
+        "def verb():\n"
+        "    raise BrokenPipeError('a child has ended')\n"
+        "sys.exit(run_command(verb))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "a child has ended" in done.stderr

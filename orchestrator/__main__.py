@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from eval.spec import nearest
 from orchestrator.cli import COMPLETE, INCOMPLETE, grid_argument, open_store, run_command
 from orchestrator.console import say
+from orchestrator.grid.errors import InputError
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.plan import make_plan
 from orchestrator.plan.resolve import resolve_grid
@@ -179,6 +181,11 @@ def replay_log(options: argparse.Namespace) -> int:
         lines = state_text(replay, options.at, story)
     else:
         lines = (replay_json if options.json else replay_text)(replay, story)
+    if options.worker is not None:  # whether there is such a worker is known at the end of the log
+        lines = iter(list(lines))
+        if options.at is None and options.worker not in replay.workers:
+            close = nearest(options.worker, replay.workers)
+            raise InputError(f"--worker {options.worker}: the log has no such worker.{close}")
     for line in lines:
         print(line)
     for line in replay.summary():

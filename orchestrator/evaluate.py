@@ -19,7 +19,7 @@ from orchestrator.driver.progress import show_progress
 from orchestrator.grid.parse import parse_grid
 from orchestrator.grid.source import GridSource
 from orchestrator.plan.prepare import prepare
-from orchestrator.results.cells import Cell, Results, read_results
+from orchestrator.results.cells import CellResult, Results, read_results
 from orchestrator.results.table import final_table
 from orchestrator.store.store import Store
 
@@ -91,7 +91,7 @@ def summary(results: Results) -> dict[str, Any]:
     }
 
 
-def cell_summary(cell: Cell) -> dict[str, Any]:
+def cell_summary(cell: CellResult) -> dict[str, Any]:
     """One entry of `cells` in it: a benchmark at a token limit. Accuracy, interval and rates are shares."""
     metrics = cell.metrics
     return {

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.grid.errors import InputError
 from orchestrator.scheduler.event_log import GZIP, LogEnd, LoggedEvent, decode_start, read_header, read_line
-from orchestrator.scheduler.events import Command, Event
+from orchestrator.scheduler.events import Command, Event, StartWorker
 from orchestrator.scheduler.state import SweepState
 from orchestrator.store.files import Files
 
@@ -81,6 +81,8 @@ class Replay:
         """How many have been replayed."""
         self.different: list[int] = []
         """The events at which the replayed core failed, or did not decide what the log says."""
+        self.workers: set[str] = set()
+        """The workers that were started."""
         self.complete = False
         """Whether the log was read to its end."""
 
@@ -89,6 +91,7 @@ class Replay:
             self.events += 1
             if not step.same:
                 self.different.append(step.number)
+            self.workers.update(command.worker for command in step.commands if isinstance(command, StartWorker))
             yield step
         self.complete = True
 

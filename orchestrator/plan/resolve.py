@@ -142,6 +142,18 @@ def _digests(grid: Grid, variant: Variant, known: dict[str, str]) -> dict[str, s
     return digests
 
 
+def _check_windows(grid: Grid, variant: Variant, model: _ResolvedModel) -> None:
+    """Refuse calibration windows that the model cannot read: its patches could not be made."""
+    room = model.checkpoint.context_length
+    for field in DATA_FIELDS:
+        calibration: CalibrationSpec | None = getattr(variant.spec, field)
+        if calibration is not None and calibration.tokens > room:
+            raise InputError(
+                f"{grid.source.name}:{variant.line}: {field} has windows of {calibration.tokens} tokens, but the "
+                f"context of {model.label} is {room}; set its tokens to {room} or less"
+            )
+
+
 def _resolve_variant(
     grid: Grid,
     variant: Variant,
@@ -150,6 +162,7 @@ def _resolve_variant(
     payloads: dict[str, dict[str, Any]],
 ) -> ResolvedVariant:
     spec = variant.spec
+    _check_windows(grid, variant, model)
     patch = patch_payload(model.digest, spec, digests, model.tokenizer_digest if digests else None)
     patch_id = _record_payload(patch, payloads)
     layers = model.checkpoint.num_layers - (spec.blocks or 0)

@@ -18,7 +18,7 @@ from workers.rows.grade_rows import GradeKey, verdicts
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """One variant on one benchmark at one token limit."""
 
     variant: ResolvedVariant
@@ -43,7 +43,7 @@ class Results:
     """Every cell of a grid, in grid order, as far as it is stored."""
 
     resolved: ResolvedGrid
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
     against_dense: Mapping[tuple[str, str, int], AgainstDense]
     """(patch id, benchmark, limit) -> comparison, where both variants have graded draws in common."""
 
@@ -58,7 +58,7 @@ def read_results(store: Store, resolved: ResolvedGrid) -> Results:
     return Results(resolved, cells, _against_dense(resolved, cells))
 
 
-def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[Cell]:
+def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[CellResult]:
     """Read the cells of one variant: benchmarks × token limits."""
     grader = grader_id(resolved.grid.runtime.grader)
     decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], JoinedDraw], dict[GradeKey, Grade]]] = []
@@ -78,7 +78,7 @@ def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -
                 outcomes = tuple(outcome for outcome, _ in found)
                 finished = max((committed_at for _, committed_at in found), default=0.0)
                 metrics = cell_metrics(outcomes, owed)
-                cells.append(Cell(variant, benchmark.name, limit, metrics, outcomes, finished))
+                cells.append(CellResult(variant, benchmark.name, limit, metrics, outcomes, finished))
     return cells
 
 
@@ -120,11 +120,11 @@ def _outcomes(
             )
 
 
-def _judged(cell: Cell) -> set[tuple[str, int]]:
+def _judged(cell: CellResult) -> set[tuple[str, int]]:
     return {(outcome.problem_id, outcome.seed) for outcome in cell.outcomes if outcome.correct is not None}
 
 
-def _against_dense(resolved: ResolvedGrid, cells: tuple[Cell, ...]) -> dict[tuple[str, str, int], AgainstDense]:
+def _against_dense(resolved: ResolvedGrid, cells: tuple[CellResult, ...]) -> dict[tuple[str, str, int], AgainstDense]:
     by_name = {(cell.variant.patch_id, cell.benchmark, cell.limit): cell for cell in cells}
     found: dict[tuple[str, str, int], Comparison] = {}
     for name, cell in by_name.items():

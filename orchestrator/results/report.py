@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from eval.comparison import adjust, compare_curves
 from eval.metrics import Outcome
 from orchestrator.plan.resolved_grid import ResolvedVariant
-from orchestrator.results.cells import Cell, Results
+from orchestrator.results.cells import CellResult, Results
 
 STYLES = ("-", "--", ":", "-.")
 
@@ -53,12 +53,12 @@ def _draw(results: Results, file: Path) -> None:
         row[0].set_ylabel("accuracy")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False, fontsize=9)
-    figure.suptitle(f"{results.resolved.grid.name}: accuracy by thinking-token limit, 95 % intervals by question")
+    figure.suptitle(f"{results.resolved.grid.name}\naccuracy by thinking-token limit, 95 % intervals", fontsize=11)
     figure.savefig(file, dpi=150)
     plt.close(figure)
 
 
-def _panel(axis: Axes, cells: list[Cell], title: str, limits: tuple[int, ...]) -> None:
+def _panel(axis: Axes, cells: list[CellResult], title: str, limits: tuple[int, ...]) -> None:
     variants: dict[str, ResolvedVariant] = {cell.variant.patch_id: cell.variant for cell in cells}
     colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(v.spec.method for v in variants.values()))}
     seen: dict[str, int] = {}
@@ -146,7 +146,7 @@ def _outcomes(results: Results, variant: ResolvedVariant, benchmark: str) -> dic
     }
 
 
-def _row(results: Results, cell: Cell) -> dict[str, object]:
+def _row(results: Results, cell: CellResult) -> dict[str, object]:
     metrics, spec = cell.metrics, cell.variant.spec
     against = results.against_dense.get((cell.variant.patch_id, cell.benchmark, cell.limit))
     comparison, adjusted = (against.comparison, against.adjusted) if against is not None else (None, None)

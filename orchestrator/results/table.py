@@ -5,7 +5,7 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.results.cells import AgainstDense, Cell, Results
+from orchestrator.results.cells import AgainstDense, CellResult, Results
 
 SIGNIFICANT = 0.05
 FOOTNOTE = (
@@ -40,7 +40,7 @@ def final_table(results: Results) -> str:
     return text.getvalue().rstrip()
 
 
-def cell_text(cell: Cell, against: AgainstDense | None) -> str:
+def cell_text(cell: CellResult, against: AgainstDense | None) -> str:
     """`0.93 ±.05 ▼`, or how many draws are missing."""
     metrics = cell.metrics
     missing = metrics.missing + metrics.ungraded

@@ -26,7 +26,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.identity import VERSION, canonical, name_of
 from orchestrator.plan.resolved_grid import ResolvedGrid, ResolvedVariant
-from orchestrator.results.cells import Cell, read_cells
+from orchestrator.results.cells import CellResult, read_cells
 from orchestrator.store.store import Store
 from pruning.spec import to_json
 
@@ -89,7 +89,7 @@ class Tracker:
         run = self._run(name, variant.full_label, sweep, settings)
         metrics = [metric for cell in cells if cell.metrics.complete for metric in _curve(cell)]
         self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.patch", variant.patch_id)])
-        by_limit: dict[int, list[Cell]] = {}
+        by_limit: dict[int, list[CellResult]] = {}
         for cell in cells:
             by_limit.setdefault(cell.limit, []).append(cell)
         for limit, group in by_limit.items():
@@ -106,7 +106,7 @@ class Tracker:
         self.client.set_terminated(self._run(self._sweep_name(), self.resolved.grid.name, None, {}),
                                    "FINISHED" if complete else "KILLED")  # fmt: skip
 
-    def _finish(self, run: str, cells: list[Cell], metrics: list[Metric]) -> None:
+    def _finish(self, run: str, cells: list[CellResult], metrics: list[Metric]) -> None:
         missing = sum(cell.metrics.missing + cell.metrics.ungraded for cell in cells)
         state = "complete" if not missing else f"{missing} draws missing"
         self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.state", state)])
@@ -170,7 +170,7 @@ def sync(store: Store, resolved: ResolvedGrid) -> str:
     return tracking_uri(resolved, store)
 
 
-def _curve(cell: Cell) -> list[Metric]:
+def _curve(cell: CellResult) -> list[Metric]:
     """A variant's points on the curves: the step is the token limit."""
     metrics, finished_ms = cell.metrics, int(cell.finished_at * 1000)
     assert metrics.accuracy is not None
@@ -189,7 +189,7 @@ def _curve(cell: Cell) -> list[Metric]:
     return [Metric(key, value, finished_ms, cell.limit) for key, value in points.items()]
 
 
-def _detail(cell: Cell) -> list[Metric]:
+def _detail(cell: CellResult) -> list[Metric]:
     """All metrics of one cell."""
     metrics, finished_ms = cell.metrics, int(cell.finished_at * 1000)
     values: dict[str, float | None] = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.results.cells import Cell, read_results
+from orchestrator.results.cells import CellResult, read_results
 from orchestrator.scheduler.work import PatchState
 from tests.support.builders import TinySweep
 from workers.engines.scripted_engine import Die, SpoilSwap
@@ -20,7 +20,7 @@ def first_rows(sweep: TinySweep) -> Counter[tuple[str, str, int, int]]:
     return Counter((r["context_id"], r["prompt_id"], r["seed"], r["start"]) for r in sweep.rows() if r["trace_ids"])
 
 
-def cells(sweep: TinySweep) -> tuple[Cell, ...]:
+def cells(sweep: TinySweep) -> tuple[CellResult, ...]:
     return read_results(sweep.store, sweep.resolve_grid()).cells
 
 

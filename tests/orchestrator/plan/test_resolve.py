@@ -51,3 +51,16 @@ def test_model_under_two_paths_is_refused(
     grid.write_text(edited(("[examples/tiny/model]", f"[examples/tiny/model, {copy}]")), encoding="utf-8")
     assert main([str(grid), "--store", str(tmp_path / "store")]) == 2
     assert f"models[1]: {copy} has the same weights as examples/tiny/model" in capsys.readouterr().err
+
+
+def test_calibration_windows_that_the_model_cannot_read_are_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(edited(("tokens: 128", "tokens: 513")), encoding="utf-8")
+    assert main([str(grid), "--store", str(tmp_path / "store")]) == 2
+    message = (
+        "calibration has windows of 513 tokens, but the context of examples/tiny/model is 512; set its tokens to 512"
+    )
+    assert message in capsys.readouterr().err

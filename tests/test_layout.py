@@ -14,7 +14,7 @@ MODULES = [file for file in SOURCES if file.name != "__init__.py"]
 FOLDERS = sorted({file.parent for file in SOURCES})
 LARGEST_FOLDER = 14
 FLAT = {"eval"}
-"""Its 17 names are the field's, and a reader looks for them in one place."""
+"""Its names are the field's, and a reader looks for them in one place."""
 
 COVERED_ELSEWHERE = {
     "eval/__main__.py": "orchestrator/test_evaluate.py",

@@ -6,6 +6,7 @@ Every verb reads the grid and the store, except `replay`, which reads an event l
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from eval.spec import nearest
@@ -70,7 +71,7 @@ def _replay_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _read_inputs(options: argparse.Namespace) -> tuple[Store, ResolvedGrid]:
     grid = read_grid(Path(options.grid))
-    return open_store(grid, options.store), resolve_grid(grid)
+    return open_store(grid, options.store), resolve_grid(replace(grid, store=options.store or grid.store))
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -102,8 +103,7 @@ def show_status(options: argparse.Namespace) -> int:
     results = read_results(*_read_inputs(options))
     print(final_table(results))
     if not results.complete:
-        store = f" --store {options.store}" if options.store else ""
-        say(f"to see why draws are missing: python -m orchestrator explain {options.grid}{store}")
+        say(f"to see why draws are missing: {results.resolved.grid.command('explain')}")
     return COMPLETE if results.complete else INCOMPLETE
 
 

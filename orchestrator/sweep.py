@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 def sweep(grid_path: Path, store_uri: str | None = None) -> int:
     """Run or resume the sweep of `grid_path`. Returns the exit status; raises as `run` does."""
     grid = read_grid(grid_path)
-    return run(grid, open_store(grid, store_uri))
+    store = open_store(grid, store_uri)
+    return run(replace(grid, store=store_uri or grid.store), store)
 
 
 def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_seconds: float = BEAT_SECONDS) -> int:
@@ -84,10 +86,10 @@ def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
     elif not results.complete:
         missing = sum(cell.metrics.missing for cell in results.cells)
         ungraded = sum(cell.metrics.ungraded for cell in results.cells)
+        slow = f", and the grader failed on {ungraded} (a larger runtime.grader_seconds gives it time)" * (ungraded > 0)
         say(
-            f"{grid.name}: incomplete: {missing} answers are missing, and the grader failed on {ungraded}; "
-            f"`python -m orchestrator explain {grid.source.name}` says why. The same command tries them again; set a "
-            "larger runtime.grader_seconds if the grader was too slow"
+            f"{grid.name}: incomplete: {missing} answers are missing{slow}; `{grid.command('explain')}` says why. "
+            "The same command tries them again"
         )
     for line in sorted(store.reported):
         say(line)
@@ -154,7 +156,7 @@ def sync_at_end(store: Store, resolved: ResolvedGrid) -> None:
         uri = sync(store, resolved)
     except Exception as error:  # whatever MLflow or its database raises: it is only a view
         cause = f"({type(error).__name__}: {str(error)[:200]})"
-        say(f"MLflow is not up to date {cause}; `python -m orchestrator sync {resolved.grid.source.name}` writes it")
+        say(f"MLflow is not up to date {cause}; `{resolved.grid.command('sync')}` writes it")
     else:
         say(f"MLflow: mlflow ui --backend-store-uri {uri}")
 

@@ -70,7 +70,7 @@ class TrackingThread:
         return not self._thread.is_alive()
 
     def _remedy(self) -> str:
-        return f"`python -m orchestrator sync {self._resolved.grid.source.name}` writes what is missing there"
+        return f"`{self._resolved.grid.command('sync')}` writes what is missing there"
 
     def _run(self) -> None:
         ended = False

@@ -3,6 +3,7 @@
 Looks at nothing outside the file; the models and data that it names are read by orchestrator/plan/resolve.py.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import product
@@ -68,6 +69,11 @@ class Grid:
     sampling: SamplingSpec
     budget: BudgetSpec
     runtime: Runtime
+
+    def command(self, verb: str) -> str:
+        """The command line of a verb on this grid, with the store if it is not the file's: for hints to the user."""
+        elsewhere = "" if self.store == self.source.value["store"] else f" --store {shlex.quote(self.store)}"
+        return f"python -m orchestrator {verb} {shlex.quote(self.source.name)}{elsewhere}"
 
 
 def read_grid(path: Path) -> Grid:

@@ -1,5 +1,6 @@
 """grid.yaml as values."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.grid.parse import read_grid
@@ -26,3 +27,12 @@ def test_anchors_comments_and_single_values_are_read(tmp_path: Path) -> None:
     assert [(v.spec.method, v.spec.sparsity) for v in read.variants] == [
         ("dense", None), ("magnitude", 0.2), ("magnitude", 0.5),
     ]  # fmt: skip
+
+
+def test_hints_name_the_store_if_it_is_not_the_grids_own(tmp_path: Path) -> None:
+    grid = tmp_path / "my grid.yaml"
+    grid.write_text(edited(), encoding="utf-8")
+    read = read_grid(grid)
+    assert read.command("sync") == f"python -m orchestrator sync '{grid}'"
+    elsewhere = replace(read, store="s3://bucket/two words")
+    assert elsewhere.command("sync") == f"python -m orchestrator sync '{grid}' --store 's3://bucket/two words'"

@@ -95,8 +95,8 @@ DECLARED: dict[str, set[str]] = {
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_field_is_declared_identity_or_runtime(name: str) -> None:
     undeclared, gone = DECLARED[name] - FIELD_ROLES[name].keys(), FIELD_ROLES[name].keys() - DECLARED[name]
-    assert not undeclared, f"declare {sorted(undeclared)} of {name} in orchestrator.identity.ROLES"
-    assert not gone, f"{name} has no {sorted(gone)} any more; remove them from orchestrator.identity.ROLES"
+    assert not undeclared, f"declare {sorted(undeclared)} of {name} in orchestrator.identity.FIELD_ROLES"
+    assert not gone, f"{name} has no {sorted(gone)} any more; remove them from orchestrator.identity.FIELD_ROLES"
     assert all(isinstance(role, FieldRole) for role in FIELD_ROLES[name].values())
 
 
@@ -145,8 +145,8 @@ def test_answer_length_changes_the_answer_s_name_and_not_the_trace_s() -> None:
 
 
 def test_wait_text_without_a_wait_changes_nothing() -> None:
-    undisturbed = replace(BUDGET, wait=0)
-    assert name_of(context(budget=replace(undisturbed, wait_text="Hmm"))) == name_of(context(budget=undisturbed))
+    calm = replace(BUDGET, wait=0)
+    assert name_of(context(budget=replace(calm, wait_text="Hmm"))) == name_of(context(budget=calm))
 
 
 @pytest.mark.parametrize("limit", [512, 1024])

@@ -52,7 +52,9 @@ def _draw(results: Results, file: Path) -> None:
     for row in axes:
         row[0].set_ylabel("accuracy")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False, fontsize=9)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(len(labels), 3, width), frameon=False, fontsize=9
+    )
     figure.suptitle(f"{results.resolved.grid.name}\naccuracy by thinking-token limit, 95 % intervals", fontsize=11)
     figure.savefig(file, dpi=150)
     plt.close(figure)

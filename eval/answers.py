@@ -17,6 +17,13 @@ class Box(NamedTuple):
     closed: bool
 
 
+class Found(NamedTuple):
+    """An answer that a text gives, and the rule that found it."""
+
+    expression: str
+    rule: str
+
+
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{|[^\s\\{])")
 _FONT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|boldsymbol|bf|rm)\b\s*"
 _FONT_GROUP = re.compile(_FONT + r"\{([^{}]*)\}")

@@ -33,6 +33,8 @@ class GradeItem:
     gold: str
     kind: Kind = "math"
     choices: tuple[str, ...] = ()
+    cue: str = ""
+    """What the engine wrote right before a forced answer, such as `Final Answer:`: the model completes it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Grade:
     verdict: Verdict
     extracted: str | None = None
     cause: str | None = None
+    rule: str | None = None
+    """Where `extracted` was found, such as "box" or "last line"; None if nothing was."""
 
     @property
     def grader_failed(self) -> bool:
@@ -67,11 +71,12 @@ def grade(item: GradeItem, grader: str = "standard") -> Grade:
     """Grade one answer in this process. It may hang or exhaust memory on hostile text; see `eval.grader_pool`."""
     check_grader(grader)
     kind = KINDS[item.kind]
-    extracted = kind.extract(item.text, item.choices)
-    if extracted is None:
+    found = kind.extract(item.text, item.cue, item.choices)
+    if found is None:
         return Grade("UNPARSED", None, f"no-answer: {kind.no_answer}")
     equal = kind.equal or GRADERS[grader].equal
-    return Grade("CORRECT" if equal(item.gold, extracted) else "INCORRECT", extracted[:LONGEST_EXPRESSION])
+    verdict: Verdict = "CORRECT" if equal(item.gold, found.expression) else "INCORRECT"
+    return Grade(verdict, found.expression[:LONGEST_EXPRESSION], rule=found.rule)
 
 
 def same_value(gold: str, answer: str) -> bool:

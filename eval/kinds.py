@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import eq
 from typing import Literal
 
-from eval.answers import as_integer, extract_choice, extract_math
+from eval.answers import Found, as_integer, extract_choice, extract_math
 
 Kind = Literal["math", "integer", "choice"]
 
@@ -14,8 +14,8 @@ Kind = Literal["math", "integer", "choice"]
 class QuestionKind:
     """One kind of question."""
 
-    extract: Callable[[str, Sequence[str]], str | None]
-    """(answer text, choices as shown) -> the answer, or None if the text gives none."""
+    extract: Callable[[str, str, Sequence[str]], Found | None]
+    """(answer text, cue before a forced answer, choices as shown) -> the answer, or None if the text gives none."""
     no_answer: str
     """Why a text gives none, for the cause of the grade."""
     boxed: str
@@ -35,8 +35,14 @@ def _integer(gold: str) -> str:
     return number
 
 
-def _expression(text: str, choices: Sequence[str]) -> str | None:
-    return extract_math(text)
+def _expression(text: str, cue: str, choices: Sequence[str]) -> Found | None:
+    expression = extract_math(cue + text)
+    return Found(expression, "text") if expression is not None else None
+
+
+def _letter(text: str, cue: str, choices: Sequence[str]) -> Found | None:
+    letter = extract_choice(cue + text, choices)
+    return Found(letter, "text") if letter is not None else None
 
 
 _NO_EXPRESSION = "no closed box, no answer phrase, no bare expression"
@@ -47,5 +53,5 @@ _BOXED_CHOICE = "\n\nPlease reason step by step, and put only the letter of your
 KINDS: dict[Kind, QuestionKind] = {
     "math": QuestionKind(_expression, _NO_EXPRESSION, _BOXED_MATH),
     "integer": QuestionKind(_expression, _NO_EXPRESSION, _BOXED_MATH, normalize_gold=_integer),
-    "choice": QuestionKind(extract_choice, "the text picks no single choice", _BOXED_CHOICE, equal=eq),
+    "choice": QuestionKind(_letter, "the text picks no single choice", _BOXED_CHOICE, equal=eq),
 }

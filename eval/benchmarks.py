@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.answers import choice_letter
+from eval.extraction.choices import choice_letter
 from eval.kinds import KINDS, Kind
 from eval.spec import nearest
 

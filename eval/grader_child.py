@@ -19,7 +19,8 @@ import sys
 from types import FrameType
 from typing import Any, BinaryIO
 
-from eval.grading import Grade, GradeItem, grade, same_value
+from eval.equality.same_value import same_value
+from eval.grading import Grade, GradeItem, grade
 
 LENGTH = struct.Struct(">I")
 FORBIDDEN_EVENTS = (

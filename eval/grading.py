@@ -5,14 +5,14 @@ that can be killed. `math_verify` (with sympy behind it) is imported on first us
 plain-text extraction would pass model text to sympy's `parse_expr`, which is Python's `eval`.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal
 
-from eval.answers import as_integer, without_fonts
+from eval.equality.notation import plain
+from eval.equality.same_value import same_value
+from eval.extraction.found import LONGEST_EXPRESSION
 from eval.kinds import KINDS, Kind
 from eval.spec import nearest
 
@@ -20,9 +20,6 @@ Verdict = Literal["CORRECT", "INCORRECT", "UNPARSED"]
 
 GRADER_FAILURES = frozenset({"timeout", "memory", "crash", "error", "blocked"})
 """Causes on the grader's side. Such an answer is missing data, not a wrong answer (failure-is-not-zero)."""
-
-LONGEST_EXPRESSION = 2000
-"""Characters. Longer answers are not parsed: no gold comes near this length."""
 
 
 @dataclass(frozen=True)
@@ -79,51 +76,8 @@ def grade(item: GradeItem, grader: str = "standard") -> Grade:
     return Grade(verdict, found.expression[:LONGEST_EXPRESSION], rule=found.rule)
 
 
-def same_value(gold: str, answer: str) -> bool:
-    """Whether two LaTeX (or plain) expressions denote the same value.
-
-    Three steps decide, in order: equal spelling; whole numbers, and numerals with a base (math-verify ignores the
-    base); math-verify.
-    """
-    if _same_spelling(gold, answer):
-        return True
-    whole_gold, whole_answer = as_integer(gold), as_integer(answer)
-    if whole_gold is not None and whole_answer is not None:
-        return whole_gold == whole_answer
-    if _BASED.fullmatch(_spelling(gold)) and _BASED.fullmatch(_spelling(answer)):
-        return _spelling(gold).translate(_NO_BRACES) == _spelling(answer).translate(_NO_BRACES)
-    from math_verify import verify
-
-    return bool(verify(_parsed(gold), _parsed(answer), timeout_seconds=None))
-
-
-_BASED = re.compile(r"[0-9A-Z]+_(?:[0-9]+|\{[0-9]+\})")
-_NO_BRACES = str.maketrans("", "", "{}")
-_SCIENTIFIC = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)[eE]([-+]?[0-9]+)")
-
-
-def _spelling(text: str) -> str:
-    """The text without what never carries meaning: math delimiters, fonts, spacing, white space, a final full stop."""
-    plain = without_fonts(text).strip().strip("$")
-    plain = re.sub(r"\\[,;:!> ]|~|\\q?quad\b|\\(?:left|right|displaystyle)\b|\s", "", plain)
-    return plain.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").removesuffix(".")
-
-
-@lru_cache(maxsize=256)
-def _parsed(expression: str) -> Any:
-    """Math-verify's parses of one expression. Memoized, since a gold recurs with every draw."""
-    from math_verify import LatexExtractionConfig, parse
-
-    latex = expression.replace("\\$", "").replace("$", "").strip()
-    latex = re.sub(r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", latex)
-    if (number := _SCIENTIFIC.fullmatch(latex)) is not None:
-        latex = rf"{number[1]} \cdot 10^{{{number[2]}}}"
-    # The pool imposes time limits: math-verify's own use SIGALRM, which works in main threads only.
-    return parse(f"${latex}$", extraction_config=(LatexExtractionConfig(),), parsing_timeout=None)
-
-
 def _same_spelling(gold: str, answer: str) -> bool:
-    return _spelling(gold) == _spelling(answer)
+    return "".join(plain(gold).split()) == "".join(plain(answer).split())
 
 
 def _same_short_value(gold: str, answer: str) -> bool:
@@ -142,7 +96,7 @@ class Grader:
 
 GRADERS: dict[str, Grader] = {
     # Mathematical equality.
-    "standard": Grader(f"1+math-verify-{version('math-verify')}+sympy-{version('sympy')}", _same_short_value),
+    "standard": Grader(f"2+math-verify-{version('math-verify')}+sympy-{version('sympy')}", _same_short_value),
     # Equality of the text, as the paper scored AMC23.
-    "exact": Grader("1", _same_spelling),
+    "exact": Grader("2", _same_spelling),
 }

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from operator import eq
 from typing import Literal
 
-from eval.answers import Found, as_integer, extract_choice, extract_math
+from eval.equality.notation import plain
+from eval.equality.numerals import integer_digits
+from eval.equality.units import quantity
+from eval.extraction.choices import find_choice
+from eval.extraction.expressions import find_expression, find_whole_number
+from eval.extraction.found import Found
 
 Kind = Literal["math", "integer", "choice"]
 
@@ -27,7 +32,7 @@ class QuestionKind:
 
 
 def _integer(gold: str) -> str:
-    number = as_integer(gold)
+    number = integer_digits(quantity(plain(gold)).value)
     if number is None:
         raise ValueError(
             f"answer {gold!r} is not a whole number, which every answer of this benchmark is. Correct the copy."
@@ -36,13 +41,15 @@ def _integer(gold: str) -> str:
 
 
 def _expression(text: str, cue: str, choices: Sequence[str]) -> Found | None:
-    expression = extract_math(cue + text)
-    return Found(expression, "text") if expression is not None else None
+    return find_expression(text, cue)
+
+
+def _whole_number(text: str, cue: str, choices: Sequence[str]) -> Found | None:
+    return find_whole_number(text, cue)
 
 
 def _letter(text: str, cue: str, choices: Sequence[str]) -> Found | None:
-    letter = extract_choice(cue + text, choices)
-    return Found(letter, "text") if letter is not None else None
+    return find_choice(text, choices, cue)
 
 
 _NO_EXPRESSION = "no closed box, no answer phrase, no bare expression"
@@ -52,6 +59,6 @@ _BOXED_CHOICE = "\n\nPlease reason step by step, and put only the letter of your
 
 KINDS: dict[Kind, QuestionKind] = {
     "math": QuestionKind(_expression, _NO_EXPRESSION, _BOXED_MATH),
-    "integer": QuestionKind(_expression, _NO_EXPRESSION, _BOXED_MATH, normalize_gold=_integer),
+    "integer": QuestionKind(_whole_number, _NO_EXPRESSION, _BOXED_MATH, normalize_gold=_integer),
     "choice": QuestionKind(_letter, "the text picks no single choice", _BOXED_CHOICE, equal=eq),
 }

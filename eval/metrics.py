@@ -11,7 +11,7 @@ from math import comb
 
 import numpy as np
 
-from eval.answers import as_integer
+from eval.equality.same_value import value_key
 from eval.grading import Grade
 from eval.intervals import FloatArray, Interval, analytic_interval, bootstrap_interval
 
@@ -176,7 +176,7 @@ def majority_at_k(graded: Iterable[Outcome]) -> float | None:
 
 
 def _candidate(extracted: str) -> str:
-    return as_integer(extracted) or "".join(extracted.split())
+    return value_key(extracted)
 
 
 def _share_of_win(ballot: Counter[str | bool]) -> float:

@@ -19,8 +19,8 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from eval.answers import choice_letter
 from eval.benchmarks import Problem
+from eval.extraction.choices import choice_letter
 from eval.kinds import KINDS
 from eval.spec import PROBLEM_SLOT, PromptSpec, check_prompt
 

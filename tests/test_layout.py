@@ -18,6 +18,15 @@ FLAT = {"eval"}
 
 COVERED_ELSEWHERE = {
     "eval/__main__.py": "orchestrator/test_evaluate.py",
+    "eval/equality/arithmetic.py": "eval/equality/test_numerals.py",
+    "eval/equality/relations.py": "eval/equality/test_same_value.py",
+    "eval/equality/symbolic.py": "eval/equality/test_same_value.py",
+    "eval/equality/values.py": "eval/equality/test_same_value.py",
+    "eval/extraction/choice_letters.py": "eval/extraction/test_choices.py",
+    "eval/extraction/formulas.py": "eval/extraction/test_expressions.py",
+    "eval/extraction/found.py": "eval/extraction/test_expressions.py",
+    "eval/extraction/phrases.py": "eval/extraction/test_expressions.py",
+    "eval/extraction/text.py": "eval/extraction/test_expressions.py",
     "eval/grader_child.py": "eval/test_grader_pool.py",
     "eval/modes/native_strict.py": "eval/modes/test_modes.py",
     "eval/modes/s1_legacy.py": "eval/modes/test_modes.py",

@@ -52,7 +52,7 @@ def test_the_exact_grader_compares_text(pool):
 
 
 def test_graders_carry_a_version_and_unknown_ones_are_refused(pool):
-    assert GRADERS["standard"].version.startswith("1+math-verify-0.9")
+    assert GRADERS["standard"].version.startswith("2+math-verify-0.9")
     with pytest.raises(ValueError, match=r"grader 'standrad' is unknown.*Did you mean 'standard'"):
         check_grader("standrad")
     with pytest.raises(ValueError, match="unknown"):

@@ -26,10 +26,10 @@ def test_a_gold_that_is_no_whole_number_is_refused():
 
 @pytest.mark.parametrize("kind", ["math", "integer"])
 def test_expressions_are_compared_by_the_grader_and_letters_are_not(kind):
-    assert KINDS[kind].extract("so \\boxed{7}", ()) == "7"
+    assert KINDS[kind].extract("so \\boxed{7}", "", ()) == ("7", "box")
     assert KINDS[kind].equal is None
     choice = KINDS["choice"]
-    assert choice.extract("so \\boxed{B}", ("x", "y")) == "B"
+    assert choice.extract("so \\boxed{B}", "", ("x", "y")) == ("B", "box")
     assert choice.equal is not None
     assert choice.equal("B", "B")
     assert not choice.equal("A", "B")

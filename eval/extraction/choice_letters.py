@@ -1,0 +1,107 @@
+"""The letters of the choices shown, as texts name them: `(C)`, `option C`, "neither A nor B but C", or a choice."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+SEVERAL = "several"
+"""More than one letter is named, so none is picked."""
+
+Pick = str | Literal["several"] | None
+
+_GROUP = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|boldsymbol|underline|bm|fbox)\s?\{([^{}]*)\}"
+)
+_SWITCH = re.compile(r"\\(?:bf|rm|it|sf)(?![A-Za-z])|\\(?:left|right)(?![A-Za-z])|\\[,;:!\[\]() ]|~|\$")
+_MARKUP = re.compile(r"[*`\"“”‘]|(?<!\w)_+|_+(?!\w)|(?m:^[#>]+)")
+_NEGATED = (
+    r"(?i:\bnot\b|\bnor\b|\bneither\b|\bexcept\b|\bthan\b|\bunlike\b|\bover\b|\binstead of\b|\brul(?:es?|ed|ing) out\b"
+    r"|\beliminat\w{1,4}\b|\bexclud\w{1,4}\b|\breject\w{0,3}\b)"
+)
+_CUT = re.compile(r",? (?:because|since|as|which|where|so|for|while|whereas|—|–|-) |[;:(—–]")
+
+
+class ShownChoices:
+    """The choices as shown, and the patterns that find their letters."""
+
+    def __init__(self, letters: str, choices: Sequence[str]) -> None:
+        self.letters, self.choices = letters, choices
+        upper, lower = f"[{letters}]", f"[{letters.lower()}]"
+        article = r"(?! (?!is\b|was\b|because\b|since\b|as\b|and\b|or\b|but\b|nor\b|fits\b|has\b|must\b)[a-z])"
+        self.token = re.compile(rf"(?<![\w'’.])[(\[]?({upper}){article}(?![\w'’-])[)\]]?|[(\[]({lower})[)\]]")
+        named = rf"[(\[]?{upper}[)\]]?(?![\w'’])"
+        joined = rf"(?:(?:,? (?:and|or|nor) |, ?| ?/ ?)(?:{_NEGATED} )?(?:(?i:option|choice|answer)s? )?{named})"
+        self.negated = re.compile(
+            rf"{_NEGATED} (?:(?i:the|option|choice|answer|options|choices) )*{named}{joined}{{0,5}}"
+        )
+        opening = "so|thus|hence|therefore|it is|it's|i'd say|my|final|the|correct|option|choice|answer|is|:|,"
+        self.alone = re.compile(rf"(?i:(?:(?:{opening}) ?){{0,6}})[(\[{{]?({upper}|{lower})[)\]}}]?[.:]?")
+        self.led = re.compile(
+            rf"[(\[]?({upper}|{lower}(?=[).]))(?:[)\].:](?: (.*))?|,? (?:because|since) .*)$|({upper}) ?[-–—] ?(\S.*)$"
+        )
+        praise = r"(?:the )?(?:most |only )?(?i:correct|right|best|true|answer)\b"
+        self.correct = re.compile(rf"(?<![\w'])[(\[]?({upper})[)\]]? (?:is|must be|seems) {praise}")
+        verb = "choose|chose|pick|select|go with|going with|leaves|leaving|favou?rs?|to|be|is"
+        choosing = rf"(?i:\b(?:{verb}|hence|thus|so|therefore|option|choice),? )(?:(?i:option|choice|answer) )?"
+        letter = rf"[(\[]?({upper}|(?<=(?i:option) )[(\[]?{lower})[)\]]?"
+        self.chosen = re.compile(rf"{choosing}{letter}(?=[.,;!]?(?:$|\s[—–-]))", re.MULTILINE)
+
+    def named_in(self, sentence: str) -> Pick:
+        """The one letter that `sentence` names and does not deny."""
+        sentence = sentence.strip()
+        kept = self.negated.sub(" ", sentence)
+        cut = _CUT.search(kept)
+        for part in ([kept[: cut.start()]] if cut is not None else []) + [kept]:
+            named = {match[1] or match[2].upper() for match in self.token.finditer(part)}
+            if len(named) > 1:
+                return SEVERAL
+            if named:
+                return named.pop()
+        alone = self.alone.fullmatch(sentence)
+        return alone[1].upper() if alone is not None else None
+
+    def text_in(self, sentence: str) -> Pick:
+        """The letter of the only choice whose text `sentence` contains."""
+        said = _squeezed(sentence)
+        found = [
+            (letter, squeezed)
+            for letter, choice in zip(self.letters, self.choices, strict=True)
+            if (squeezed := _squeezed(choice)) and re.search(rf"(?<![\w.]){re.escape(squeezed)}(?!\w)", said)
+        ]
+        longest = [(a, one) for a, one in found if not any(one != other and one in other for _, other in found)]
+        return None if not longest else longest[0][0] if len(longest) == 1 else SEVERAL
+
+    def text_of(self, content: str) -> Pick:
+        """The letter of the only choice whose text is `content`."""
+        squeezed = _squeezed(content).replace(" ", "")
+        same = [index for index, choice in enumerate(self.choices) if _squeezed(choice).replace(" ", "") == squeezed]
+        return self.letters[same[0]] if len(same) == 1 else None
+
+    def content(self, content: str) -> Pick:
+        """What a box, a tag or a completed line picks: a letter in any markup, `C) text`, or the text of one choice."""
+        line = unmarked(content).strip(" .")
+        if (alone := self.alone.fullmatch(line)) is not None:
+            return alone[1].upper()
+        if (same := self.text_of(content)) is not None:
+            return same
+        if re.fullmatch(rf"[{self.letters}]{{2,}}", line):
+            return SEVERAL
+        led = self.led.match(line)
+        if led is not None and self.named_in(line) != SEVERAL:
+            return (led[1] or led[3]).upper()
+        return self.named_in(line)
+
+
+def unmarked(text: str) -> str:
+    """`text` without markup that means nothing to a choice: fonts, emphasis, quotes, dollar signs."""
+    for _ in range(4):
+        text, changed = _GROUP.subn(r" \1 ", text)
+        if not changed:
+            break
+    text = _MARKUP.sub("", _SWITCH.sub(" ", text))
+    text = re.sub(r"[^\S\n]+", " ", text)
+    return re.sub(r"\( ?([A-Za-z]) ?\)", r"(\1)", text)
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"\s+", " ", unmarked(text)).strip(" .").lower()

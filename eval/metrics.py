@@ -74,6 +74,8 @@ class CellMetrics:
     no_answer_rate: float
     reopened_rate: float
     loop_rate: float
+    defeated_grader: int
+    """Draws that count as wrong because their text stops every grader: `eval.grading.settle`."""
     missing: int
     """Draws that were planned and are not present."""
     ungraded: int
@@ -121,6 +123,7 @@ def cell_metrics(
         ),
         reopened_rate=_rate(outcome.reopened_thinking for outcome in outcomes),
         loop_rate=_rate(outcome.looped for outcome in outcomes),
+        defeated_grader=sum(outcome.grade.defeated_grader for outcome in outcomes),
         missing=len(expected) - len(present),
         ungraded=len(outcomes) - len(graded),
     )

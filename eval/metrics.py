@@ -1,7 +1,8 @@
 """The numbers of one cell (one variant, benchmark and token limit), from its graded draws.
 
 An answer that the model failed to give counts as not correct. Data that the infrastructure failed to give is missing:
-absent draws and failed graders are excluded, counted, and make the cell incomplete (failure-is-not-zero).
+absent draws and failed graders are excluded, counted, and make the cell incomplete (failure-is-not-zero). An answer
+whose text stops every grader is not correct, and counted (`defeated_grader`).
 """
 
 from collections import Counter, defaultdict

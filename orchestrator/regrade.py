@@ -59,6 +59,8 @@ class Differences:
     """The other grader as the store names it: name and version."""
     compared: int
     """Answers on which both have a verdict."""
+    gained: int
+    """Answers that the other failed on and this grader has judged."""
     answers: tuple[Disagreement, ...]
 
 
@@ -88,14 +90,15 @@ class Regraded:
         if self.failed:
             yield f"{self.grader}: failed on {_counted(self.failed)}: missing data, not scored as wrong"
         if self.defeated:
-            yield f"{self.grader}: stopped by the text of {_counted(self.defeated)}: scored as wrong"
+            yield f"{self.grader}: stopped by the text of {_counted(self.defeated)}: scored as wrong, with the cause"
         if (found := self.against_reference) is not None and found.compared:
             said = f"{len(found.answers):,} of {found.compared:,} answers"
             yield f"{self.grader} and {self.reference} disagree on {said}"
             yield from _listed(found, self.grader, self.reference)
-        if (found := self.against_before) is not None and found.compared:
-            said = f"{len(found.answers):,} of {found.compared:,} verdicts"
-            yield f"{grader_id(self.grader)} changes {said} of {found.other}"
+        if (found := self.against_before) is not None:
+            said = f"{len(found.answers):,} of {found.compared:,} verdicts of {found.other}"
+            gained = f", and judges {plural(found.gained, 'answer')} that it failed on" if found.gained else ""
+            yield f"{grader_id(self.grader)} changes {said}{gained}"
             yield from _listed(found, "now", "before")
 
     def json(self) -> str:
@@ -225,18 +228,20 @@ def _differences(
     store: Store, resolved: ResolvedGrid, tasks: Sequence[GradeTask], judged: Judged, other: str
 ) -> Differences:
     others = _judged(store, tasks, other)
-    both = [
-        answer
-        for answer in judged
-        if answer in others and not judged[answer].grader_failed and not others[answer].grader_failed
-    ]
     places = _places(resolved)
-    found = []
-    for answer in both:
-        context, (prompt, seed, cut, gold) = answer
-        if judged[answer].verdict != others[answer].verdict:
-            found.append(Disagreement(*places[context, prompt, gold], seed, cut, judged[answer], others[answer]))
-    return Differences(other, len(both), tuple(found))
+    compared, gained, found = 0, 0, []
+    for answer, grade in judged.items():
+        before = others.get(answer)
+        if before is None or grade.grader_failed:
+            continue
+        if before.grader_failed:
+            gained += 1
+            continue
+        compared += 1
+        if grade.verdict != before.verdict:
+            context, (prompt, seed, cut, gold) = answer
+            found.append(Disagreement(*places[context, prompt, gold], seed, cut, grade, before))
+    return Differences(other, compared, gained, tuple(found))
 
 
 def _places(resolved: ResolvedGrid) -> Mapping[tuple[str, str, str], tuple[str, str, str]]:

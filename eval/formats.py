@@ -176,6 +176,15 @@ def tokens_reaching(ids: Sequence[int], characters: int, codec: TokenCodec) -> i
     return _bisect(len(ids), lambda count: len(codec.decode(tuple(ids[:count]))) >= characters)
 
 
+def forced_cue(style: ThinkingFormat) -> str:
+    """What `style` writes right before a forced answer, for the model to complete: the last line of its early-stop text
+    after the end tag, such as `Final Answer:`. Empty if there is none, or if it ends a sentence and so asks for
+    nothing."""
+    _, _, after = style.early_stop.rpartition(style.end)
+    line = after.rsplit("\n", 1)[-1]
+    return "" if not line.strip() or line.rstrip().endswith((".", "!", "?")) else line
+
+
 def _bisect(high: int, holds: Callable[[int], bool]) -> int:
     """The smallest count in 1..`high` for which `holds` is true. It must be monotone, and true at `high`."""
     low = 1

@@ -1,28 +1,36 @@
 """The grading process: `python -m eval.grader_child TIME_LIMIT MEMORY_LIMIT`, one per worker of `eval.grader_pool`.
 
 It reads frames (4 bytes of length, big-endian, then JSON) from standard input and writes them to the original standard
-output. Before it reads any model text, it gives up what grading does not need: memory beyond the limit, files,
-processes, sockets, and running text as code. A limit on processor time, renewed for each answer, ends it even if its
-parent is gone.
+output: what was found in a text as soon as it is found, then the grade. Before it reads any model text, it gives up
+what grading does not need: memory beyond the limit, files, processes, sockets, and running text as code. A timer of
+processor time, set anew for each answer, ends it even if its parent is gone. A process that waits for a processor is
+not ended, so a busy machine costs no grade.
 """
 
+import errno
 import io
 import json
 import logging
-import math
 import os
 import re
 import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any, BinaryIO
 
 from eval.equality.same_value import same_value
-from eval.grading import Grade, GradeItem, grade
+from eval.extraction.found import LONGEST_EXPRESSION, Found
+from eval.grading import Grade, GradeItem, find, judge
 
 LENGTH = struct.Struct(">I")
+OUT_OF_TIME = signal.SIGPROF
+"""The signal that ends this process when an answer has used up its processor time."""
+OUT_OF_MEMORY = 77
+"""The exit status where even the request, or the grade, did not fit into memory."""
 FORBIDDEN_EVENTS = (
     "os.",
     "subprocess.",
@@ -104,7 +112,7 @@ class Cage:
     """An audit hook (PEP 578), which Python code cannot remove. `breach` is the first event that it refused, or None.
 
     sympy turns text into code in more places than `parse_expr`, such as `lambdify`. If an answer ever leads there, the
-    event is refused and the answer is UNPARSED with the cause "blocked".
+    event is refused and the grade has the cause "blocked".
     """
 
     def __init__(self) -> None:
@@ -123,44 +131,51 @@ class Cage:
         raise CageError(f"{event} is not allowed while grading")
 
 
-def _limit_processor_time(seconds: float) -> None:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    resource.setrlimit(
-        resource.RLIMIT_CPU,
-        (math.ceil(used.ru_utime + used.ru_stime + seconds) + 1, resource.RLIM_INFINITY),
-    )
-
-
 def _peak_bytes() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _answer(item: GradeItem, grader: str, cage: Cage, memory_limit: int) -> Grade:
-    cage.breach = None
+def _answer(item: GradeItem, grader: str, memory_limit: int, say_found: Callable[[Found], None]) -> Grade:
+    """The grade of one answer, without regard to what the cage refused."""
+    found: Found | None = None
     before = _peak_bytes()
     try:
-        result = grade(item, grader)
+        found = find(item)
+        if found is not None:
+            say_found(found)
+        result = judge(item, found, grader)
     except MemoryError:
-        return Grade("UNPARSED", None, "memory: the limit was reached")
+        return _failed(found, "memory: the limit was reached")
+    except (OSError, ImportError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM or _peak_bytes() - before > memory_limit // 4:
+            return _failed(found, "memory: the limit was reached")
+        # No text opens a file or imports a module: these are our machine's, such as a library folder out of reach.
+        return _failed(found, f"machine: {type(error).__name__}: {str(error)[:200]}")
     except Exception as error:
         # sympy may raise anything on odd input. The cause is recorded in the grade.
-        return Grade("UNPARSED", None, f"error: {type(error).__name__}: {str(error)[:200]}")
-    if cage.breach is not None:
-        return Grade("UNPARSED", result.extracted, f"blocked: {cage.breach}")
+        return _failed(found, f"error: {type(error).__name__}: {str(error)[:200]}")
     # Math-verify swallows MemoryError and says "not equal"; only the peak of memory shows that it happened.
     if result.verdict == "INCORRECT" and _peak_bytes() - before > memory_limit // 4:
-        return Grade("UNPARSED", result.extracted, "memory: most of the limit was used up")
+        return _failed(found, "memory: most of the limit was used up")
     return result
 
 
+def _failed(found: Found | None, cause: str) -> Grade:
+    expression, rule = found or (None, None)
+    return Grade("UNPARSED", expression and expression[:LONGEST_EXPRESSION], cause, rule)
+
+
 def main(time_limit: float, memory_limit: int) -> None:
-    """Serve until standard input ends. `time_limit`: seconds per answer; `memory_limit`: bytes of address space."""
+    """Serve until standard input ends. `time_limit`: processor seconds per answer; `memory_limit`: bytes of address
+    space."""
     requests = io.BufferedReader(io.FileIO(0, closefd=False))
     # Libraries print grammar warnings, which must not get between frames.
     replies = io.BufferedWriter(io.FileIO(os.dup(1), "w"))
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a Ctrl-C ends us
+    signal.signal(OUT_OF_TIME, signal.SIG_DFL)  # it ends the process, also in the middle of a long multiplication
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {OUT_OF_TIME})
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_limit, memory_limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -170,11 +185,23 @@ def main(time_limit: float, memory_limit: int) -> None:
     cage = Cage()
     sys.addaudithook(cage)
     write_frame(replies, {"ready": True})
-    while (request := read_frame(requests)) is not None:
-        _limit_processor_time(time_limit)
-        item = GradeItem(request["text"], request["gold"], request["kind"], tuple(request["choices"]))
-        result = _answer(item, request["grader"], cage, memory_limit)
-        write_frame(replies, {"verdict": result.verdict, "extracted": result.extracted, "cause": result.cause})
+
+    def say_found(found: Found) -> None:
+        write_frame(replies, {"found": [found.expression[:LONGEST_EXPRESSION], found.rule]})
+
+    try:
+        while (request := read_frame(requests)) is not None:
+            signal.setitimer(signal.ITIMER_PROF, time_limit)
+            grader = request.pop("grader")
+            item = GradeItem(**request | {"choices": tuple(request["choices"])})
+            cage.breach = None
+            result = _answer(item, grader, memory_limit, say_found)
+            if cage.breach is not None:
+                result = replace(result, verdict="UNPARSED", cause=f"blocked: {cage.breach}")
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            write_frame(replies, asdict(result))
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":

@@ -2,41 +2,52 @@
 
 The children are plain subprocesses of this interpreter (`eval.grader_child`), so the pool works in any thread, in
 daemonic processes and in Ray actors, and needs no signals. `close` ends all of them. If this process is killed, they
-end when their pipe closes or their processor-time limit is reached.
+end when their pipe closes or their processor time is used up.
+
+A child limits its own processor time. The clock on the wall ends only a child that hardly ran, and then it is our
+failure, not the text's. What failed is tried again in a child that has graded nothing yet, until `eval.grading.settle`
+says whose failure it is.
 """
 
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import IO, Any
 
-from eval.grader_child import LENGTH
-from eval.grading import Grade, GradeItem, check_grader
+from eval.grader_child import LENGTH, OUT_OF_MEMORY, OUT_OF_TIME
+from eval.grading import Grade, GradeItem, check_grader, settle
 
 START_LIMIT = 120.0
 """Seconds a child may take to import math-verify, possibly from a cold network file system."""
+OWN_DEATHS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
+"""Signals by which a process dies of what it computes. Any other came from outside, as the out-of-memory killer's."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
 class GraderPool:
-    """`workers` children, each with `time_limit` seconds per answer and `memory_limit` bytes of address space.
+    """`workers` children, each with `time_limit` seconds of processor time per answer and `memory_limit` bytes of
+    address space. A child that has not used up its time `patience` seconds after that time is taken to be stalled.
 
     Use it as a context manager, or call `close`. Threads may share a pool; their batches run one after another.
     """
 
-    def __init__(self, workers: int = 2, time_limit: float = 5.0, memory_limit: int = 2 << 30) -> None:
+    def __init__(
+        self, workers: int = 2, time_limit: float = 5.0, memory_limit: int = 2 << 30, patience: float = 120.0
+    ) -> None:
         if workers < 1 or time_limit <= 0 or memory_limit < 256 << 20:
             raise ValueError(
                 f"grading with workers={workers}, time_limit={time_limit}, memory_limit={memory_limit}: at "
@@ -45,6 +56,7 @@ class GraderPool:
             )
         self._time_limit = time_limit
         self._memory_limit = memory_limit
+        self._patience = patience
         self._lock = Lock()
         self._closed = False
         self._children = [self._spawn() for _ in range(workers)]
@@ -71,22 +83,43 @@ class GraderPool:
         Raises `ValueError` for an unknown grader, and `RuntimeError`, with what a child wrote to standard error, if it
         cannot start.
         """
-        return self.grade_for(float("inf"), items, grader)
+        turns = self.grade_in_turns(float("inf"), items, grader)
+        while True:
+            try:
+                next(turns)
+            except StopIteration as done:
+                grades: list[Grade] = done.value
+                return grades
 
-    def grade_for(self, seconds: float, items: Iterable[GradeItem], grader: str = "standard") -> list[Grade]:
-        """As `grade_many`, but only for the first of `items`: as many as can be begun within `seconds`, at least one.
+    def grade_in_turns(
+        self, seconds: float, items: Iterable[GradeItem], grader: str = "standard"
+    ) -> Generator[None, None, list[Grade]]:
+        """As `grade_many`, but only the first of `items`: as many as can be begun within `seconds`, at least one.
 
-        What was begun is waited for, so the call may take one answer's time limit longer.
+        Yields between two turns. A turn begins answers for `seconds` and waits for those that it began, so it takes one
+        answer's time longer. The first turn tries each answer once; later ones try again what is not settled.
         """
         check_grader(grader)
         ordered = list(items)
+        tries = [[grade] for grade in self._turn(seconds, ordered, grader, fresh=False)]
+        while unsettled := [index for index, made in enumerate(tries) if settle(made) is None]:
+            yield
+            again = self._turn(seconds, [ordered[index] for index in unsettled], grader, fresh=True)
+            for index, grade in zip(unsettled, again, strict=False):
+                tries[index].append(grade)
+        return [settled for made in tries if (settled := settle(made)) is not None]
+
+    def _turn(self, seconds: float, ordered: list[GradeItem], grader: str, fresh: bool) -> list[Grade]:
+        """One try of the first of `ordered`, each in a child that has graded nothing yet if `fresh`."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("This grader pool is closed. Make a new one.")
-            grades = self._grade_distinct(deque(dict.fromkeys(ordered)), grader, seconds)
+            grades = self._try_distinct(deque(dict.fromkeys(ordered)), grader, seconds, fresh)
         return [grades[item] for item in takewhile(grades.__contains__, ordered)]
 
-    def _grade_distinct(self, waiting: deque[GradeItem], grader: str, seconds: float) -> dict[GradeItem, Grade]:
+    def _try_distinct(
+        self, waiting: deque[GradeItem], grader: str, seconds: float, fresh: bool
+    ) -> dict[GradeItem, Grade]:
         grades: dict[GradeItem, Grade] = {}
         until, begun = time.monotonic() + seconds, 0
         while True:
@@ -97,11 +130,11 @@ class GraderPool:
             for index, child in enumerate(self._children):
                 if not child.ready or child.item is not None or not waiting:
                     continue
-                if child.process.poll() is not None:  # killed while idle: no answer's fault
-                    child.kill()
-                    self._children[index] = self._spawn()
+                # Killed while idle, which is no answer's fault; or used, where a fresh one is wanted.
+                if child.process.poll() is not None or (fresh and child.used):
+                    self._replace(index)
                     continue
-                child.send(waiting.popleft(), grader, self._time_limit)
+                child.send(waiting.popleft(), grader, self._time_limit + self._patience)
                 begun += 1
             self._wait()
             for index, child in enumerate(self._children):
@@ -111,8 +144,13 @@ class GraderPool:
                 if child.item is not None:
                     grades[child.item] = outcome
                     child.item = None
-                if child.ended:
-                    self._children[index] = self._spawn()
+                # After a failure the next answer finds a child in which nothing is left of it.
+                if child.ended or outcome.grader_failed:
+                    self._replace(index)
+
+    def _replace(self, index: int) -> None:
+        self._children[index].kill()
+        self._children[index] = self._spawn()
 
     def _wait(self) -> None:
         """Sleep until a child has written something, or until the nearest deadline."""
@@ -155,21 +193,18 @@ class _Child:
         self.deadline = time.monotonic() + START_LIMIT
         self.item: GradeItem | None = None
         self.ready = False
+        self.used = False
+        """Whether it has been given an answer."""
         self.ended = False
+        self._time_limit = time_limit
+        self._found: tuple[str | None, str | None] = (None, None)
         self._buffer = b""
 
-    def send(self, item: GradeItem, grader: str, time_limit: float) -> None:
-        """Send one answer to be graded, and start its clock."""
-        frame = {
-            "text": item.text,
-            "gold": item.gold,
-            "kind": item.kind,
-            "choices": item.choices,
-            "grader": grader,
-        }
-        body = json.dumps(frame).encode()
-        self.item = item
-        self.deadline = time.monotonic() + time_limit
+    def send(self, item: GradeItem, grader: str, seconds: float) -> None:
+        """Send one answer to be graded, and wait for its grade for up to `seconds`."""
+        body = json.dumps(asdict(item) | {"grader": grader}).encode()
+        self.item, self.used, self._found = item, True, (None, None)
+        self.deadline = time.monotonic() + seconds
         try:
             pending = memoryview(LENGTH.pack(len(body)) + body)
             while pending:
@@ -178,23 +213,26 @@ class _Child:
             return  # it died between two answers: outcome() will see the end of its replies
 
     def outcome(self) -> Grade | None:
-        """The grade of the current answer if there is one: by a reply, a death, or the time limit. Never blocks."""
+        """The grade of the current answer if there is one: by a reply, a death, or the deadline. Never blocks."""
         while _readable(self.replies):
             chunk = os.read(self.replies.fileno(), 1 << 16)
             if not chunk:
                 return self._death()
             self._buffer += chunk
-            if (frame := self._frame()) is not None:
-                if "ready" not in frame:
+            while (frame := self._frame()) is not None:
+                if "ready" in frame:
+                    self.ready, self.deadline = True, float("inf")
+                elif "found" in frame:
+                    self._found = (frame["found"][0], frame["found"][1])
+                else:
                     self.deadline = float("inf")
                     return Grade(**frame)
-                self.ready, self.deadline = True, float("inf")
         if time.monotonic() >= self.deadline:
             written = self._standard_error()
             self.kill()
             if not self.ready:
                 raise RuntimeError(f"The grader process did not start within {START_LIMIT:.0f} s.{written}")
-            return Grade("UNPARSED", None, "timeout: the time limit was reached")
+            return self._failure("stalled: the grader process hardly ran, on a busy machine or suspended")
         return None
 
     def kill(self) -> None:
@@ -212,7 +250,18 @@ class _Child:
         self.kill()
         if not self.ready:
             raise RuntimeError(f"The grader process ended with status {status} before it was ready.{written}")
-        return Grade("UNPARSED", None, f"crash: the grader process ended with status {status}")
+        if status == -OUT_OF_TIME:
+            return self._failure(f"timeout: {self._time_limit:g} s of processor time were used up")
+        if status == OUT_OF_MEMORY:
+            return self._failure("memory: the limit was reached")
+        if status < 0 and -status not in OWN_DEATHS:
+            return self._failure(f"killed: the grader process was ended by {_signal_name(-status)}")
+        by = _signal_name(-status) if status < 0 else f"with status {status}"
+        return self._failure(f"crash: the grader process died {by}")
+
+    def _failure(self, cause: str) -> Grade:
+        extracted, rule = self._found
+        return Grade("UNPARSED", extracted, cause, rule)
 
     def _frame(self) -> dict[str, Any] | None:
         if len(self._buffer) < LENGTH.size:
@@ -228,6 +277,13 @@ class _Child:
         self.errors.seek(0)
         text = self.errors.read().decode(errors="replace").strip()
         return f" It wrote:\n{text[-2000:]}" if text else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _readable(stream: IO[bytes]) -> bool:

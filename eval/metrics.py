@@ -1,7 +1,8 @@
 """The numbers of one cell (one variant, benchmark and token limit), from its graded draws.
 
 An answer that the model failed to give counts as not correct. Data that the infrastructure failed to give is missing:
-absent draws and failed graders are excluded, counted, and make the cell incomplete (failure-is-not-zero).
+absent draws and failed graders are excluded, counted, and make the cell incomplete (failure-is-not-zero). An answer
+whose text stops every grader is not correct, and counted (`defeated_grader`).
 """
 
 from collections import Counter, defaultdict
@@ -74,6 +75,8 @@ class CellMetrics:
     no_answer_rate: float
     reopened_rate: float
     loop_rate: float
+    defeated_grader: int
+    """Draws that count as wrong because their text stops every grader: `eval.grading.settle`."""
     missing: int
     """Draws that were planned and are not present."""
     ungraded: int
@@ -121,6 +124,7 @@ def cell_metrics(
         ),
         reopened_rate=_rate(outcome.reopened_thinking for outcome in outcomes),
         loop_rate=_rate(outcome.looped for outcome in outcomes),
+        defeated_grader=sum(outcome.grade.defeated_grader for outcome in outcomes),
         missing=len(expected) - len(present),
         ungraded=len(outcomes) - len(graded),
     )

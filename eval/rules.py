@@ -63,6 +63,11 @@ class BudgetMode(ABC):
     def answer(self, rules: "Rules", job: DrawJob, trace: CutTrace) -> Ask | Answer:
         """The answer at a cut, or the request (named `answer@CUT`) that will generate it."""
 
+    def cue(self, style: ThinkingFormat | None) -> str:
+        """What is written right before a forced answer, for the model to complete; empty if that is no beginning of an
+        answer. It is graded together with the answer."""
+        return ""
+
     @abstractmethod
     def trace_identity(self, style: ThinkingFormat | None, tags: Tags | None) -> dict[str, Any]:
         """What the traces depend on beyond model, prompt, sampling, mode and wait. It is hashed into their names, so it

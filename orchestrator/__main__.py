@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             _replay_arguments(one)
             continue
         grid_argument(one)
-        if name in ("plan", "explain"):
+        if name in ("plan", "explain", "regrade"):
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
         if name == "explain":
             one.add_argument("what", nargs="?", metavar="WHAT", help=WHAT)
@@ -148,7 +148,7 @@ def run_regrade(options: argparse.Namespace) -> int:
     grid = read_grid(Path(options.grid))
     grader = choose_grader(grid, options.grader)
     regraded = regrade(open_store(grid, options.store), resolve_grid(grid), grader)
-    print("\n".join(regraded.lines()))
+    print(regraded.json() if options.json else "\n".join(regraded.lines()))
     return COMPLETE
 
 

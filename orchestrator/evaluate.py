@@ -108,6 +108,7 @@ def cell_summary(cell: CellResult) -> dict[str, Any]:
         "forced_rate": metrics.forced_rate,
         "cap_hit_rate": metrics.cap_hit_rate,
         "no_answer_rate": metrics.no_answer_rate,
+        "defeated_grader": metrics.defeated_grader,
     }
 
 

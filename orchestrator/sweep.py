@@ -86,9 +86,9 @@ def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
     elif not results.complete:
         missing = sum(cell.metrics.missing for cell in results.cells)
         ungraded = sum(cell.metrics.ungraded for cell in results.cells)
-        slow = f", and the grader failed on {ungraded} (a larger runtime.grader_seconds gives it time)" * (ungraded > 0)
+        failed = f", and grading failed on {ungraded} (its processes were killed or starved)" * (ungraded > 0)
         say(
-            f"{grid.name}: incomplete: {missing} answers are missing{slow}; `{grid.command('explain')}` says why. "
+            f"{grid.name}: incomplete: {missing} answers are missing{failed}; `{grid.command('explain')}` says why. "
             "The same command tries them again"
         )
     for line in sorted(store.reported):

@@ -14,7 +14,7 @@ from eval.grader_pool import GraderPool
 from eval.grading import Grade, GradeItem, grader_id
 from workers.failure import Failure, FailureKind
 from workers.messages import Gold, Graded, GradeTask, Heartbeat, Report, Task, TaskEnded, TaskFailed, WorkerInfo
-from workers.rows.draw_rows import TEXTS, read_texts
+from workers.rows.draw_rows import TEXTS, AnswerText, read_texts
 from workers.rows.grade_rows import AnswerKey, ungraded
 from workers.rows.tables import GradeRow
 from workers.store import StoreError, WorkerStore
@@ -32,7 +32,7 @@ class GradeSettings:
     grader: str
     processes: int
     seconds: float
-    """For each answer."""
+    """Of processor time for each answer."""
     store_seconds: float = 0.0
     """How long a store that refuses is retried."""
     chunk_seconds: float = 10.0
@@ -54,7 +54,7 @@ class GradeWorker:
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Grade the stored answers of the task's context that have no grade, until the inbox closes.
 
-        Reports `Graded`; never silent for longer than `chunk_seconds` plus one answer's time.
+        Reports `Graded`; never silent for longer than `chunk_seconds` plus the time of one try at one answer.
         """
         assert isinstance(task, GradeTask)
         try:
@@ -72,21 +72,21 @@ class GradeWorker:
             yield TaskEnded(task.task_id)
 
     def _grade(
-        self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, str]]
+        self, task: GradeTask, owed: list[tuple[AnswerKey, Gold, AnswerText]]
     ) -> Generator[Heartbeat, None, list[GradeRow]]:
         """Grade as many of `owed` as a chunk takes, at least one; returns their rows."""
-        seconds, grader = self._settings.chunk_seconds, self._settings.grader
-        items = [GradeItem(text, gold.answer, gold.kind, gold.choices) for _, gold, text in owed]
-        grades = self._pool.grade_for(seconds, items, grader)
-        # A grader that was killed or starved may succeed now; what fails twice is recorded as failed.
-        again = [index for index, grade in enumerate(grades) if grade.grader_failed]
-        while again:
+        items = [
+            GradeItem(answer.text, gold.answer, gold.kind, gold.choices, cue=task.cue if answer.forced else "")
+            for _, gold, answer in owed
+        ]
+        turns = self._pool.grade_in_turns(self._settings.chunk_seconds, items, self._settings.grader)
+        while True:
+            try:
+                next(turns)
+            except StopIteration as done:
+                grades: list[Grade] = done.value
+                return [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=False)]
             yield Heartbeat(task.task_id)
-            better = self._pool.grade_for(seconds, [items[index] for index in again], grader)
-            for index, grade in zip(again, better, strict=False):
-                grades[index] = grade
-            again = again[len(better) :]
-        return [self._row(task, key, gold, grade) for (key, gold, _), grade in zip(owed, grades, strict=False)]
 
     def _row(self, task: GradeTask, key: AnswerKey, gold: Gold, grade: Grade) -> GradeRow:
         prompt_id, seed, cut = key
@@ -101,13 +101,14 @@ class GradeWorker:
             verdict=grade.verdict,
             extracted=grade.extracted or "",
             cause=grade.cause or "",
+            rule=grade.rule or "",
         )
 
     def close(self) -> None:
         self._pool.close()
 
 
-def _ungraded_texts(store: WorkerStore, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, str]]:
+def _ungraded_texts(store: WorkerStore, task: GradeTask, grader: str) -> list[tuple[AnswerKey, Gold, AnswerText]]:
     """(answer, its gold, its text) of every `ungraded` answer."""
     if not (owed := ungraded(store, task, grader)):
         return []

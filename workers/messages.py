@@ -4,13 +4,14 @@ All of them are plain data that can be pickled and compared. Unpickling them imp
 the driver light; so an engine's own exceptions never cross a process border, only a `Failure` does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from eval.draws import DrawJob
 from eval.formats import ThinkingFormat
 from eval.kinds import Kind
+from eval.modes import MODES
 from eval.spec import BudgetSpec, SamplingSpec
 from pruning.spec import PruneSpec
 from workers.failure import Failure
@@ -50,6 +51,11 @@ class Context:
     context_length: int
     variant: str
     """A label for people; never part of an identity."""
+
+    @property
+    def cue(self) -> str:
+        """What the engine writes right before a forced answer, for the model to complete; it is graded with it."""
+        return MODES[self.budget.mode].cue(self.format)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,13 @@ class GradeTask:
     context_id: str
     answer_context_id: str
     golds: tuple[Gold, ...]
+    cue: str = ""
+    """`Context.cue`: what forced answers complete."""
+
+    @classmethod
+    def of(cls, task_id: str, context: Context, golds: Iterable[Gold]) -> "GradeTask":
+        """Grade the answers of `context` against `golds`."""
+        return cls(task_id, context.context_id, context.answer_context_id, tuple(golds), context.cue)
 
 
 Task = PruneTask | Shard | GradeTask

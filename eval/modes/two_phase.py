@@ -3,7 +3,7 @@
 from typing import Any
 
 from eval.draws import Answer, Ask, DrawJob
-from eval.formats import Tags, ThinkingFormat
+from eval.formats import Tags, ThinkingFormat, forced_cue
 from eval.rules import UNCAPPED_ANSWER_ROOM, BudgetMode, CutTrace, Rules, derived_seed, thinking_prompt
 from eval.spec import BudgetSpec
 
@@ -21,6 +21,9 @@ class TwoPhase(BudgetMode):
     def early_stop(self, tags: Tags) -> tuple[int, ...]:
         """The token ids written after a trace that was cut."""
         return tags.early_stop
+
+    def cue(self, style: ThinkingFormat | None) -> str:
+        return forced_cue(style) if style is not None else ""
 
     def reserved_tokens(self, rules: Rules) -> int:
         _, tags = _format(rules)

@@ -128,7 +128,11 @@ class Runtime(Strict):
     prune_seconds: float = Field(7200.0, gt=0, description="Time limit for pruning one patch.")
     grader: str = Field("standard", description="The grader whose verdicts the results use.")
     grader_processes: int = Field(1, ge=1)
-    grader_seconds: float = Field(10.0, gt=0, description="Time limit per answer.")
+    grader_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Processor time per answer. An answer that uses it up twice counts as wrong, with its cause.",
+    )
     tracking_uri: str | None = Field(
         None,
         description="Where MLflow records: sqlite:///file.db or http://...; mlflow.db in the store if left out.",

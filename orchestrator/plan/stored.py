@@ -28,8 +28,7 @@ def read_stored(store: Store, resolved: ResolvedGrid) -> StoredState:
             if context.context_id not in present or context.context_id in contexts:
                 continue
             contexts[context.context_id] = _stored_context(store, resolved.grid.sampling.seeds, variant, decoding)
-            golds = tuple(question.gold for question in variant.questions)
-            task = GradeTask("", context.context_id, context.answer_context_id, golds)
+            task = GradeTask.of("", context, (question.gold for question in variant.questions))
             ungraded_answers[context.context_id] = len(ungraded(store, task, grader))
     return StoredState(store.patch_ids(), contexts, ungraded_answers)
 

@@ -180,6 +180,7 @@ def _row(results: Results, cell: CellResult) -> dict[str, object]:
         "forced_rate": metrics.forced_rate,
         "cap_hit_rate": metrics.cap_hit_rate,
         "no_answer_rate": metrics.no_answer_rate,
+        "defeated_grader": metrics.defeated_grader,
         "reopened_rate": metrics.reopened_rate,
         "loop_rate": metrics.loop_rate,
         "minus_dense": comparison.difference if comparison else None,

@@ -200,6 +200,7 @@ def _detail(cell: CellResult) -> list[Metric]:
         "forced_rate": metrics.forced_rate,
         "cap_hit_rate": metrics.cap_hit_rate,
         "no_answer_rate": metrics.no_answer_rate,
+        "defeated_grader": float(metrics.defeated_grader),
         "reopened_rate": metrics.reopened_rate,
         "loop_rate": metrics.loop_rate,
         "draws": float(metrics.draws),

@@ -166,8 +166,7 @@ def assign_grading(state: SweepState, now: float) -> Iterator[Command]:
         if not works:
             return
         work = min(works, key=lambda work: (bool(work.running), work.order))
-        context = work.context
-        task = GradeTask(state.new_name("grade"), context.context_id, context.answer_context_id, work.golds)
+        task = GradeTask.of(state.new_name("grade"), work.context, work.golds)
         work.ungraded, work.grading = False, task.task_id
         state.work_of[task.task_id] = work
         state.reindex(work)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from workers.rows.tables import DrawRow, FailureRow, GradeRow
 
-DRAWS_VERSION, GRADES_VERSION, FAILURES_VERSION = 2, 1, 1
+DRAWS_VERSION, GRADES_VERSION, FAILURES_VERSION = 2, 2, 1
 
 ANSWER = pa.struct(
     [
@@ -65,6 +65,7 @@ GRADES = pa.schema(
         ("verdict", pa.string()),
         ("extracted", pa.string()),
         ("cause", pa.string()),
+        ("rule", pa.string()),
     ],
     metadata={"prunesweep.table": "grades", "prunesweep.version": str(GRADES_VERSION)},
 )
@@ -88,6 +89,12 @@ FAILURES = pa.schema(
 DRAWS_1 = pa.schema([field for field in DRAWS if field.name != "trace_tokens"])
 """Version 1 had no `trace_tokens`, the length of `trace_ids`."""
 
+GRADES_1 = pa.schema([field for field in GRADES if field.name != "rule"])
+"""Version 1 did not say where an answer was found."""
+
+LACKED = {"trace_tokens": "trace_ids", "rule": "extracted"}
+"""A column that earlier versions lack -> the one to read for it."""
+
 TABLES: dict[str, pa.Schema] = {"draws": DRAWS, "grades": GRADES, "failures": FAILURES}
 
 
@@ -103,12 +110,16 @@ def _as_dict(row: DrawRow | GradeRow | FailureRow) -> dict[str, Any]:
 
 def is_readable(found: pa.Schema, expected: pa.Schema) -> bool:
     """Whether a file has the schema of this or of an earlier version."""
-    return _same_shape(found, expected) or (expected is DRAWS and _same_shape(found, DRAWS_1))
+    return any(_same_shape(found, schema) for schema in (expected, *_earlier(expected)))
+
+
+def _earlier(schema: pa.Schema) -> tuple[pa.Schema, ...]:
+    return (DRAWS_1,) if schema is DRAWS else (GRADES_1,) if schema is GRADES else ()
 
 
 def stored_columns(found: pa.Schema, columns: Sequence[str]) -> list[str]:
     """The columns to read from a file of a readable schema so that `upgrade` can give `columns`."""
-    return list(dict.fromkeys(name if _has_column(found, name) else "trace_ids" for name in columns))
+    return list(dict.fromkeys(name if _has_column(found, name) else LACKED[name] for name in columns))
 
 
 def upgrade(table: pa.Table, columns: Sequence[str]) -> pa.Table:
@@ -116,6 +127,8 @@ def upgrade(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     tops = list(dict.fromkeys(name.split(".")[0] for name in columns))
     if "trace_tokens" in tops and "trace_tokens" not in table.column_names:
         table = table.append_column("trace_tokens", pc.list_value_length(table["trace_ids"]).cast(pa.int32()))
+    if "rule" in tops and "rule" not in table.column_names:
+        table = table.append_column("rule", pa.repeat(pa.scalar("", pa.string()), table.num_rows))
     return table.select(tops)
 
 

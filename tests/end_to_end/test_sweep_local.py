@@ -9,10 +9,13 @@ import pytest
 
 from orchestrator.results.cells import CellResult, read_results
 from orchestrator.scheduler.work import PatchState
+from orchestrator.sweep import conclude
 from tests.support.builders import TinySweep
 from workers.engines.scripted_engine import Die, SpoilSwap
 
 POISON_PROBLEM = 2
+LOOPS = (r"\boxed{9^{9^{9^{9^{9}}}}!}", "answer: " * 100)
+"""What a spoilt model writes."""
 
 
 def first_rows(sweep: TinySweep) -> Counter[tuple[str, str, int, int]]:
@@ -54,6 +57,32 @@ def test_sweep_undisturbed_completes_every_cell(sweep: TinySweep) -> None:
     assert len(sweep.store.patch_ids()) == 2
     assert sweep.plan().nothing_owed
     assert set(first_rows(sweep).values()) == {1}
+
+
+def test_sweep_of_a_variant_that_writes_what_stops_every_grader_is_complete(sweep: TinySweep) -> None:
+    sweep.engines = replace(sweep.engines, answers=LOOPS)
+    sweep.limits, sweep.seeds, sweep.budget = (8,), tuple(range(6)), {"answer_tokens": 200}
+    sweep.benchmarks = {"first": range(1)}
+    sweep.runtime = {"grader_seconds": 0.5}
+    assert sweep.run(own_graders=True) == "done"
+    results = read_results(sweep.store, sweep.resolve_grid())
+    assert conclude(results.resolved.grid, sweep.store, results, "done") == 0
+    (cell,) = results.cells
+    assert len({outcome.answer_tokens for outcome in cell.outcomes}) == len(LOOPS)
+    stopped = [outcome for outcome in cell.outcomes if outcome.grade.defeated_grader]
+    assert len(stopped) == cell.metrics.defeated_grader > 0
+    assert {outcome.grade.cause for outcome in stopped} == {"timeout: 0.5 s of processor time were used up"}
+    assert (cell.metrics.missing, cell.metrics.ungraded, cell.metrics.draws, cell.metrics.accuracy) == (0, 0, 6, 0)
+    assert sweep.plan().nothing_owed
+
+
+def test_forced_answers_of_a_sweep_are_graded_with_the_words_before_them(sweep: TinySweep) -> None:
+    sweep.engines = replace(sweep.engines, answers=(" 4\n\nThe rest of the working goes on and says nothing.",))
+    sweep.limits, sweep.benchmarks, sweep.budget = (2, 4), {"first": range(3)}, {"mode": "s1-legacy"}
+    assert sweep.run() == "done"
+    forced = {(r["prompt_id"], r["seed"], a["cut"]) for r in sweep.rows() for a in r["answers"] if a["forced"]}
+    found = {row["extracted"] for row in sweep.rows("grades") if (row["prompt_id"], row["seed"], row["cut"]) in forced}
+    assert found == {"4"}
 
 
 def test_sweep_run_again_generates_nothing(made: TinySweep) -> None:

@@ -4,10 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.formats import FORMATS, ThinkingFormat, detect_format, implied_format, locate, named_format, tags
+from eval.formats import FORMATS, ThinkingFormat, detect_format, forced_cue, implied_format, locate, named_format, tags
 from eval.prompts import ChatTokenizer
 from tests.support import ROOT
 from tests.support.scripted_model import PieceCodec
+
+
+def own(early_stop: str) -> ThinkingFormat:
+    return ThinkingFormat(name="own", start="<think>", end="</think>", early_stop=early_stop)
+
 
 TINY = ChatTokenizer.load(ROOT / "examples" / "tiny" / "model")
 
@@ -46,6 +51,26 @@ def test_a_vocabulary_that_shows_nothing_asks_for_the_setting():
     assert implied_format(qwen25) is None
     with pytest.raises(ValueError, match=r"models\[\]\.format is not set.*s1 for simplescaling"):
         detect_format(qwen25)
+
+
+@pytest.mark.parametrize(
+    ("style", "cue"),
+    [
+        (FORMATS["s1"], "Final Answer:"),
+        (FORMATS["qwen3"], ""),
+        (FORMATS["deepseek-r1"], ""),
+        (FORMATS["think"], ""),
+        (own("Enough.</think>\n\nSo the answer is \\boxed{"), "So the answer is \\boxed{"),
+        (own("</think>\\boxed{"), "\\boxed{"),
+        (own("Time is up.</think>\n\nI answer now."), ""),
+        (own("</think>\nWhat is it? "), ""),
+        (own("</think>\nFinal Answer:\n"), ""),
+        (own("</think></think>Answer: "), "Answer: "),
+        (own("stop here\nAnswer:"), "Answer:"),
+    ],
+)
+def test_cue_is_the_last_line_after_the_end_tag_unless_it_ends_a_sentence(style, cue):
+    assert forced_cue(style) == cue
 
 
 def test_names():

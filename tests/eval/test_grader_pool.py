@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,47 +35,74 @@ def children_of(process: int) -> set[int]:
     return found
 
 
-def processor_ticks(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11])
+@contextmanager
+def new_children() -> Iterator[Callable[[], set[int]]]:
+    """A function that gives the children begun since, without those of other tests in this process."""
+    others = children_of(os.getpid())
+    yield lambda: children_of(os.getpid()) - others
 
 
-def test_a_hang_costs_its_answer_alone_and_order_is_kept():
+def test_text_that_hangs_is_wrong_with_its_cause_and_order_is_kept():
     with GraderPool(workers=2, time_limit=1.5) as pool:
         grades = pool.grade_many([FINE, HANGS, FINE, GradeItem("\\boxed{3}", "4")])
-    assert [grade.verdict for grade in grades] == ["CORRECT", "UNPARSED", "CORRECT", "INCORRECT"]
-    assert grades[1].cause == "timeout: the time limit was reached"
-    assert grades[1].grader_failed
+    assert [grade.verdict for grade in grades] == ["CORRECT", "INCORRECT", "CORRECT", "INCORRECT"]
+    assert grades[1].cause == "timeout: 1.5 s of processor time were used up"
+    assert grades[1].extracted == "10^{10^{10^{10}}}"
+    assert grades[1].rule == grades[0].rule
+    assert (grades[1].defeated_grader, grades[1].grader_failed) == (True, False)
+    assert not grades[3].defeated_grader
 
 
-def test_an_answer_that_exceeds_the_memory_limit_costs_itself_alone():
+def test_text_that_exceeds_the_memory_limit_is_wrong_with_its_cause():
     with GraderPool(workers=1, time_limit=30, memory_limit=256 << 20) as pool:
         (grade, after) = pool.grade_many([GradeItem("x" * (100 << 20), "5"), FINE])
-    assert grade.verdict == "UNPARSED"
-    assert grade.cause.split(":")[0] in ("memory", "crash")
+    assert grade == Grade("INCORRECT", None, "memory: the limit was reached")
     assert after.verdict == "CORRECT"
 
 
-def test_a_grader_killed_at_work_costs_one_answer_and_killed_idle_none():
-    others = children_of(os.getpid())  # of other tests in this process
-    with GraderPool(workers=1, time_limit=60) as pool:
-        before = children_of(os.getpid()) - others
+def test_a_grader_killed_idle_costs_nothing():
+    with new_children() as children, GraderPool(workers=1, time_limit=60) as pool:
         assert pool.grade_many([FINE])[0].verdict == "CORRECT"
-        (child,) = before
+        (child,) = children()
         os.kill(child, signal.SIGKILL)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         assert pool.grade_many([GradeItem("\\boxed{7}", "7")])[0].verdict == "CORRECT"
 
-        (child,) = children_of(os.getpid()) - others
+
+def test_a_grader_killed_at_work_twice_leaves_its_answer_missing_and_no_other():
+    with GraderPool(workers=1, time_limit=120) as pool:
         results: list[Grade] = []
         worker = threading.Thread(target=lambda: results.extend(pool.grade_many([HANGS, FINE])))
         worker.start()
-        idle = processor_ticks(child)
-        while processor_ticks(child) < idle + 20:  # until it is at work on the answer that hangs
-            pass
-        os.kill(child, signal.SIGKILL)
+        killed: set[int] = set()
+        while len(killed) < 2:
+            (child,) = pool._children
+            if child.item == HANGS and child.process.pid not in killed:
+                killed.add(child.process.pid)
+                os.kill(child.process.pid, signal.SIGKILL)
         worker.join(timeout=60)
-    assert results[0] == Grade("UNPARSED", None, "crash: the grader process ended with status -9")
+    assert results[0].cause == "killed: the grader process was ended by SIGKILL"
+    assert (results[0].verdict, results[0].grader_failed) == ("UNPARSED", True), "no text kills from outside"
     assert results[1].verdict == "CORRECT"
+
+
+def test_a_grader_without_a_processor_is_waited_for_beyond_the_time_limit():
+    with new_children() as children, GraderPool(workers=1, time_limit=0.5) as pool:
+        pool.grade_many([FINE])
+        (child,) = children()
+        os.kill(child, signal.SIGSTOP)
+        threading.Timer(1.5, os.kill, (child, signal.SIGCONT)).start()
+        assert pool.grade_many([GradeItem("\\boxed{7}", "7")])[0].verdict == "CORRECT"
+        assert children() == {child}
+
+
+def test_a_grader_that_stays_without_a_processor_is_replaced_and_its_answer_graded():
+    with new_children() as children, GraderPool(workers=1, time_limit=5, patience=0.1) as pool:
+        pool.grade_many([FINE])
+        (child,) = children()
+        os.kill(child, signal.SIGSTOP)
+        assert pool.grade_many([GradeItem("\\boxed{7}", "7")])[0].verdict == "CORRECT"
+        assert child not in children()
 
 
 def test_identical_items_are_graded_once():

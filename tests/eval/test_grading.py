@@ -1,9 +1,13 @@
 """Verdicts, all from caged children: the adversarial table, hostile text, and the registry."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eval.grader_pool import GraderPool
-from eval.grading import GRADERS, Grade, GradeItem, check_grader
+from eval.grading import GRADERS, Grade, GradeItem, check_grader, newest_before, settle
 from tests.support import ROOT
 from tests.support.answer_cases import CHOICE_CASES, CHOICES, HOSTILE, MATH_CASES
 
@@ -66,7 +70,60 @@ def test_graders_carry_a_version_and_unknown_ones_are_refused(pool):
         (Grade("UNPARSED", None, "no-answer: nothing"), False),
         (Grade("UNPARSED", None, "timeout: late"), True),
         (Grade("UNPARSED", None, "crash: status 9"), True),
+        (Grade("UNPARSED", None, "killed: SIGKILL"), True),
+        (Grade("INCORRECT", None, "timeout: 10 s"), False),
     ],
 )
 def test_who_is_to_blame(grade, failed):
     assert grade.grader_failed is failed
+
+
+RIGHT = Grade("CORRECT", "5", rule="box")
+TEXTS = [
+    Grade("UNPARSED", "9^9", f"{cause}: why", "box") for cause in ("timeout", "memory", "crash", "error", "blocked")
+]
+OURS = [Grade("UNPARSED", None, f"{cause}: why") for cause in ("killed", "stalled", "machine")]
+
+
+@given(st.lists(st.sampled_from([*TEXTS, *OURS]), min_size=1, max_size=3))
+def test_what_fails_is_tried_until_it_failed_twice_on_one_side(tries):
+    texts, ours = [t for t in tries if t in TEXTS], [t for t in tries if t in OURS]
+    settled = settle(tries)
+    if len(texts) >= 2:
+        assert settled == replace(texts[-1], verdict="INCORRECT")
+        assert settled.defeated_grader
+    elif len(ours) >= 2:
+        assert settled == ours[-1]
+        assert settled.grader_failed
+    else:
+        assert settled is None
+
+
+@given(
+    st.lists(st.sampled_from([*TEXTS, *OURS]), max_size=2),
+    st.sampled_from([RIGHT, Grade("UNPARSED", None, "no-answer: none")]),
+)
+def test_a_verdict_settles_it_whatever_was_before(tries, verdict):
+    assert settle([*tries, verdict]) == verdict
+
+
+def test_the_version_before_is_the_newest_of_the_same_grader():
+    stored = {"standard@1+sympy-1.9", "standard@1+sympy-1.14", "standard@2+sympy-1.14", "standard@3", "exact@1"}
+    assert newest_before("standard@2+sympy-1.14", stored) == "standard@1+sympy-1.14"
+    assert newest_before("exact@1", stored) is None
+
+
+@pytest.mark.parametrize(
+    ("grade", "line"),
+    [
+        (Grade("CORRECT", "4", rule="box"), "CORRECT 4 (box)"),
+        (Grade("UNPARSED", None, "no-answer: none"), "UNPARSED [no-answer: none]"),
+        (Grade("INCORRECT", "a\n\x1b[2J\ud83d", "timeout: 1 s"), r"INCORRECT a\n\x1b[2J\ud83d [timeout: 1 s]"),
+    ],
+)
+def test_grade_in_one_line(grade, line):
+    assert grade.spelled() == line
+
+
+def test_long_extraction_is_cut_in_the_line():
+    assert Grade("CORRECT", "1" * 2000).spelled() == f"CORRECT {'1' * 77}..."

@@ -50,6 +50,13 @@ def test_failures_of_the_grader_are_missing_and_of_the_model_are_wrong():
     assert not cell.complete
 
 
+def test_text_that_stops_every_grader_is_wrong_and_counted():
+    stops = Grade("INCORRECT", "9^{9^9}", "timeout: 10 s", "box")
+    cell = cell_metrics([outcome("a", 7), Outcome("b", 7, stops), outcome("c", 7, False)], [(p, 7) for p in "abc"])
+    assert cell.accuracy == pytest.approx(1 / 3)
+    assert (cell.defeated_grader, cell.ungraded, cell.no_answer_rate, cell.complete) == (1, 0, 0, True)
+
+
 def test_a_missing_draw_is_not_a_wrong_one_and_withholds_the_seed_std():
     cell = cell_metrics(TABLE[:-1], OWED)
     assert cell.accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)

@@ -1,5 +1,6 @@
 """`regrade`: the store's texts, graded again without an engine. The sweep is real, its engine scripted."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,11 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from eval.grading import grader_id
+from eval.grading import Grade, grader_id
 from orchestrator.__main__ import main
+from orchestrator.regrade import Differences, Disagreement, Regraded
 from orchestrator.results.cells import read_results
 from tests.support import ROOT
 from tests.support.builders import TinySweep, make_grade, make_row
+from workers.rows.tables import GradeRow
 
 HANGS = r"\boxed{9^{9^{9^{9^{9}}}}!}"
 
@@ -44,6 +47,15 @@ def put_answers(sweep: TinySweep, texts: list[str], variant: int = 0) -> None:
         row = make_row(trace=range(8), cuts=(8,), limit=8, prompt=question.gold.prompt_id, text=text)
         rows.append(replace(row, context_id=context.context_id, answer_context_id=context.answer_context_id))
     sweep.store.commit_draws(rows)
+
+
+def stored_grade(sweep: TinySweep, problem: int, **columns: str) -> GradeRow:
+    """A grade of the answer that `put_answers` gave to a problem; CORRECT by today's standard grader if left out."""
+    (variant,) = sweep.resolve_grid().variants
+    context, gold = variant.decodings[0].context, variant.questions[problem].gold
+    names = {"context_id": context.context_id, "answer_context_id": context.answer_context_id, "gold_id": gold.gold_id}
+    row = make_grade(gold.prompt_id, 0, 8)
+    return replace(row, **{"grader": grader_id("standard"), "extracted": "", **names, **columns})
 
 
 def answers(sweep: TinySweep) -> int:
@@ -115,23 +127,98 @@ def test_killed_regrade_keeps_what_it_committed_and_the_next_goes_on(
     assert "standard: 2 answers graded, 4 stored" in capsys.readouterr().out
 
 
-def test_grader_failure_stays_missing_and_is_said(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_that_stops_the_grader_is_wrong_and_said_and_not_tried_again(
+    sweep: TinySweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     put_answers(sweep, [r"\boxed{4}", HANGS])
     sweep.runtime["grader_seconds"] = 1.0
     assert regrade(sweep) == 0
-    assert "standard: failed on 1 (timeout 1): missing data, not scored as wrong" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "standard: stopped by the text of 1 (timeout 1): scored as wrong, with the cause" in said
     (cell,) = [c for c in read_results(sweep.store, sweep.resolve_grid()).cells if c.limit == 8]
-    assert (cell.metrics.ungraded, cell.metrics.accuracy) == (1, 1.0)
+    metrics = cell.metrics
+    assert (metrics.ungraded, metrics.defeated_grader, metrics.no_answer_rate, metrics.accuracy) == (0, 1, 0, 0.5)
     assert regrade(sweep) == 0
-    assert "standard: 1 answer graded, 2 stored" in capsys.readouterr().out, "it is tried again, and it alone"
+    assert "standard: 0 answers graded, 2 stored" in capsys.readouterr().out
+
+
+def test_what_failed_on_our_side_is_missing_and_said_and_tried_again(
+    sweep: TinySweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_answers(sweep, [r"\boxed{4}"])
+    sweep.store.commit_grades([stored_grade(sweep, 0, verdict="UNPARSED", cause="killed: by SIGKILL")])
+    (cell,) = [c for c in read_results(sweep.store, sweep.resolve_grid()).cells if c.limit == 8]
+    assert (cell.metrics.ungraded, cell.metrics.accuracy) == (1, None)
+    assert regrade(sweep) == 0
+    assert "standard: 1 answer graded, 1 stored" in capsys.readouterr().out
+    told = list(Regraded("standard", "standard", 0, 4, {"stalled": 1, "killed": 2}, {}, None, None).lines())
+    assert told[1:] == ["standard: failed on 3 (killed 2, stalled 1): missing data, not scored as wrong"]
+
+
+def test_forced_answer_is_graded_with_what_the_engine_wrote_before_it(sweep: TinySweep) -> None:
+    sweep.budget = {"mode": "s1-legacy"}
+    put_answers(sweep, [" 4\n\nThe rest of the working goes on for a while and says nothing."])
+    assert regrade(sweep) == 0
+    (grade,) = sweep.rows("grades")
+    assert (grade["verdict"], grade["extracted"]) == ("CORRECT", "4")
+
+
+def test_graders_that_disagree_are_listed_with_both_extractions(
+    sweep: TinySweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_answers(sweep, [r"\boxed{\frac{8}{2}}", r"\boxed{4}"])
+    assert regrade(sweep) == 0
+    assert regrade(sweep, "--grader", "exact") == 0
+    heading, row = capsys.readouterr().out.splitlines()[-2:]
+    assert heading.split() == ["variant", "benchmark", "problem", "seed", "cut", "exact", "standard"]
+    rule = sweep.rows("grades")[0]["rule"]
+    found = rf"\frac{{8}}{{2}} ({rule})"
+    assert row.split() == f"dense first mixed-000 0 8 INCORRECT {found} CORRECT {found}".split()
+
+    assert regrade(sweep, "--grader", "exact", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    (one,) = told["against_reference"]["answers"]
+    assert (told["graded"], told["against_reference"]["compared"], told["against_before"]) == (0, 2, None)
+    assert (one["problem_id"], one["cut"]) == ("mixed-000", 8)
+    assert one["new"] == {"verdict": "INCORRECT", "extracted": r"\frac{8}{2}", "cause": None, "rule": rule}
+    assert one["other"] == one["new"] | {"verdict": "CORRECT"}
+
+
+def test_new_version_says_which_verdicts_it_changes_and_keeps_the_old(
+    sweep: TinySweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_answers(sweep, [r"\boxed{4}", r"\boxed{5}", r"\boxed{6}", r"\boxed{7}"])
+    older = {"grader": "standard@0+sympy-1.9"}
+    oldest = [stored_grade(sweep, number, verdict="CORRECT", grader="standard@0+sympy-1.8") for number in range(4)]
+    before = [
+        stored_grade(sweep, 0, verdict="INCORRECT", extracted="40", **older),
+        stored_grade(sweep, 1, verdict="INCORRECT", extracted="5", **older),
+        stored_grade(sweep, 2, verdict="UNPARSED", cause="timeout: late", **older),
+    ]
+    sweep.store.commit_grades([*oldest, *before])
+    assert regrade(sweep) == 0
+    _, changes, heading, row = capsys.readouterr().out.splitlines()
+    said = f"{grader_id('standard')} changes 1 of 2 verdicts of standard@0+sympy-1.9"
+    assert changes == f"{said}, and judges 1 answer that it failed on"
+    assert heading.split()[-2:] == ["now", "before"]
+    assert row.split()[:7] == ["dense", "first", "mixed-000", "0", "8", "CORRECT", "4"]
+    assert row.split()[-3:] == ["INCORRECT", "40", "(box)"]
+    assert Counter(row["grader"] for row in sweep.rows("grades")) == {
+        grader_id("standard"): 4, "standard@0+sympy-1.8": 4, "standard@0+sympy-1.9": 3,
+    }  # fmt: skip
+
+
+def test_list_is_cut_after_twenty_and_counted() -> None:
+    one = Disagreement("dense", "first", "p", 0, 8, Grade("CORRECT", "4"), Grade("INCORRECT", "[4]"))
+    regraded = Regraded("exact", "standard", 0, 40, {}, {}, Differences("standard@1", 40, 0, (one,) * 25), None)
+    lines = list(regraded.lines())
+    assert sum("INCORRECT [4]" in line for line in lines) == 20
+    assert lines[-1] == "  and 5 more; --json lists all"
 
 
 def test_verdict_stands_before_a_later_try_that_failed(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
     put_answers(sweep, [r"\boxed{4}"])
-    (variant,) = sweep.resolve_grid().variants
-    context, gold = variant.decodings[0].context, variant.questions[0].gold
-    names = {"context_id": context.context_id, "answer_context_id": context.answer_context_id}
-    first = replace(make_grade(gold.prompt_id, 0, 8), gold_id=gold.gold_id, grader=grader_id("standard"), **names)
+    first = stored_grade(sweep, 0)
     sweep.store.commit_grades([first, replace(first, verdict="UNPARSED", cause="timeout: 10 s")])
     assert regrade(sweep) == 0
     assert capsys.readouterr().out == "standard: 0 answers graded, 1 stored\n"

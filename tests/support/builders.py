@@ -162,7 +162,7 @@ def make_row(
 
 
 def make_grade(prompt: str = "p0", seed: int = 0, cut: int = 4) -> GradeRow:
-    return GradeRow("c", "answers", prompt, seed, cut, "gold", "standard@1", "CORRECT", "7", "")
+    return GradeRow("c", "answers", prompt, seed, cut, "gold", "standard@1", "CORRECT", "7", "", "box")
 
 
 def make_failure(prompt: str = "p0", context: str = "c", created_at: float = 1.0) -> FailureRow:

@@ -99,6 +99,8 @@ class ScriptedEngines:
     """About the median length of a trace that is not cut, in tokens."""
     tail: float = 1.2
     """The exponent of the Pareto distribution of lengths: smaller has a heavier tail."""
+    answers: tuple[str, ...] = ()
+    """What an answer is, by chance one of these, instead of a few random tokens and a boxed digit."""
 
     def __call__(self, base: Path, layers: int, settings: EngineSettings) -> "ScriptedEngine":
         return ScriptedEngine(base, settings, self)
@@ -199,7 +201,10 @@ class ScriptedEngine:
         if end:
             natural += int(self._script.typical_length * random.paretovariate(tail) / 2 ** (1 / tail))
         else:
-            end = [*self._codec.encode(f"\\boxed{{{random.randrange(10)}}}"), min(self._codec.eos_ids)]
+            text = f"\\boxed{{{random.randrange(10)}}}"
+            if self._script.answers:
+                natural, text = 0, random.choice(self._script.answers)
+            end = [*self._codec.encode(text), min(self._codec.eos_ids)]
         room = min(ask.max_tokens, self._settings.context_length - len(ask.prompt_ids))
         written = (*random.choices(self._thoughts, k=min(natural, room)), *end)
         whole = len(written) <= room and natural <= room

@@ -5,7 +5,7 @@ Plan, grading, results and export all read draws through here, so that they see 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from eval.draws import PriorTrace
 
@@ -26,8 +26,16 @@ COLUMNS = [
 METADATA = ["answer_context_id", "prompt_id", "seed", "start", "trace_tokens", "ended", "answers.cut", "created_at"]
 """The columns that `measure_rows` needs: none whose size grows with the trace."""
 
-TEXTS = [*METADATA, "answers.text"]
+TEXTS = [*METADATA, "answers.forced", "answers.text"]
 """The columns that `read_texts` needs."""
+
+
+class AnswerText(NamedTuple):
+    """What a grader needs of an answer."""
+
+    text: str
+    forced: bool
+    """Whether it follows text that the engine wrote."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +70,15 @@ def measure_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> d
     return {name: _measure(group, answer_context_id) for name, group in _by_draw(rows).items()}
 
 
-def read_texts(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int, int], str]:
+def read_texts(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int, int], AnswerText]:
     """(prompt id, seed, cut) -> text of each answer that `join_rows` would give, for rows read with TEXTS."""
-    texts: dict[tuple[str, int, int], str] = {}
+    texts: dict[tuple[str, int, int], AnswerText] = {}
     for (prompt_id, seed), group in _by_draw(rows).items():
         for row in _contiguous(group, _token_count):
             if row["answer_context_id"] == answer_context_id:
                 for answer in row["answers"]:
-                    texts.setdefault((prompt_id, seed, answer["cut"]), answer["text"])
+                    told = AnswerText(answer["text"], answer["forced"])
+                    texts.setdefault((prompt_id, seed, answer["cut"]), told)
     return texts
 
 

@@ -50,5 +50,6 @@ def verdicts(rows: Iterable[Mapping[str, Any]], answer_context_id: str, grader: 
         if row["grader"] == grader and row["answer_context_id"] == answer_context_id:
             name = (row["prompt_id"], row["seed"], row["cut"], row["gold_id"])
             if name not in found or found[name].grader_failed:
-                found[name] = Grade(row["verdict"], row["extracted"] or None, row["cause"] or None)
+                cause, rule = row["cause"] or None, row["rule"] or None
+                found[name] = Grade(row["verdict"], row["extracted"] or None, cause, rule)
     return found

@@ -49,6 +49,8 @@ class GradeRow:
     verdict: str
     extracted: str
     cause: str
+    rule: str
+    """Where `extracted` was found; empty if nothing was, and in rows of version 1."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 How each mode decodes is in tests/eval/test_budget.py.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from eval.draws import DrawJob
@@ -62,6 +64,15 @@ def test_budget_rules(spec, complaint):
 def test_format_is_the_given_one_but_in_s1(mode, given, taken):
     codec = PieceCodec(hidden=frozenset({"<|im_start|>"})) if given is None else CODEC
     assert rules_for(mode, codec, given).style is taken
+
+
+@pytest.mark.parametrize(
+    ("mode", "cue"), [("native-strict", "The answer is "), ("s1-legacy", "Final Answer:"), ("none", "")]
+)
+def test_cue_is_what_the_mode_writes_before_a_forced_answer(mode, cue):
+    style = rules_for(mode, style=replace(OWN, early_stop="stop</think>\nThe answer is ")).style
+    assert MODES[mode].cue(style) == cue
+    assert MODES[mode].cue(None) == ""
 
 
 def test_only_a_whole_response_does_without_a_format():

@@ -29,7 +29,8 @@ OWED = {
     "draws": {"held": 8, "owed": 40},
     "draws_owed": {"new": 25, "continued_traces": 8, "stored_traces_without_answers": 7},
     "answers_owed_to_stored_traces": 7,
-    "answers_to_grade": 2,
+    # 2 had no grade; the other 36 have one by exact@1, which today's exact judges anew.
+    "answers_to_grade": 36 + 2,
     "thinking_tokens_at_most": 928,
     "thinking_tokens_expected": 664,
 }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eval.draws import PriorTrace
 from orchestrator.store.tables import DRAWS, to_table
 from tests.support.builders import make_row
-from workers.rows.draw_rows import JoinedDraw, MeasuredDraw, join_rows, measure_rows, read_texts
+from workers.rows.draw_rows import AnswerText, JoinedDraw, MeasuredDraw, join_rows, measure_rows, read_texts
 from workers.rows.tables import DrawRow
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")
@@ -28,6 +28,10 @@ def join(*rows: DrawRow, answer_context: str = "answers") -> JoinedDraw:
     joined = join_rows(tabled(rows), answer_context)
     (draw,) = joined.values()
     return draw
+
+
+def graded(draw: JoinedDraw) -> dict[int, AnswerText]:
+    return {cut: AnswerText(answer["text"], answer["forced"]) for cut, answer in draw.answers.items()}
 
 
 def texts(draw: JoinedDraw) -> dict[int, str]:
@@ -96,7 +100,7 @@ def test_draws_of_other_prompts_and_seeds_are_kept_apart(rows: list[DrawRow]) ->
 def test_measuring_rows_is_joining_and_then_measuring(rows: list[DrawRow]) -> None:
     for answers in ("answers", "other"):
         joined, measured = join_rows(tabled(rows), answers), measure_rows(tabled(rows), answers)
-        told = {(*name, cut): text for name, draw in joined.items() for cut, text in texts(draw).items()}
+        told = {(*name, cut): text for name, draw in joined.items() for cut, text in graded(draw).items()}
         assert read_texts(tabled(rows), answers) == told
         assert measured == {
             name: MeasuredDraw(len(draw.trace.token_ids), draw.trace.ended, frozenset(draw.answers))

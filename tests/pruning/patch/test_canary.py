@@ -25,5 +25,5 @@ def test_canary_tells_one_flipped_sign(checkpoints, patch):
     base, opened = Checkpoint.open(checkpoints["qwen3"]), Patch.open(patch)
     tensors = dict(opened.weights(base))
     tensors["model.layers.1.mlp.up_proj.weight"][0] *= -1
-    logprobs = canary_logprobs(opened.config(base), tensors.items(), opened.manifest.canary.token_ids)
+    (logprobs,) = canary_logprobs(opened.config(base), tensors.items(), opened.manifest.canary.token_ids)
     assert np.abs(np.subtract(logprobs, opened.manifest.canary.logprobs)).max() > 1e-3

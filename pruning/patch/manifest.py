@@ -33,8 +33,8 @@ class Canary:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     rounded: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """The same by other arithmetic than float32, by the name of its dtype. Patches made before this was recorded have
-    none."""
+    """The first of them by other arithmetic than float32, by the name of its dtype. Patches made before this was
+    recorded have none."""
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,9 @@ from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
 from pruning.model.architecture import config_of_length
 from pruning.model.checkpoint import Checkpoint
+from pruning.patch.canary import COMPARED
 from pruning.patch.patch import Patch
-from workers.engines.canary_check import POSITIONS, CanaryCheck
+from workers.engines.canary_check import CanaryCheck
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.ranks import Ranks, failure_of, nan_requests
 from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
@@ -154,7 +155,7 @@ class VllmEngine:
                 Failure(FailureKind.NAN, f"the weights of {patch} give NaN on the canary prompt, as recorded")
             )
         # At least one block of the cache, or a stale block could not be noticed.
-        positions = max(POSITIONS, self._engine.vllm_config.cache_config.block_size)
+        positions = max(COMPARED, self._engine.vllm_config.cache_config.block_size)
         token_ids = list(canary.token_ids[: positions + 1])
         output = self._ask_canary(token_ids)
         if cached := output.num_cached_tokens:

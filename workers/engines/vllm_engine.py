@@ -265,7 +265,7 @@ class SwapExtension:
         checkpoint = Checkpoint.open(base)
         sources = shapes(checkpoint, made)
         plan = layout(model, sources, worker.rank)
-        if problem := _mismatch(plan.needed(), set(sources)):
+        if problem := plan.mismatch(set(sources)):
             return problem
         dtype = worker.vllm_config.model_config.dtype
         threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
@@ -295,14 +295,6 @@ class SwapExtension:
     def die_with(self, pid: int) -> None:
         """Have this rank's process die with the process that drives the engine."""
         die_with(pid)
-
-
-def _mismatch(needed: set[str], have: set[str]) -> str:
-    # A tied checkpoint may store its output head a second time; the engine ignores it.
-    if surplus := sorted(have - needed - {"lm_head.weight"}):
-        return f"the variant has {len(surplus)} tensors that the engine lacks, among them {surplus[0]}"
-    missing = sorted(needed - have)
-    return f"the variant lacks {len(missing)} tensors that the engine needs, among them {missing[0]}" if missing else ""
 
 
 def _swap_failure(error: Exception) -> FailureKind:

@@ -30,6 +30,9 @@ class FailureKind(StrEnum):
     """Pruning failed for a reason that another attempt may not meet."""
     PROOF = "proof"
     """After a swap the engine could not prove that it holds the variant's weights. No sample was made."""
+    CANARY = "canary"
+    """After a swap every tensor is the variant's, and still the engine computes something else than was recorded, by
+    more than its arithmetic explains. No sample was made."""
     NAN = "nan"
     """The variant's weights give NaN, on the canary prompt or while decoding."""
     BAD_INPUT = "bad-input"
@@ -38,7 +41,7 @@ class FailureKind(StrEnum):
     @property
     def final(self) -> bool:
         """Every attempt would fail alike, so a task that fails like this on a healthy worker is not tried again."""
-        return self in (FailureKind.NAN, FailureKind.BAD_INPUT)
+        return self in (FailureKind.CANARY, FailureKind.NAN, FailureKind.BAD_INPUT)
 
     @property
     def blameless(self) -> bool:

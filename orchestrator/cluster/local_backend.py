@@ -1,7 +1,7 @@
 """Workers as threads of this process, in place of Ray: for tests of everything around it, and for debugging.
 
-Gives the same events in the same order as `RayBackend`. A worker that raises an unexpected exception is lost, as its
-process would be.
+Gives the same events in the same order as `RayBackend`. One thread builds a worker, serves it and closes it. A worker
+that raises an unexpected exception is lost, as its process would be.
 """
 
 import os

@@ -2,7 +2,8 @@
 
 Ray's own retries and restarts are off: they are used up within seconds of a node's death, and the scheduler must know
 of every loss anyway. An actor works in one thread and listens in another, so that it can be given tasks ahead of time
-and asked to stop.
+and asked to stop. The worker is built in the thread that it works in, which is not the actor's main thread: an engine's
+device streams belong to the thread that built it (docs/engine.md).
 """
 
 import json
@@ -11,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -46,20 +48,35 @@ DRAIN_POLL_SECONDS = 2.0
 
 
 class Host:
-    """The actor: builds a worker in its own process and has it serve one inbox until it ends."""
+    """The actor: builds a worker in its own process and has it serve one inbox until it ends.
+
+    Ray runs `__init__` in the process's main thread, and every method but those of the group "control" in one other.
+    """
 
     def __init__(self, name: str, recipe: Recipe, lease: Lease | None) -> None:
         die_with(os.getppid())  # the raylet: Ray's own check lets a worker commit for seconds after its node is lost
         if lease is not None:
             threading.Thread(target=_die_with_lease, args=(lease,), name="lease", daemon=True).start()
+        self._name, self._recipe = name, recipe
         self._inbox = Inbox()
-        self._worker: Worker = recipe.build(name, _own_log())
+        self._worker: Worker | None = None
 
-    def facts(self) -> tuple[str, WorkerInfo]:
-        """The id of its node, and the worker's own description."""
-        return ray.get_runtime_context().get_node_id(), self._worker.facts()
+    def build(self) -> tuple[str, WorkerInfo]:
+        """Build the worker, in the thread that serves it; returns the id of its node, and its own description.
+
+        Raises `WorkerFault` if it cannot be built: an exception of vllm's would have the driver import vllm.
+        """
+        log = _own_log()
+        try:
+            self._worker = self._recipe.build(self._name, log)
+            return ray.get_runtime_context().get_node_id(), self._worker.facts()
+        except Exception as error:  # a worker that cannot start must be reported with its cause
+            traceback.print_exc()  # into its log
+            raise WorkerFault(Failure(FailureKind.WORKER_ERROR, _line(error), log)) from None
 
     def serve(self) -> Iterator[Report]:
+        """The reports of the worker that was built before."""
+        assert self._worker is not None, "build() comes first, and its failure ends the actor"
         # Ray calls send() on its generators; with `yield from`, the iterator inside would need a send(), too.
         for report in serve(self._worker, self._inbox):  # noqa: UP028 - see above
             yield report
@@ -152,7 +169,7 @@ class RayBackend:
         )(Host)
         handle = actor.remote(worker, recipe, self._lease)
         self._actors[worker] = _Actor(
-            handle, ready=handle.facts.remote(), reports=handle.serve.options(num_returns="streaming").remote()
+            handle, ready=handle.build.remote(), reports=handle.serve.options(num_returns="streaming").remote()
         )
 
     def assign(self, worker: str, task: Task) -> None:

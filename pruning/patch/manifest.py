@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,9 @@ class Canary:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    rounded: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The first of them by other arithmetic than float32, by the name of its dtype. Patches made before this was
+    recorded have none."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,11 @@ def read_manifest(folder: str | Path) -> Manifest:
             "spec": from_json(value["spec"]),
             "kept_layers": tuple(value["kept_layers"]),
             "layers": tuple(LayerRecord(**record) for record in value["layers"]),
-            "canary": Canary(tuple(canary["token_ids"]), tuple(canary["logprobs"])),
+            "canary": Canary(
+                tuple(canary["token_ids"]),
+                tuple(canary["logprobs"]),
+                {dtype: tuple(values) for dtype, values in canary.get("rounded", {}).items()},
+            ),
             "files": {name: FileRecord(**record) for name, record in value["files"].items()},
         }
     )

@@ -18,8 +18,8 @@ from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.tensors import masked
 from pruning.patch.block_files import write_layer
-from pruning.patch.canary import canary_logprobs, canary_tokens
-from pruning.patch.manifest import MANIFEST, Canary, FileRecord, LayerRecord, Manifest, encode_manifest
+from pruning.patch.canary import make_canary
+from pruning.patch.manifest import MANIFEST, FileRecord, LayerRecord, Manifest, encode_manifest
 from pruning.patch.patch import Patch, digest_tensor
 
 
@@ -75,10 +75,8 @@ class PatchWriter:
     def finish(self, draft: Manifest, device: str) -> Manifest:
         """Read the patch back, run the canary on it and write the manifest last: `draft` with its canary filled in."""
         patch = Patch(self._folder, draft)
-        tokens = canary_tokens(self._base)
         stream = _verified(patch.weights(self._base), draft.tensors, self._folder)
-        logprobs = canary_logprobs(patch.config(self._base), stream, tokens, device)
-        manifest = replace(draft, canary=Canary(tuple(tokens), tuple(logprobs)))
+        manifest = replace(draft, canary=make_canary(self._base, patch.config(self._base), stream, device))
         write_atomically(self._folder / MANIFEST, encode_manifest(manifest))
         return manifest
 

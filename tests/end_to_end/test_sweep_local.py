@@ -4,6 +4,7 @@ import pickle
 import shutil
 from collections import Counter
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -147,13 +148,14 @@ def test_given_up_draw_is_owed_again_and_made_by_the_next_run(sweep: TinySweep, 
     assert sweep.rows() == undisturbed.rows()
 
 
-def test_variant_that_gives_nan_fails_alone(sweep: TinySweep) -> None:
+@pytest.mark.parametrize("kind", ["nan", "canary"])
+def test_variant_that_gives_nan_or_another_canary_fails_alone(sweep: TinySweep, kind: Literal["nan", "canary"]) -> None:
     sweep.variants.append({"method": "magnitude", "sparsity": 0.5})
     dense, pruned = sweep.resolve_grid().variants
-    assert sweep.run(SpoilSwap(pruned.patch_id, "nan")) == "done"
+    assert sweep.run(SpoilSwap(pruned.patch_id, kind)) == "done"
     failures = sweep.rows("failures")
     assert len(failures) == 8
-    assert {(f["kind"], f["attempts"]) for f in failures} == {("nan", 1)}
+    assert {(f["kind"], f["attempts"]) for f in failures} == {(kind, 1)}
     by_variant = {(cell.variant.patch_id, cell.limit): cell.metrics for cell in cells(sweep)}
     assert by_variant[(dense.patch_id, 8)].complete
     assert by_variant[(pruned.patch_id, 8)].missing == 8

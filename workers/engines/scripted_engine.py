@@ -58,10 +58,11 @@ class Die:
 
 @dataclass(frozen=True)
 class SpoilSwap:
-    """A swap to `patch` fails: its weights produce NaN ("nan"), or the swap cannot be proved ("proof")."""
+    """A swap to `patch` fails: its weights produce NaN ("nan"), its canary differs though its weights are in place
+    ("canary"), or the swap cannot be proved ("proof")."""
 
     patch: str
-    kind: Literal["nan", "proof"]
+    kind: Literal["nan", "canary", "proof"]
     times: int | None = None
 
 
@@ -143,7 +144,7 @@ class ScriptedEngine:
         for fault in self._script.faults:
             if isinstance(fault, SpoilSwap) and fault.patch == patch.name and self._script.happens(fault):
                 failure = Failure(FailureKind(fault.kind), f"the swap to {patch.name} fails, as scripted")
-                raise VariantFault(failure) if fault.kind == "nan" else EngineFault(failure)
+                raise EngineFault(failure) if fault.kind == "proof" else VariantFault(failure)
         self._variant = patch.name
         return Proof(hashlib.sha256(patch.name.encode()).hexdigest(), 0.0)
 

@@ -11,11 +11,17 @@ there is one way in, and it ends in a proof (promise proof-before-sample):
 2. every tensor is digested in the engine's memory, on every rank, and compared with the manifest
    (workers/engines/weight_proof.py);
 3. the prefix cache is emptied, and a canary prompt must find nothing cached;
-4. the canary's log-probabilities must agree with those that other code computed when the patch was made.
+4. the canary's log-probabilities must agree with those that other code computed when the patch was made, as far as the
+   engine's arithmetic allows for this variant (workers/engines/canary_check.py).
 
-After any mismatch the engine must be killed. If the variant's own weights produce NaN, the variant is at fault. A file
-that cannot be read is neither's fault: before anything was touched `load` can be retried, in mid-swap the engine is
-lost.
+One thread owns an engine: it builds, loads, steps and closes it. On a GPU vLLM remembers the stream of the thread that
+warmed it up, and has its copies to the host wait for that stream alone: steps of another thread would run on another,
+and their results would be read before they are there. `_own_thread` refuses every other thread.
+
+After a mismatch in 1 to 3 the engine must be killed. If only the canary differs, the variant is given up (its draws are
+missing, never wrong) and the engine goes on, once: a second variant in a row that it refuses speaks against the engine.
+If the variant's own weights produce NaN, the variant is at fault. A file that cannot be read is neither's fault: before
+anything was touched `load` can be retried, in mid-swap the engine is lost.
 """
 
 import os
@@ -36,6 +42,7 @@ import gc
 import json
 import math
 import tempfile
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +64,9 @@ from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
 from pruning.model.architecture import config_of_length
 from pruning.model.checkpoint import Checkpoint
-from pruning.patch.patch import Canary, Patch
+from pruning.patch.canary import COMPARED
+from pruning.patch.patch import Patch
+from workers.engines.canary_check import CanaryCheck
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.ranks import Ranks, failure_of, nan_requests
 from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
@@ -65,17 +74,9 @@ from workers.failure import Failure, FailureKind
 from workers.parent_death import die_with
 from workers.store import unavailable
 
-CANARY_TOLERANCE = 0.1
-"""Largest mean difference, in nats, between the canary's log-probabilities here and when the patch was made. Both sides
-hold the same weights; bfloat16 arithmetic against float32 differs by about 0.01 to 0.06 (docs/engine.md)."""
-
 SWAP_THREADS = 4
 """Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
 that they do not slow down the thread that loads."""
-
-CANARY_POSITIONS = 32
-"""How many of the canary's recorded log-probabilities a swap compares: the first ones. On a CPU each costs a swap 4 ms
-per 300 M parameters; 32 positions detect as many single stale matrices as 191."""
 
 TOKENIZER_FILES = (
     "tokenizer",
@@ -92,7 +93,11 @@ class VllmEngine:
     """One vLLM engine for variants of one shape. See `workers.engines.engine.Engine`."""
 
     def __init__(self, base: Path, layers: int | None, settings: EngineSettings) -> None:
-        """Start an engine for variants that keep `layers` blocks of `base` (None: all); `load` brings the weights."""
+        """Start an engine for variants that keep `layers` blocks of `base` (None: all); `load` brings the weights.
+
+        The engine belongs to the calling thread.
+        """
+        self._thread = threading.get_native_id()
         self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
         checkpoint = Checkpoint.open(base)
         _quiet_process(settings)
@@ -110,9 +115,19 @@ class VllmEngine:
         self._patience = settings.patience_seconds
         self._facts = _facts(self._engine)
         self._canaries = self._generated = 0
+        self._canary_check = CanaryCheck(self._facts["dtype"])
+
+    def _own_thread(self, doing: str) -> None:
+        """Raise RuntimeError unless this is the thread that built the engine; see the module's docstring."""
+        if (here := threading.get_native_id()) != self._thread:
+            raise RuntimeError(
+                f"{doing} from thread {here}, but the engine was built in thread {self._thread} and computes right "
+                f"only there; build it in the thread that uses it"
+            )
 
     def load(self, base: Path, patch: Path) -> Proof:
         """Swap in the weights of `base` + `patch` and prove it. See `workers.engines.engine.Engine.load`."""
+        self._own_thread("a swap")
         if self._engine.has_unfinished_requests():
             raise EngineFault(Failure(FailureKind.ENGINE_ERROR, "a swap was requested while requests were in flight"))
         try:
@@ -131,17 +146,17 @@ class VllmEngine:
                 raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch.name}, rank {rank}: {problem}"))
         if not self._engine.reset_prefix_cache():
             raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch.name}: the prefix cache would not empty"))
-        error_nats = self._canary_error(patch.name, made.manifest.canary)
-        return Proof(made.manifest.weights_digest, error_nats)
+        return Proof(made.manifest.weights_digest, self._canary_error(Checkpoint.open(base), made))
 
-    def _canary_error(self, patch: str, canary: Canary) -> float:
+    def _canary_error(self, base: Checkpoint, made: Patch) -> float:
+        patch, canary = made.folder.name, made.manifest.canary
         if not all(map(math.isfinite, canary.logprobs)):
             raise VariantFault(
                 Failure(FailureKind.NAN, f"the weights of {patch} give NaN on the canary prompt, as recorded")
             )
         # At least one block of the cache, or a stale block could not be noticed.
-        positions = max(CANARY_POSITIONS, self._engine.vllm_config.cache_config.block_size)
-        token_ids, recorded = list(canary.token_ids[: positions + 1]), canary.logprobs[:positions]
+        positions = max(COMPARED, self._engine.vllm_config.cache_config.block_size)
+        token_ids = list(canary.token_ids[: positions + 1])
         output = self._ask_canary(token_ids)
         if cached := output.num_cached_tokens:
             raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch}: {cached} canary tokens were still cached"))
@@ -151,11 +166,7 @@ class VllmEngine:
             for token, entry in zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
             if entry is not None
         ]
-        error = sum(abs(a - b) for a, b in zip(got, recorded, strict=True)) / len(recorded)
-        if not error <= CANARY_TOLERANCE:
-            cause = f"canary log-probabilities differ by {error:.3f} nats, more than {CANARY_TOLERANCE}"
-            raise EngineFault(Failure(FailureKind.PROOF, f"swap to {patch}: {cause}"))
-        return error
+        return self._canary_check.difference(got, base, made)
 
     def _ask_canary(self, token_ids: list[int]) -> RequestOutput:
         self._canaries += 1
@@ -172,6 +183,7 @@ class VllmEngine:
 
     def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
         """Begin one ask. Raises ValueError if it does not fit: vLLM would silently cut it short."""
+        self._own_thread("a request")
         if len(ask.prompt_ids) + ask.max_tokens > self._context:
             raise ValueError(
                 f"ask {name}: {len(ask.prompt_ids)} prompt + {ask.max_tokens} new tokens exceed the engine's context "
@@ -198,6 +210,7 @@ class VllmEngine:
 
     def step(self) -> Sequence[Finished]:
         """Advance every request by one token; return those that finished."""
+        self._own_thread("a step")
         done = [output for output in self._step() if output.finished]
         self._generated += sum(len(output.outputs[0].token_ids) for output in done)
         return [_finished(output) for output in done]
@@ -219,6 +232,7 @@ class VllmEngine:
 
     def cancel(self, names: Sequence[str]) -> None:
         """Abort asks. Their partial tokens are dropped: an aborted request is not a sample."""
+        self._own_thread("an abort")
         self._engine.abort_request(list(names))
 
     def tokens_generated(self) -> int:
@@ -228,10 +242,12 @@ class VllmEngine:
 
     def settings(self) -> Mapping[str, str]:
         """What can change numerics."""
+        self._own_thread("a question about its settings")
         return self._facts
 
     def close(self) -> None:
         """Release the device. The process can start another engine afterwards."""
+        self._own_thread("an end")
         self._engine.engine_core.shutdown()
         # This weak-keyed dictionary's values refer to its keys, the layers: it would keep the weights alive.
         LAYERWISE_INFO.clear()
@@ -249,13 +265,18 @@ class SwapExtension:
         checkpoint = Checkpoint.open(base)
         sources = shapes(checkpoint, made)
         plan = layout(model, sources, worker.rank)
-        if problem := _mismatch(plan.needed(), set(sources)):
+        if problem := plan.mismatch(set(sources)):
             return problem
         dtype = worker.vllm_config.model_config.dtype
         threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
         with closing(DigestPool(threads)) as digests, ThreadPoolExecutor(1) as beside:
-            # A NaN in the KV cache would outlive its variant.
-            emptied = beside.submit(_zero, getattr(worker.model_runner, "kv_caches", []))
+            # A NaN in the KV cache would outlive its variant. On a device this thread's stream clears it, behind a last
+            # step that may still run: another thread has another stream, which would not wait for it.
+            caches = getattr(worker.model_runner, "kv_caches", [])
+            beside_loading = current_platform.is_cpu()
+            if not beside_loading:
+                _zero(caches)
+            emptied = beside.submit(_zero, caches if beside_loading else [])
             stream = VerifiedStream(
                 made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests
             )
@@ -274,14 +295,6 @@ class SwapExtension:
     def die_with(self, pid: int) -> None:
         """Have this rank's process die with the process that drives the engine."""
         die_with(pid)
-
-
-def _mismatch(needed: set[str], have: set[str]) -> str:
-    # A tied checkpoint may store its output head a second time; the engine ignores it.
-    if surplus := sorted(have - needed - {"lm_head.weight"}):
-        return f"the variant has {len(surplus)} tensors that the engine lacks, among them {surplus[0]}"
-    missing = sorted(needed - have)
-    return f"the variant lacks {len(missing)} tensors that the engine needs, among them {missing[0]}" if missing else ""
 
 
 def _swap_failure(error: Exception) -> FailureKind:

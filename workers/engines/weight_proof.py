@@ -117,6 +117,16 @@ class Layout:
         """The names of the source tensors that the engine needs."""
         return {piece.source for pieces in self.pieces.values() for piece in pieces}
 
+    def mismatch(self, have: set[str]) -> str:
+        """How the names of a variant's tensors differ from those that the engine needs; empty if they do not."""
+        needed = self.needed()
+        # A tied checkpoint may store its output head a second time; the engine ignores it.
+        if surplus := sorted(have - needed - {"lm_head.weight"}):
+            return f"the variant has {len(surplus)} tensors that the engine lacks, among them {surplus[0]}"
+        if missing := sorted(needed - have):
+            return f"the variant lacks {len(missing)} tensors that the engine needs, among them {missing[0]}"
+        return ""
+
 
 def shapes(base: Checkpoint, patch: Patch) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of base + patch, named as in an exported checkpoint."""

@@ -7,7 +7,18 @@ import pytest
 
 from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
-from tests.support.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, WAIT, DeedRecipe, FailingRecipe, deed
+from tests.support.ray_recipes import (
+    BETRAY,
+    BREAK,
+    COUNT,
+    REPORTS,
+    WAIT,
+    DeedRecipe,
+    FailingRecipe,
+    NotedEngines,
+    deed,
+    noted_recipe,
+)
 from workers.failure import Failure, FailureKind
 from workers.messages import Heartbeat, TaskEnded
 
@@ -78,3 +89,17 @@ def test_worker_that_cannot_be_built_is_lost_with_the_cause() -> None:
     assert backend.poll(60.0) == [
         WorkerLost("one", Failure(FailureKind.WORKER_ERROR, "MemoryError: 37 GiB are not there"))
     ]
+
+
+def test_one_thread_builds_an_engine_and_does_all_that_is_asked_of_it(tiny: Path, tmp_path: Path) -> None:
+    backend = LocalBackend(cpus=1)
+    recipe, shard = noted_recipe(tmp_path, tiny)
+    backend.start("one", recipe, gpus=0)
+    backend.assign("one", shard)
+    until(backend, TaskEnded)
+    backend.retire("one")
+    until(backend, WorkerLost)
+    assert isinstance(recipe.start_engine, NotedEngines)
+    threads = recipe.start_engine.threads()
+    assert threads.keys() == {"construction", "facts", "load", "submit", "step", "close"}
+    assert len(set.union(*threads.values())) == 1, threads

@@ -12,9 +12,22 @@ import ray
 
 from orchestrator.cluster.ray_backend import RayBackend
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
-from tests.support.ray_recipes import BETRAY, BREAK, COUNT, REPORTS, STUMBLE, WAIT, DeedRecipe, FailingRecipe, deed
+from tests.support.ray_recipes import (
+    BETRAY,
+    BREAK,
+    COUNT,
+    REPORTS,
+    STUMBLE,
+    WAIT,
+    DeedRecipe,
+    FailingRecipe,
+    NotedEngines,
+    deed,
+    noted_recipe,
+)
 from workers.failure import Failure, FailureKind
 from workers.messages import Graded, Heartbeat, TaskEnded, TaskFailed
+from workers.recipes import Recipe
 
 SECONDS = 60
 
@@ -29,10 +42,19 @@ class Fleet:
 
     def start(self) -> str:
         """Begin to start a worker; returns its name, which no other has."""
-        self._started += 1
-        name = f"worker-{self._started}"
+        name = self._new_name()
         self.backend.start(name, DeedRecipe(str(self.closed(name))), gpus=0)
         return name
+
+    def start_as(self, recipe: Recipe) -> str:
+        """Begin to start a worker of another kind."""
+        name = self._new_name()
+        self.backend.start(name, recipe, gpus=0)
+        return name
+
+    def _new_name(self) -> str:
+        self._started += 1
+        return f"worker-{self._started}"
 
     def start_ready(self) -> tuple[str, WorkerReady]:
         name = self.start()
@@ -114,6 +136,21 @@ def test_worker_is_ready_runs_a_task_and_is_retired_in_order(fleet: Fleet) -> No
     wait_gone(ready.facts.pid)
 
 
+def test_one_thread_builds_an_engine_and_does_all_that_is_asked_of_it(fleet: Fleet, tiny: Path, tmp_path: Path) -> None:
+    """A device's streams belong to a thread: what another thread computes is read before it is there."""
+    recipe, shard = noted_recipe(tmp_path, tiny)
+    name = fleet.start_as(recipe)
+    fleet.listen(name, WorkerReady)
+    fleet.backend.assign(name, shard)
+    fleet.listen(name, TaskEnded)
+    fleet.backend.retire(name)
+    fleet.listen(name, WorkerLost)
+    assert isinstance(recipe.start_engine, NotedEngines)
+    threads = recipe.start_engine.threads()
+    assert threads.keys() == {"construction", "facts", "load", "submit", "step", "close"}
+    assert len(set.union(*threads.values())) == 1, threads
+
+
 def test_facts_name_the_log_that_the_worker_writes(fleet: Fleet) -> None:
     name, ready = fleet.start_ready()
     assert f"{name} was built" in Path(ready.facts.log).read_text()
@@ -142,6 +179,8 @@ def test_worker_that_cannot_be_built_is_lost_with_the_cause(fleet: Fleet) -> Non
     assert "MemoryError" in lost.failure.cause
     assert "37 GiB are not there" in lost.failure.cause
     assert "\n" not in lost.failure.cause
+    assert lost.failure.kind == "worker-error"
+    assert "raise MemoryError(self.cause)" in Path(lost.failure.log).read_text(), "the log has the traceback"
     fleet.prove_goes_on()
     assert fleet.of("unbuildable") == [lost]
 

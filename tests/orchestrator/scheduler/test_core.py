@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
@@ -194,13 +196,15 @@ def test_patch_of_bad_input_is_not_tried_again() -> None:
     assert [given_up.failure.kind for given_up in hand.failures().values()] == ["bad-input"] * 3
 
 
-def test_nan_variant_is_final_for_every_draw_of_it() -> None:
+@pytest.mark.parametrize("kind", [FailureKind.NAN, FailureKind.CANARY])
+def test_variant_whose_canary_is_nan_or_differs_is_given_up_at_once_and_costs_no_engine(kind: FailureKind) -> None:
     hand, worker, shard = start_engine(make_core(40, POLICY))
-    hand(Reported(worker, TaskFailed(shard.task_id, Failure(FailureKind.NAN, "the canary is NaN"))))
+    hand(Reported(worker, TaskFailed(shard.task_id, Failure(kind, "so the canary says"))))
     commands = hand(missing(shard, shard.numbers))
     assert len(hand.failures()) == 40
     assert {given_up.attempts for given_up in hand.failures().values()} == {1}
     assert not of_kind(commands, Assign)
+    assert started(hand.said, Role.ENGINE) == [worker]
 
 
 def test_rejected_draw_is_recorded_once_and_the_shard_goes_on() -> None:

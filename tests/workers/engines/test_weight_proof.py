@@ -2,11 +2,14 @@
 
 import math
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import linear
 
 from eval.draws import DrawJob
 from orchestrator.store.store import Store
@@ -14,12 +17,16 @@ from pruning.patch.manifest import encode_manifest, read_manifest
 from tests.support.asks import GREEDY, cache_tokens, complete, long_prompts
 from tests.support.builders import make_context, make_item
 from tests.workers.engines.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
+from workers.engines.canary_check import TOLERANCE
 from workers.engines.engine import EngineFault, VariantFault
 from workers.engines.vllm_engine import VllmEngine
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
 from workers.messages import Committed, Heartbeat, Shard, StoreBlocked, TaskEnded, WantsMore, WeightsLoaded
 from workers.worker import Inbox
+
+LARGE = 3.0
+"""With weights of this spread, log-probabilities are about -60 and bfloat16 moves them by 0.3 nats."""
 
 UNREADABLE = "/proc/self/mem"
 """Reading it from its beginning gives EIO, as a mount does whose server is gone."""
@@ -45,24 +52,63 @@ def test_tensor_left_unswapped_is_caught(tiny: Path, engine: OneEngine, make_pat
     engine.close()
 
 
+@pytest.mark.parametrize("spread", [0.3, LARGE])
 def test_stale_packed_matrix_is_caught(
-    tied: Path, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+    spread: float, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
 ) -> None:
     """vLLM's own fault on CPUs: after a reload, a tied output head keeps multiplying by the old weights."""
-    other = random_checkpoint(tmp_path / "other", tiny, seed=3, tie_word_embeddings=True)
-    one = engine(tied, fresh=True)
-    one.load(tied, make_patch(tied))
+    first, other, third = (
+        random_checkpoint(tmp_path / str(seed), tiny, seed=seed, initializer_range=spread, tie_word_embeddings=True)
+        for seed in (1, 3, 4)
+    )
+    one = engine(first, fresh=True)
+    one.load(first, make_patch(first))
     model = one._engine.apply_model(lambda model: model)[0]
     head = model.lm_head if hasattr(model.lm_head, "cpu_linear") else model.model.embed_tokens
-    old = head.cpu_linear
-    type(head).cpu_linear = property(lambda self: old, lambda self, value: None)
+    old = head.weight.detach().clone()  # not every CPU repacks; where one does, this is what stays
+    stale = property(lambda self: lambda x, weight, bias: linear(x, old, bias), lambda self, value: None)
+    type(head).cpu_linear = stale
     del head.__dict__["cpu_linear"]
     try:
-        with pytest.raises(EngineFault, match="canary log-probabilities differ"):
+        with pytest.raises(VariantFault, match="the canary's log-probabilities differ"):
             one.load(other, make_patch(other))
+        with pytest.raises(EngineFault, match=r"the canary's log-probabilities differ .*has just refused"):
+            one.load(third, make_patch(third))
     finally:
         del type(head).cpu_linear
     engine.close()
+
+
+def test_variant_that_rounding_moves_by_more_than_a_tenth_of_a_nat_is_proved(
+    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    """As pruning by 70 % makes a real model: large log-probabilities, and bfloat16 moves them by 0.3 nats."""
+    large = random_checkpoint(tmp_path / "large", tiny, seed=1, initializer_range=LARGE)
+    patch = make_patch(large)
+    one = engine(large, fresh=True)
+    proof = one.load(large, patch)
+    assert proof.canary_error > 2 * TOLERANCE, "the checkpoint does not show what this test is about"
+
+    old = tmp_path / "old"
+    shutil.copytree(patch, old)
+    manifest = read_manifest(old)
+    (old / "manifest.json").write_bytes(encode_manifest(replace(manifest, canary=replace(manifest.canary, rounded={}))))
+    assert one.load(large, old) == proof, "a patch of an earlier version, which records no rounding"
+    engine.close()
+
+
+def test_only_the_thread_that_built_an_engine_may_use_it(tiny: Path, engine: OneEngine, make_patch: MakePatch) -> None:
+    one, ask = engine(tiny), long_prompts(tiny, 1)[0]
+    one.load(tiny, make_patch(tiny))
+    uses: list[Callable[[], object]] = [
+        lambda: one.load(tiny, make_patch(tiny)), lambda: one.submit("a", ask, GREEDY), one.step,
+        lambda: one.cancel(["a"]), one.settings, one.close,
+    ]  # fmt: skip
+    with ThreadPoolExecutor(1) as other:
+        for use in uses:
+            with pytest.raises(RuntimeError, match=r"but the engine was built in thread .* build it in the thread"):
+                other.submit(use).result()
+    assert complete(one, [ask])
 
 
 def test_patch_of_another_base_is_refused(tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path) -> None:

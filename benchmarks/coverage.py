@@ -5,7 +5,8 @@
 A simulated sweep draws questions from a population (their chances of success are Beta distributed, so difficulty varies
 as it does in a benchmark), then draws answers, then calls the very functions that reports call, for all sweeps at once.
 An interval covers when the population's value lies in it. `noted` is the share of sweeps whose output carries the
-interval's note ("few right", "few wrong", "few differ"). A row is marked * where the coverage is not within 93 to 97 %.
+interval's note ("few right", "few wrong", "few differ"). A row is marked where its coverage is not within 93 to 97 %: *
+if most of its sweeps have the note, ! if not.
 `docs/evaluation.md` states what this printed.
 """
 
@@ -213,11 +214,12 @@ def measured(sweeps: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A table as text; * marks a coverage that is not nominal."""
+    """A table as text; * marks a coverage that is not nominal and mostly noted, ! one that is not noted."""
     yield "  ".join(f"{name:>9}" for name in rows[0])
     for row in rows:
-        off = "coverage" in row and not NOMINAL[0] <= row["coverage"] <= NOMINAL[1]
-        yield "  ".join(f"{_text(name, value):>9}" for name, value in row.items()) + (" *" if off else "")
+        nominal = "coverage" not in row or NOMINAL[0] <= row["coverage"] <= NOMINAL[1]
+        mark = "" if nominal else " *" if row["noted"] > 0.5 else " !"
+        yield "  ".join(f"{_text(name, value):>9}" for name, value in row.items()) + mark
 
 
 def _text(name: str, value: float | None) -> str:

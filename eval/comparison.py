@@ -68,7 +68,8 @@ class CurveComparison:
     """Variant minus baseline at all limits, on the questions that have pairs at every limit.
 
     `differences` and `band` are per limit, as shares; the band covers all of them simultaneously at its level. `mean`
-    compares the curves' averages over the limits: one test for the whole curve.
+    compares the curves' averages over the limits: one test for the whole curve; its `unpaired` and `missing` count all
+    limits.
     """
 
     limits: tuple[int, ...]
@@ -136,7 +137,7 @@ def compare_curves(
     counts = np.array([[dict(zip(pair.questions, pair.counts, strict=True))[q] for pair in pairs] for q in shared])
     most, fewest = counts.max(), counts.min(axis=1)
     unpaired = sum(pair.unpaired for pair in pairs)
-    mean_paired = _Paired(tuple(shared), matrix.mean(axis=1) * most, np.full(len(shared), most), unpaired)
+    mean_paired = _Paired(tuple(shared), (matrix * most).mean(axis=1), np.full(len(shared), most), unpaired)
     filled = _filled([variant[limit] for limit in limits], [baseline[limit] for limit in limits], planned)
     return CurveComparison(
         limits=limits,

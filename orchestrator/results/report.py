@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from eval.comparison import adjust, compare_curves
+from eval.intervals import FEW
 from eval.metrics import Outcome
 from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.results.cells import CellResult, Results
@@ -56,7 +57,11 @@ def _draw(results: Results, file: Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(len(labels), 3, width), frameon=False, fontsize=9
     )
-    figure.suptitle(f"{results.resolved.grid.name}\naccuracy by thinking-token limit, 95 % intervals", fontsize=11)
+    figure.suptitle(
+        f"{results.resolved.grid.name}\naccuracy by thinking-token limit, 95 % intervals\n"
+        f"hollow: under {FEW} questions right, or wrong",
+        fontsize=10,
+    )
     figure.savefig(file, dpi=150)
     plt.close(figure)
 
@@ -82,6 +87,10 @@ def _panel(axis: Axes, cells: list[CellResult], title: str, limits: tuple[int, .
             x, y, yerr=[below, above], color=colour, linestyle=style, marker="o", markersize=3.5,
             linewidth=1.4, elinewidth=0.7, label=variant.label,
         )  # fmt: skip
+        noted = [(a, b) for a, b, c in zip(x, y, curve, strict=True) if c.metrics.interval and c.metrics.interval.note]
+        axis.plot(
+            *zip(*noted, strict=True) if noted else ((), ()), "o", color=colour, mfc="white", markersize=4, zorder=5
+        )
     axis.set_xscale("log", base=2)
     axis.set_xticks([max(limit, 0.5) for limit in limits], [str(limit) for limit in limits])
     axis.minorticks_off()

@@ -1,8 +1,11 @@
 """Is one variant better than another? Draws are paired by question and seed; tests and intervals are by question.
 
 Two variants that answer the same questions share the questions' difficulty, and pairing removes it. Seeds of one
-question are not independent evidence, so every test and interval resamples, flips or counts whole questions. Points of
-one curve come from the same traces, so `compare_curves` resamples a question with all its points together.
+question are not independent evidence, so every test and interval flips or counts whole questions. Points of one curve
+come from the same traces, so `compare_curves` keeps a question's points together.
+
+Only pairs that are graded on both sides are compared. Draws may be missing because they are long, or wrong, so a
+comparison also says what it would be if everything missing spoke for the one side, or for the other.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,14 +15,7 @@ from math import lcm
 import numpy as np
 from scipy.special import bdtr
 
-from eval.intervals import (
-    RESAMPLES,
-    FloatArray,
-    Interval,
-    bootstrap_interval,
-    difference_interval,
-    expanded_tail,
-)
+from eval.intervals import FloatArray, Interval, difference_band, difference_interval
 from eval.metrics import Outcome
 from eval.multiplicity import benjamini_hochberg, holm
 
@@ -35,16 +31,13 @@ class Comparison:
     difference: float
     """The mean over questions."""
     interval: Interval
-    """Of `difference`: the paired bootstrap over questions, `eval.intervals.bootstrap_interval`."""
-    analytic: Interval
-    """Of `difference`: `eval.intervals.difference_interval`. Its coverage is better than the bootstrap's for few
-    questions, and where few of them differ."""
+    """Of `difference`, over questions: `eval.intervals.difference_interval`."""
     questions: int
     """Questions with at least one pair."""
     pairs: int
     """Pairs of draws: a (question, seed) that both variants have graded."""
     unpaired: int
-    """Graded draws of either side that have no counterpart and were left out."""
+    """Graded draws of either side that have no counterpart and were left out: what is missing is missing unequally."""
     improved: int
     """Questions whose difference is positive."""
     worsened: int
@@ -54,6 +47,20 @@ class Comparison:
     question's difference is its vote."""
     p_permutation: float
     """Sign-flip test of the mean difference by question; see `permutation_p`."""
+    missing: int
+    """Planned pairs of draws that lack a grade on either side."""
+    lowest: float
+    """`difference` if every missing draw of the variant were wrong and every one of the baseline right."""
+    highest: float
+    """And the reverse. Both are `difference` where nothing is missing."""
+    p_if_missing: float
+    """`p_permutation` at whichever of these two is nearer to 0; 1 where 0 lies between them."""
+
+    @property
+    def note(self) -> str:
+        """What to know before trusting the comparison; empty if nothing."""
+        unequal = f"unequal missing data: {self.unpaired} draws are graded on one side only" if self.unpaired else ""
+        return "; ".join(part for part in (self.interval.note, unequal) if part)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class CurveComparison:
     """Variant minus baseline at all limits, on the questions that have pairs at every limit.
 
     `differences` and `band` are per limit, as shares; the band covers all of them simultaneously at its level. `mean`
-    compares the curves' averages over the limits: one test for the whole curve.
+    compares the curves' averages over the limits: one test for the whole curve; its `unpaired` and `missing` count all
+    limits.
     """
 
     limits: tuple[int, ...]
@@ -93,25 +101,29 @@ class _Paired:
         return self.sums / self.counts
 
 
-def compare(variant: Collection[Outcome], baseline: Collection[Outcome], level: float = 0.95) -> Comparison:
+def compare(
+    variant: Collection[Outcome],
+    baseline: Collection[Outcome],
+    level: float = 0.95,
+    planned: Collection[tuple[str, int]] | None = None,
+) -> Comparison:
     """Compare two variants at one limit, on the (question, seed) pairs that both have graded.
 
-    `level` is the coverage of the intervals. Raises `ValueError` if they have no pair in common.
+    `level` is the coverage of the interval. `planned`: the (question, seed) pairs that the grid asks for; without it,
+    those that either side has, graded or not. Raises `ValueError` if they have no graded pair in common.
     """
-    return _comparison(_pair(variant, baseline), level)
+    return _comparison(_pair(variant, baseline), _filled([variant], [baseline], planned), level)
 
 
 def compare_curves(
     variant: Mapping[int, Collection[Outcome]],
     baseline: Mapping[int, Collection[Outcome]],
     level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    planned: Collection[tuple[str, int]] | None = None,
 ) -> CurveComparison:
-    """Compare two curves (token limit -> outcomes) at the limits that both have.
+    """Compare two curves (token limit -> outcomes) at the limits that both have; `planned` as in `compare`.
 
-    The band is the studentized-maximum bootstrap over questions (sup-t, Montiel Olea & Plagborg-Møller 2019). Raises
-    `ValueError` if the curves share no limit or no question.
+    The band is `eval.intervals.difference_band`. Raises `ValueError` if the curves share no limit or no question.
     """
     limits = tuple(sorted(set(variant) & set(baseline)))
     if not limits:
@@ -123,12 +135,15 @@ def compare_curves(
     rows = [[dict(zip(pair.questions, pair.differences, strict=True))[q] for pair in pairs] for q in shared]
     matrix = np.array(rows)  # [questions, limits]
     counts = np.array([[dict(zip(pair.questions, pair.counts, strict=True))[q] for pair in pairs] for q in shared])
-    mean_paired = _Paired(tuple(shared), (matrix * counts.max()).mean(axis=1), np.full(len(shared), counts.max()), 0)
+    most, fewest = counts.max(), counts.min(axis=1)
+    unpaired = sum(pair.unpaired for pair in pairs)
+    mean_paired = _Paired(tuple(shared), (matrix * most).mean(axis=1), np.full(len(shared), most), unpaired)
+    filled = _filled([variant[limit] for limit in limits], [baseline[limit] for limit in limits], planned)
     return CurveComparison(
         limits=limits,
         differences=tuple(float(value) for value in matrix.mean(axis=0)),
-        band=_band(matrix, level, resamples, seed),
-        mean=_comparison(mean_paired, level),
+        band=difference_band(matrix, fewest, level),
+        mean=_comparison(mean_paired, filled, level),
     )
 
 
@@ -181,17 +196,14 @@ def _sampled_flips(differences: FloatArray) -> float:
 
 
 def _pair(variant: Collection[Outcome], baseline: Collection[Outcome]) -> _Paired:
-    known = [
-        {(outcome.problem_id, outcome.seed): outcome.correct for outcome in side if outcome.correct is not None}
-        for side in (variant, baseline)
-    ]
+    known = [_graded(variant), _graded(baseline)]
     common = [key for key in known[0] if key in known[1]]
     if not common:
         raise ValueError("the two variants share no graded (question, seed) pair, so there is nothing to compare.")
     sums: dict[str, int] = {}
     counts: dict[str, int] = {}
     for key in common:
-        sums[key[0]] = sums.get(key[0], 0) + bool(known[0][key]) - bool(known[1][key])
+        sums[key[0]] = sums.get(key[0], 0) + known[0][key] - known[1][key]
         counts[key[0]] = counts.get(key[0], 0) + 1
     questions = tuple(sums)
     return _Paired(
@@ -202,40 +214,71 @@ def _pair(variant: Collection[Outcome], baseline: Collection[Outcome]) -> _Paire
     )
 
 
-def _comparison(paired: _Paired, level: float) -> Comparison:
+@dataclass(frozen=True)
+class _Filled:
+    """Both sides with every missing draw filled in against the variant, and in its favour."""
+
+    missing: int
+    against: _Paired
+    favour: _Paired
+
+
+def _filled(
+    variant: Sequence[Collection[Outcome]],
+    baseline: Sequence[Collection[Outcome]],
+    planned: Collection[tuple[str, int]] | None,
+) -> _Filled | None:
+    """The two sides at one or more limits; None if nothing is missing.
+
+    At several limits a draw is its mean over them, and `missing` counts them all.
+    """
+    asked = set(planned or ()) | {(one.problem_id, one.seed) for side in (*variant, *baseline) for one in side}
+    known = [[_graded(side) for side in sides] for sides in (variant, baseline)]
+    missing = sum(key not in one or key not in two for one, two in zip(*known, strict=True) for key in asked)
+    if not missing:
+        return None
+
+    def pair(of_variant: bool) -> _Paired:
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for question, seed in sorted(asked):
+            gaps = [
+                one.get((question, seed), of_variant) - two.get((question, seed), not of_variant)
+                for one, two in zip(*known, strict=True)
+            ]
+            sums[question] = sums.get(question, 0.0) + sum(gaps) / len(gaps)
+            counts[question] = counts.get(question, 0) + 1
+        return _Paired(tuple(sums), np.array(list(sums.values())), np.array(list(counts.values()), dtype=np.float64), 0)
+
+    return _Filled(missing, pair(False), pair(True))
+
+
+def _graded(outcomes: Collection[Outcome]) -> dict[tuple[str, int], bool]:
+    return {(one.problem_id, one.seed): one.correct for one in outcomes if one.correct is not None}
+
+
+def _comparison(paired: _Paired, filled: _Filled | None, level: float) -> Comparison:
     differences = paired.differences
     improved, worsened = int((differences > 0).sum()), int((differences < 0).sum())
+    difference, p = float(differences.mean()), permutation_p(paired.sums, paired.counts)
+    missing, lowest, highest, p_if_missing = 0, difference, difference, p
+    if filled is not None:
+        missing = filled.missing
+        lowest, highest = float(filled.against.differences.mean()), float(filled.favour.differences.mean())
+        nearer = filled.against if lowest > 0 else filled.favour
+        p_if_missing = 1.0 if lowest <= 0 <= highest else permutation_p(nearer.sums, nearer.counts)
     return Comparison(
-        difference=float(differences.mean()),
-        interval=bootstrap_interval(differences, level),
-        analytic=difference_interval(differences, int(paired.counts.max()), level),
+        difference=difference,
+        interval=difference_interval(differences, paired.counts, level),
         questions=len(differences),
         pairs=int(paired.counts.sum()),
         unpaired=paired.unpaired,
         improved=improved,
         worsened=worsened,
         p_mcnemar=mcnemar_exact(improved, worsened),
-        p_permutation=permutation_p(paired.sums, paired.counts),
-    )
-
-
-def _band(matrix: FloatArray, level: float, resamples: int, seed: int) -> tuple[Interval, ...]:
-    """Simultaneous intervals for the column means of `matrix`, shape [questions, limits]."""
-    count = len(matrix)
-    center = matrix.mean(axis=0)
-    if count == 1:
-        return tuple(Interval(-1.0, 1.0, level) for _ in center)
-    rows, frequency = np.unique(matrix, axis=0, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(count, frequency / count, size=resamples)
-    means = drawn @ rows / count  # [resamples, limits]
-    errors = means.std(axis=0)
-    moving = errors > 0
-    if not moving.any():
-        return tuple(Interval(float(value), float(value), level) for value in center)
-    largest = np.abs((means - center)[:, moving] / errors[moving]).max(axis=1)
-    # The same small-sample expansion as for one interval, applied to the two-sided maximum.
-    width = float(np.quantile(largest, 1 - 2 * expanded_tail(count, level)))
-    return tuple(
-        Interval(float(value - width * error), float(value + width * error), level)
-        for value, error in zip(center, errors, strict=True)
+        p_permutation=p,
+        missing=missing,
+        lowest=lowest,
+        highest=highest,
+        p_if_missing=p_if_missing,
     )

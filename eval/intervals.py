@@ -1,17 +1,28 @@
-"""Confidence intervals for a mean over questions.
+"""Confidence intervals for a mean over questions, chosen by simulation (`python -m benchmarks.coverage`).
 
 The question is the unit: its seeds are averaged first, and never count as independent evidence (Miller 2024, "Adding
-Error Bars to Evals", arXiv 2411.00640, section 2.2: clustered errors).
+Error Bars to Evals", arXiv 2411.00640, section 2.2: clustered errors). What the data cannot say with few questions that
+differ, a few pseudo-observations say instead; so no interval is empty, and none is infinite.
+
+Functions ending in `_limits` take arrays of shape [..., questions], so that a simulation can call them for all its
+sweeps at once.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtrit
+from scipy.special import stdtrit
 
 FloatArray = NDArray[np.float64]
-RESAMPLES = 4000
+FEW = 10
+"""With fewer informative questions than this, an interval carries a note: its coverage may be off its level."""
+PRIOR_SHARE = 0.6
+"""Of the variance of an answer, the part that lies between questions, before anything is known of it."""
+PRIOR_QUESTIONS = 3.0
+"""How many informative questions that prior is worth."""
+BAND_DRAWS = 20_000
+"""Simulated curves from which the width of a band is read."""
 
 
 @dataclass(frozen=True)
@@ -21,83 +32,127 @@ class Interval:
     low: float
     high: float
     level: float = 0.95
+    note: str = ""
+    """Why its coverage may be off `level`, such as "few right"; see `FEW`. Empty where it was measured to hold."""
 
 
-def analytic_interval(means: FloatArray, level: float = 0.95) -> Interval:
+def accuracy_interval(means: FloatArray, draws: FloatArray, level: float = 0.95) -> Interval:
     """Wilson's interval for the mean of per-question means in [0, 1], at the effective number of trials.
 
-    `means`: one value per question, shape [questions]. The effective number of trials is p(1-p) / SE², SE being the
-    clustered standard error: how many independent trials would be equally precise (Korn & Graubard 1998, here with
-    Wilson's score interval and the t quantile). For one seed it is the plain Wilson interval, up to n/(n-1). If all
-    questions agree (p is 0 or 1), the questions themselves count as trials.
-
-    Raises `ValueError` without at least one question.
+    `means`, `draws`: a question's mean and the number of draws behind it, each of shape [questions]. See
+    `accuracy_limits`. One question gives [0, 1]. Raises `ValueError` without any.
     """
     count = _checked(means)
-    center = float(means.mean())
     if count == 1:
-        return Interval(0.0, 1.0, level)
-    error_squared = float(means.var(ddof=1)) / count
-    trials = center * (1 - center) / error_squared if error_squared > 0 else float(count)
-    t = float(stdtrit(count - 1, (1 + level) / 2))
-    shrunk = (center + t * t / (2 * trials)) / (1 + t * t / trials)
-    spread = center * (1 - center) / trials + t * t / (4 * trials * trials)
-    half = t * float(np.sqrt(max(spread, 0.0))) / (1 + t * t / trials)
-    return Interval(max(0.0, shrunk - half), min(1.0, shrunk + half), level)
+        return Interval(0.0, 1.0, level, "one question")
+    low, high = accuracy_limits(means, draws, level)
+    few = [name for name, informative in (("right", means > 0), ("wrong", means < 1)) if informative.sum() < FEW]
+    return Interval(float(low), float(high), level, ", ".join(f"few {name}" for name in few))
 
 
-def bootstrap_interval(values: FloatArray, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The percentile bootstrap over questions, with the small-sample expansion of Hesterberg (2015, section 5.3.2).
+def accuracy_limits(means: FloatArray, draws: FloatArray, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+    """Low and high, shape [...], from per-question `means` and `draws`, shape [..., questions], at least 2 questions.
 
-    `values`: one value per question, shape [questions], of any range. The plain percentile interval is too narrow by
-    sqrt((n-1)/n), and by normal instead of t tails; the expansion corrects its tail probabilities for both. With one
-    question the interval is infinite. Raises `ValueError` without any.
+    The effective number of trials is questions / V (Korn & Graubard 1998): V, the variance of a question's mean over
+    p(1-p), is 1 for one draw, and for many draws the share of the variance that lies between questions. Few questions
+    that are neither all wrong nor all right say little of V, so it is shrunk towards `PRIOR_SHARE`.
     """
-    count = _checked(values)
+    count = means.shape[-1]
+    center = means.mean(axis=-1)
+    binomial = center * (1 - center)
+    within = (1 / draws).mean(axis=-1)
+    ratio = np.divide(means.var(axis=-1, ddof=1), binomial, out=np.ones_like(center), where=binomial > 0)
+    informative = np.minimum((means > 0).sum(axis=-1), (means < 1).sum(axis=-1))
+    prior = PRIOR_SHARE + (1 - PRIOR_SHARE) * within
+    measured = np.clip(ratio, within, 1)
+    inflation = (informative * measured + PRIOR_QUESTIONS * prior) / (informative + PRIOR_QUESTIONS)
+    trials = count / inflation
+    t = stdtrit(count - 1, (1 + level) / 2)
+    middle = (center + t * t / (2 * trials)) / (1 + t * t / trials)
+    half = t * np.sqrt(binomial / trials + t * t / (4 * trials * trials)) / (1 + t * t / trials)
+    return np.clip(middle - half, 0.0, center), np.clip(middle + half, center, 1.0)
+
+
+def difference_interval(differences: FloatArray, draws: FloatArray, level: float = 0.95) -> Interval:
+    """Skewness-corrected t interval for the mean of per-question differences in [-1, 1]; see `difference_limits`.
+
+    `differences`, `draws`: a question's difference and the number of pairs behind it, each of shape [questions]. One
+    question gives [-1, 1]. Raises `ValueError` without any.
+    """
+    return difference_band(differences[:, None] if differences.ndim == 1 else differences, draws, level)[0]
+
+
+def difference_band(matrix: FloatArray, draws: FloatArray, level: float = 0.95) -> tuple[Interval, ...]:
+    """Intervals for the column means of `matrix`, shape [questions, limits], that hold all at once at `level`.
+
+    `draws`, shape [questions]: the fewest pairs behind any of a question's differences. One column gets
+    `difference_interval`'s; several get its wider form with the quantile of the largest of them (sup-t, Montiel Olea &
+    Plagborg-Møller 2019). Raises `ValueError` without a question.
+    """
+    count = _checked(matrix, 2)
     if count == 1:
-        return Interval(float("-inf"), float("inf"), level)
-    means = bootstrap_means(values, resamples, seed)
-    tail = expanded_tail(count, level)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(low), float(high), level)
+        return tuple(Interval(-1.0, 1.0, level, "one question") for _ in range(matrix.shape[1]))
+    low, high = difference_limits(matrix.T, draws, difference_quantile(matrix, draws, level))
+    notes = ["few differ" if count - most_alike(column) < FEW else "" for column in matrix.T]
+    return tuple(Interval(float(a), float(b), level, note) for a, b, note in zip(low, high, notes, strict=True))
 
 
-def expanded_tail(count: int, level: float) -> float:
-    """The tail probability at which to read a bootstrap distribution of `count` questions, for coverage `level`."""
-    t = stdtrit(count - 1, (1 - level) / 2)
-    return float(ndtr(t * np.sqrt(count / (count - 1))))
+def difference_limits(
+    differences: FloatArray, draws: FloatArray, quantile: float | FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Low and high, shape [...], from per-question `differences` in [-1, 1] and `draws`, shape [..., questions].
 
-
-def bootstrap_means(values: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Means of `resamples` resamples of `values` with replacement, shape [resamples].
-
-    Per-question means take few distinct values, so the counts of those values are sampled directly: the same
-    distribution as resampling questions, at a cost that does not grow with their number.
+    Hall's (1992) transformation removes the skewness that a loss of few or of most right answers has. The variance has
+    one pseudo-question more, half a win and half a loss of a single draw, as in Agresti & Min (2005); it is what is
+    left where no question differs. `quantile`: of t, from `difference_quantile`.
     """
-    distinct, counts = np.unique(values, return_counts=True)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(values), counts / len(values), size=resamples)
-    return np.asarray(drawn @ distinct / len(values), dtype=np.float64)
+    count = differences.shape[-1]
+    center = differences.mean(axis=-1)
+    variance = ((differences**2).sum(axis=-1) + (1 / draws).mean(axis=-1)) / count - center**2
+    third = ((differences - center[..., None]) ** 3).mean(axis=-1)
+    slope = third / variance**1.5 / np.sqrt(count)
+    error = np.sqrt(variance / count)
+    ends = [center - error * _unskewed(sign * quantile, slope) for sign in (1, -1)]
+    return np.clip(ends[0], -1.0, center), np.clip(ends[1], center, 1.0)
 
 
-def _checked(values: FloatArray) -> int:
-    if values.ndim != 1 or len(values) == 0:
+def difference_quantile(matrix: FloatArray, draws: FloatArray, level: float = 0.95) -> float:
+    """The quantile of t for `matrix`, shape [questions, limits]; for several limits, of the largest of their |t|.
+
+    Three times as many degrees of freedom as questions: by simulation, a third of them makes intervals of 30 questions
+    too wide, and the normal quantile too narrow.
+    """
+    count, limits = matrix.shape
+    freedom = 3 * count
+    single = float(stdtrit(freedom, (1 + level) / 2))
+    if limits == 1:
+        return single
+    centered = matrix - matrix.mean(axis=0)
+    # The pseudo-question of `difference_limits`, at all limits alike, as the points of one trace mostly are.
+    covariance = (centered.T @ centered + (1 / draws).mean()) / count
+    errors = np.sqrt(np.diag(covariance))
+    values, vectors = np.linalg.eigh(covariance / np.outer(errors, errors))
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((BAND_DRAWS, limits)) @ (vectors * np.sqrt(np.maximum(values, 0))).T
+    scale = np.sqrt(rng.chisquare(freedom, BAND_DRAWS) / freedom)
+    sizes = np.abs(normal) / scale[:, None]
+    # As a ratio to one limit's own quantile in the same draws, so that limits that agree in everything count as one.
+    wider = np.quantile(sizes.max(axis=1), level) / np.quantile(sizes, level, axis=0).mean()
+    return single * max(1.0, float(wider))
+
+
+def most_alike(values: FloatArray) -> int:
+    """The largest number of equal values."""
+    return int(np.unique(np.rint(values * 1e9), return_counts=True)[1].max())
+
+
+def _unskewed(t: float | FloatArray, slope: FloatArray) -> FloatArray:
+    """Hall's inverse: the studentized mean at which his cubic transformation is `t`; `slope` is skewness / sqrt(n)."""
+    safe = np.where(np.abs(slope) < 1e-9, 1e-9, slope)
+    return np.asarray(3 / safe * (np.cbrt(1 + safe * (t - safe / 6)) - 1))
+
+
+def _checked(values: FloatArray, dimensions: int = 1) -> int:
+    if values.ndim != dimensions or len(values) == 0:
         raise ValueError(f"an interval needs one value per question; got an array of shape {values.shape}.")
     return len(values)
-
-
-def difference_interval(differences: FloatArray, seeds: int = 1, level: float = 0.95) -> Interval:
-    """Analytic interval for the mean of per-question differences in [-1, 1], valid even if few questions differ.
-
-    `differences`: shape [questions]. It is the t interval after adding two pseudo-questions, one a tie and one half a
-    win and half a loss. Agresti & Min (2005) add the same to the four cells of a paired table, and for one seed this is
-    theirs. With `seeds` draws per question, the win and loss have the variance of a mean of that many.
-    """
-    count = _checked(differences)
-    if count == 1:
-        return Interval(-1.0, 1.0, level)
-    weight = count + 2.0
-    mean = float(differences.sum()) / weight
-    variance = (float((differences**2).sum()) + 1.0 / seeds) / weight - mean * mean
-    half = float(stdtrit(count - 1, (1 + level) / 2)) * float(np.sqrt(variance / weight))
-    return Interval(max(-1.0, mean - half), min(1.0, mean + half), level)

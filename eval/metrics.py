@@ -14,7 +14,7 @@ import numpy as np
 
 from eval.equality.same_value import value_key
 from eval.grading import Grade
-from eval.intervals import FloatArray, Interval, analytic_interval, bootstrap_interval
+from eval.intervals import FloatArray, Interval, accuracy_interval
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,20 @@ class CellMetrics:
     accuracy: float | None
     """avg@k: the mean over questions of the mean over seeds."""
     interval: Interval | None
-    """Of `accuracy`: the question-clustered bootstrap, `eval.intervals.bootstrap_interval`."""
-    analytic: Interval | None
-    """Of `accuracy`: the clustered Wilson interval, `eval.intervals.analytic_interval`, which never leaves [0, 1]."""
+    """Of `accuracy`, over questions: `eval.intervals.accuracy_interval`."""
+    if_missing_wrong: float
+    """`accuracy` if every planned draw without a grade were wrong."""
+    if_missing_right: float
+    """And if it were right. Both are `accuracy` for a complete cell."""
     seed_std: float | None
     """The population standard deviation over seeds of each seed's accuracy (the paper's ±); None unless every owed draw
     is graded and there are two seeds."""
     pass_at: Mapping[int, float]
     """k -> pass@k over the questions with k graded draws, for k = 1, 2, 4, ... up to the most that a question has."""
+    pass_at_interval: Mapping[int, Interval]
     majority: float | None
     """maj@k over all seeds."""
+    majority_interval: Interval | None
     thinking_tokens: TokenSummary | None
     answer_tokens: TokenSummary | None
     forced_rate: float
@@ -104,17 +108,23 @@ def cell_metrics(
                 f"problem {problem_id!r}, seed {seed}: this draw {fault}. Metrics need each planned draw once."
             )
     graded = [outcome for outcome in outcomes if outcome.correct is not None]
-    means = question_means(graded)
-    values = np.array(list(means.values()))
+    tally = _tally(graded)
+    values = np.array(list(question_means(graded).values()))
+    draws = np.array([float(len(flags)) for flags in tally.values()])
+    pass_at = _pass_at(tally)
+    wins = np.array(list(_majorities(graded).values()))
     return CellMetrics(
-        questions=len(means),
+        questions=len(values),
         draws=len(outcomes),
         accuracy=float(values.mean()) if len(values) else None,
-        interval=bootstrap_interval(values, level) if len(values) else None,
-        analytic=analytic_interval(values, level) if len(values) else None,
+        interval=accuracy_interval(values, draws, level) if len(values) else None,
+        if_missing_wrong=_if_missing(tally, expected, right=False),
+        if_missing_right=_if_missing(tally, expected, right=True),
         seed_std=seed_std(graded, expected),
-        pass_at=_pass_at(graded),
-        majority=majority_at_k(graded),
+        pass_at={k: float(each.mean()) for k, (each, _) in pass_at.items()},
+        pass_at_interval={k: accuracy_interval(each, groups, level) for k, (each, groups) in pass_at.items()},
+        majority=float(wins.mean()) if len(wins) else None,
+        majority_interval=accuracy_interval(wins, np.ones(len(wins)), level) if len(wins) else None,
         thinking_tokens=_summary([outcome.thinking_tokens for outcome in outcomes]),
         answer_tokens=_summary([outcome.answer_tokens for outcome in outcomes]),
         forced_rate=_rate(outcome.forced for outcome in outcomes),
@@ -132,11 +142,7 @@ def cell_metrics(
 
 def question_means(graded: Iterable[Outcome]) -> dict[str, float]:
     """Problem id -> the share of its graded draws that are correct, in order of first appearance."""
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for outcome in graded:
-        if outcome.correct is not None:
-            verdicts[outcome.problem_id].append(outcome.correct)
-    return {problem_id: sum(flags) / len(flags) for problem_id, flags in verdicts.items()}
+    return {problem_id: sum(flags) / len(flags) for problem_id, flags in _tally(graded).items()}
 
 
 def seed_std(graded: Iterable[Outcome], planned: Collection[tuple[str, int]]) -> float | None:
@@ -169,6 +175,12 @@ def majority_at_k(graded: Iterable[Outcome]) -> float | None:
     Draws without an answer do not vote. All correct answers are one candidate, and the others are grouped by spelling.
     A tie counts as the expectation of breaking it at random.
     """
+    wins = _majorities(graded)
+    return float(np.mean(list(wins.values()))) if wins else None
+
+
+def _majorities(graded: Iterable[Outcome]) -> dict[str, float]:
+    """Problem id -> the chance that its most frequent answer is correct."""
     votes: dict[str, Counter[str | bool]] = defaultdict(Counter)
     for outcome in graded:
         ballot = votes[outcome.problem_id]
@@ -176,7 +188,7 @@ def majority_at_k(graded: Iterable[Outcome]) -> float | None:
             ballot[True] += 1
         elif outcome.grade.extracted is not None:
             ballot[_candidate(outcome.grade.extracted)] += 1
-    return float(np.mean([_share_of_win(ballot) for ballot in votes.values()])) if votes else None
+    return {problem_id: _share_of_win(ballot) for problem_id, ballot in votes.items()}
 
 
 def _candidate(extracted: str) -> str:
@@ -189,14 +201,37 @@ def _share_of_win(ballot: Counter[str | bool]) -> float:
     return 1 / len(winners) if True in winners else 0.0
 
 
-def _pass_at(graded: Iterable[Outcome]) -> dict[int, float]:
-    """pass@k for k = 1, 2, 4, ... up to the largest number of draws of any question."""
-    tally: dict[str, list[bool]] = defaultdict(list)
+def _tally(graded: Iterable[Outcome]) -> dict[str, list[bool]]:
+    """Problem id -> the verdict of each of its graded draws, in order of first appearance."""
+    verdicts: dict[str, list[bool]] = defaultdict(list)
     for outcome in graded:
-        tally[outcome.problem_id].append(bool(outcome.correct))
+        if outcome.correct is not None:
+            verdicts[outcome.problem_id].append(outcome.correct)
+    return verdicts
+
+
+def _if_missing(tally: Mapping[str, list[bool]], planned: Collection[tuple[str, int]], *, right: bool) -> float:
+    """Accuracy over the planned draws, with every one that has no grade counted as `right` or not."""
+    asked = Counter(problem_id for problem_id, _ in planned)
+    shares = [
+        (sum(tally.get(problem_id, ())) + right * (count - len(tally.get(problem_id, ())))) / count
+        for problem_id, count in asked.items()
+    ]
+    return float(np.mean(shares)) if shares else float(right)
+
+
+def _pass_at(tally: Mapping[str, list[bool]]) -> dict[int, tuple[FloatArray, FloatArray]]:
+    """k -> pass@k of each question with k draws, and how many groups of k draws it has.
+
+    For k = 1, 2, 4, ... up to the largest number of draws of any question; both arrays have shape [questions].
+    """
     most = max(map(len, tally.values()), default=0)
-    powers = [2**exponent for exponent in range(most.bit_length())]
-    return {k: float(np.mean([pass_at_k(len(f), sum(f), k) for f in tally.values() if len(f) >= k])) for k in powers}
+    found = {}
+    for k in (2**exponent for exponent in range(most.bit_length())):
+        enough = [flags for flags in tally.values() if len(flags) >= k]
+        each = np.array([pass_at_k(len(flags), sum(flags), k) for flags in enough])
+        found[k] = (each, np.array([len(flags) / k for flags in enough]))
+    return found
 
 
 def _summary(counts: list[int]) -> TokenSummary | None:

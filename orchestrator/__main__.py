@@ -4,6 +4,7 @@ Every verb reads the grid and the store, except `replay`, which reads an event l
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             _replay_arguments(one)
             continue
         grid_argument(one)
-        if name in ("plan", "explain", "regrade"):
+        if name in ("plan", "status", "explain", "regrade"):
             one.add_argument("--json", action="store_true", help="one JSON object on standard output")
         if name == "explain":
             one.add_argument("what", nargs="?", metavar="WHAT", help=WHAT)
@@ -98,10 +99,11 @@ def show_plan(options: argparse.Namespace) -> int:
 def show_status(options: argparse.Namespace) -> int:
     """Print the table of results so far."""
     from orchestrator.results.cells import read_results
+    from orchestrator.results.numbers import results_summary
     from orchestrator.results.table import final_table
 
     results = read_results(*_read_inputs(options))
-    print(final_table(results))
+    print(json.dumps(results_summary(results)) if options.json else final_table(results))
     if not results.complete:
         say(f"to see why draws are missing: {results.resolved.grid.command('explain')}")
     return COMPLETE if results.complete else INCOMPLETE

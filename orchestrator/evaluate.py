@@ -19,7 +19,8 @@ from orchestrator.driver.progress import show_progress
 from orchestrator.grid.parse import parse_grid
 from orchestrator.grid.source import GridSource
 from orchestrator.plan.prepare import prepare
-from orchestrator.results.cells import CellResult, Results, read_results
+from orchestrator.results.cells import Results, read_results
+from orchestrator.results.numbers import cell_summary
 from orchestrator.results.table import final_table
 from orchestrator.store.store import Store
 
@@ -87,28 +88,7 @@ def summary(results: Results) -> dict[str, Any]:
     return {
         "model": results.resolved.variants[0].model_path,
         "complete": results.complete,
-        "cells": [cell_summary(cell) for cell in results.cells],
-    }
-
-
-def cell_summary(cell: CellResult) -> dict[str, Any]:
-    """One entry of `cells` in it: a benchmark at a token limit. Accuracy, interval and rates are shares."""
-    metrics = cell.metrics
-    return {
-        "benchmark": cell.benchmark,
-        "token_limit": cell.limit,
-        "accuracy": metrics.accuracy,
-        "interval": [metrics.interval.low, metrics.interval.high] if metrics.interval else None,
-        "analytic_interval": [metrics.analytic.low, metrics.analytic.high] if metrics.analytic else None,
-        "seed_std": metrics.seed_std,
-        "pass_at": dict(metrics.pass_at),
-        "draws": metrics.draws,
-        "missing": metrics.missing,
-        "ungraded": metrics.ungraded,
-        "forced_rate": metrics.forced_rate,
-        "cap_hit_rate": metrics.cap_hit_rate,
-        "no_answer_rate": metrics.no_answer_rate,
-        "defeated_grader": metrics.defeated_grader,
+        "cells": [cell_summary(results, cell) for cell in results.cells],
     }
 
 

@@ -14,7 +14,7 @@ def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
     The key `held` means stored; scripts read it, so it keeps its name.
     """
     # Imported here because scipy takes as long to import as everything else that a plan needs.
-    from eval.power import detectable_sentence, minimum_detectable_effect, planned_difference_sd
+    from eval.power import detectable_loss, detectable_sentence
 
     grid, counts, tests = plan.resolved.grid, plan.counts, plan.comparisons
     seeds = len(grid.sampling.seeds)
@@ -58,7 +58,7 @@ def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
             benchmark.name: {
                 "questions": len(benchmark.problems),
                 "seeds": seeds,
-                "difference": minimum_detectable_effect(len(benchmark.problems), planned_difference_sd(seeds), tests),
+                "difference": detectable_loss(len(benchmark.problems), seeds, tests),
                 "sentence": detectable_sentence(benchmark.name, len(benchmark.problems), seeds, tests),
             }
             for benchmark in plan.resolved.benchmarks

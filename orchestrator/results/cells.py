@@ -36,6 +36,8 @@ class AgainstDense:
 
     comparison: Comparison
     adjusted: Adjusted
+    if_missing: Adjusted
+    """The same for `comparison.p_if_missing`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,10 @@ def _against_dense(resolved: ResolvedGrid, cells: tuple[CellResult, ...]) -> dic
             continue
         base = by_name[(dense.patch_id, cell.benchmark, cell.limit)]
         if _judged(cell) & _judged(base):
-            found[name] = compare(cell.outcomes, base.outcomes)
+            seeds = resolved.grid.sampling.seeds
+            owed = [(q.problem_id, s) for q in cell.variant.questions if q.benchmark == cell.benchmark for s in seeds]
+            found[name] = compare(cell.outcomes, base.outcomes, planned=owed)
     adjusted = adjust([comparison.p_permutation for comparison in found.values()])
-    return {name: AgainstDense(found[name], one) for name, one in zip(found, adjusted, strict=True)}
+    if_missing = adjust([comparison.p_if_missing for comparison in found.values()])
+    rows = zip(found.items(), adjusted, if_missing, strict=True)
+    return {name: AgainstDense(comparison, one, other) for (name, comparison), one, other in rows}

@@ -12,9 +12,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from eval.comparison import adjust, compare_curves
+from eval.intervals import FEW
 from eval.metrics import Outcome
 from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.results.cells import CellResult, Results
+from orchestrator.results.numbers import numbers
 
 STYLES = ("-", "--", ":", "-.")
 
@@ -55,7 +57,11 @@ def _draw(results: Results, file: Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(len(labels), 3, width), frameon=False, fontsize=9
     )
-    figure.suptitle(f"{results.resolved.grid.name}\naccuracy by thinking-token limit, 95 % intervals", fontsize=11)
+    figure.suptitle(
+        f"{results.resolved.grid.name}\naccuracy by thinking-token limit, 95 % intervals\n"
+        f"hollow: under {FEW} questions right, or wrong",
+        fontsize=10,
+    )
     figure.savefig(file, dpi=150)
     plt.close(figure)
 
@@ -81,6 +87,10 @@ def _panel(axis: Axes, cells: list[CellResult], title: str, limits: tuple[int, .
             x, y, yerr=[below, above], color=colour, linestyle=style, marker="o", markersize=3.5,
             linewidth=1.4, elinewidth=0.7, label=variant.label,
         )  # fmt: skip
+        noted = [(a, b) for a, b, c in zip(x, y, curve, strict=True) if c.metrics.interval and c.metrics.interval.note]
+        axis.plot(
+            *zip(*noted, strict=True) if noted else ((), ()), "o", color=colour, mfc="white", markersize=4, zorder=5
+        )
     axis.set_xscale("log", base=2)
     axis.set_xticks([max(limit, 0.5) for limit in limits], [str(limit) for limit in limits])
     axis.minorticks_off()
@@ -91,8 +101,10 @@ def _panel(axis: Axes, cells: list[CellResult], title: str, limits: tuple[int, .
 
 
 def _write_rows(rows: list[dict[str, object]], file: Path) -> None:
+    """Every column that some row has: pass@k has more of them where there are more draws."""
+    widest = max(rows, key=len, default={})
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [])
+        writer = csv.DictWriter(stream, fieldnames=list(widest))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -101,7 +113,8 @@ def _corrected(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     """Add the Holm correction of each curve's one test over all curves of the grid."""
     tests = {(r["model"], r["variant"], r["benchmark"]): float(str(r["mean_p_permutation"])) for r in rows}
     corrected = dict(zip(tests, adjust(list(tests.values())), strict=True))
-    return [r | {"mean_p_holm": corrected[(r["model"], r["variant"], r["benchmark"])].holm} for r in rows]
+    found = [(r, corrected[(r["model"], r["variant"], r["benchmark"])]) for r in rows]
+    return [r | {"mean_p_holm": one.holm, "mean_p_benjamini_hochberg": one.benjamini_hochberg} for r, one in found]
 
 
 def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
@@ -117,7 +130,14 @@ def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
         for benchmark in results.resolved.benchmarks:
             try:
                 curve = compare_curves(
-                    _outcomes(results, variant, benchmark.name), _outcomes(results, dense, benchmark.name)
+                    _outcomes(results, variant, benchmark.name),
+                    _outcomes(results, dense, benchmark.name),
+                    planned=[
+                        (question.problem_id, seed)
+                        for question in variant.questions
+                        if question.benchmark == benchmark.name
+                        for seed in results.resolved.grid.sampling.seeds
+                    ],
                 )
             except ValueError:  # no question has draws of both variants at every limit yet
                 continue
@@ -130,13 +150,21 @@ def _curve_rows(results: Results) -> Iterator[dict[str, object]]:
                     "minus_dense": difference,
                     "band_low": band.low,
                     "band_high": band.high,
+                    "band_note": band.note,
                     "questions": curve.mean.questions,
                     "mean_minus_dense": curve.mean.difference,
                     "mean_low": curve.mean.interval.low,
                     "mean_high": curve.mean.interval.high,
-                    "mean_analytic_low": curve.mean.analytic.low,
-                    "mean_analytic_high": curve.mean.analytic.high,
+                    "mean_note": curve.mean.note,
+                    "mean_if_missing_low": curve.mean.lowest,
+                    "mean_if_missing_high": curve.mean.highest,
+                    "unpaired": curve.mean.unpaired,
+                    "missing_pairs": curve.mean.missing,
+                    "improved": curve.mean.improved,
+                    "worsened": curve.mean.worsened,
+                    "mean_p_mcnemar": curve.mean.p_mcnemar,
                     "mean_p_permutation": curve.mean.p_permutation,
+                    "mean_p_if_missing": curve.mean.p_if_missing,
                 }
 
 
@@ -149,9 +177,7 @@ def _outcomes(results: Results, variant: ResolvedVariant, benchmark: str) -> dic
 
 
 def _row(results: Results, cell: CellResult) -> dict[str, object]:
-    metrics, spec = cell.metrics, cell.variant.spec
-    against = results.against_dense.get((cell.variant.patch_id, cell.benchmark, cell.limit))
-    comparison, adjusted = (against.comparison, against.adjusted) if against is not None else (None, None)
+    spec = cell.variant.spec
     return {
         "model": cell.variant.model_label,
         "method": spec.method,
@@ -161,45 +187,6 @@ def _row(results: Results, cell: CellResult) -> dict[str, object]:
         "blocks": spec.blocks or "",
         "benchmark": cell.benchmark,
         "token_limit": cell.limit,
-        "accuracy": metrics.accuracy,
-        "low": metrics.interval.low if metrics.interval else None,
-        "high": metrics.interval.high if metrics.interval else None,
-        "analytic_low": metrics.analytic.low if metrics.analytic else None,
-        "analytic_high": metrics.analytic.high if metrics.analytic else None,
-        "seed_std": metrics.seed_std,
-        "majority": metrics.majority,
-        **{f"pass_at_{k}": metrics.pass_at.get(k) for k in _pass_at_columns(results)},
-        "questions": metrics.questions,
-        "draws": metrics.draws,
-        "missing": metrics.missing,
-        "ungraded": metrics.ungraded,
-        "thinking_tokens_mean": metrics.thinking_tokens.mean if metrics.thinking_tokens else None,
-        "thinking_tokens_median": metrics.thinking_tokens.median if metrics.thinking_tokens else None,
-        "thinking_tokens_p90": metrics.thinking_tokens.p90 if metrics.thinking_tokens else None,
-        "answer_tokens_mean": metrics.answer_tokens.mean if metrics.answer_tokens else None,
-        "forced_rate": metrics.forced_rate,
-        "cap_hit_rate": metrics.cap_hit_rate,
-        "no_answer_rate": metrics.no_answer_rate,
-        "defeated_grader": metrics.defeated_grader,
-        "reopened_rate": metrics.reopened_rate,
-        "loop_rate": metrics.loop_rate,
-        "minus_dense": comparison.difference if comparison else None,
-        "minus_dense_low": comparison.interval.low if comparison else None,
-        "minus_dense_high": comparison.interval.high if comparison else None,
-        "minus_dense_analytic_low": comparison.analytic.low if comparison else None,
-        "minus_dense_analytic_high": comparison.analytic.high if comparison else None,
-        "pairs": comparison.pairs if comparison else None,
-        "unpaired": comparison.unpaired if comparison else None,
-        "improved": comparison.improved if comparison else None,
-        "worsened": comparison.worsened if comparison else None,
-        "p_mcnemar": comparison.p_mcnemar if comparison else None,
-        "p_permutation": comparison.p_permutation if comparison else None,
-        "p_holm": adjusted.holm if adjusted else None,
-        "p_benjamini_hochberg": adjusted.benjamini_hochberg if adjusted else None,
+        **numbers(results, cell),
         "patch": cell.variant.patch_id,
     }
-
-
-def _pass_at_columns(results: Results) -> list[int]:
-    """Every k for which some cell has pass@k: rows of one file need the same columns."""
-    return sorted({k for cell in results.cells for k in cell.metrics.pass_at})

@@ -9,9 +9,11 @@ from orchestrator.results.cells import AgainstDense, CellResult, Results
 
 SIGNIFICANT = 0.05
 FOOTNOTE = (
-    "Accuracy over questions; ± is half the 95 % interval, clustered by question. ▼ ▲: worse or better than dense, "
-    "paired permutation test, Holm-corrected over the grid, p < 0.05. (n missing): draws without a grade, which are "
-    "left out and never counted as wrong."
+    "Accuracy over questions, and its 95 % interval, clustered by question. *: under 10 questions have a right answer, "
+    "or a wrong one, so the interval may cover more or less than 95 %. ▼ ▲: worse or better than dense, paired "
+    "permutation test, Holm-corrected over the grid, p < 0.05. (n missing: a-b): n draws have no grade; they are left "
+    "out, and accuracy would be a if all were wrong, b if all were right. ?: compared with dense over unequal missing "
+    "data, which could change the verdict."
 )
 
 
@@ -41,15 +43,28 @@ def final_table(results: Results) -> str:
 
 
 def cell_text(cell: CellResult, against: AgainstDense | None) -> str:
-    """`0.93 ±.05 ▼`, or how many draws are missing."""
+    """`.93 [.88, .97] ▼`, and what is missing: `.75 [.48, .91]*(4 missing: .60-.80) ▼?`."""
     metrics = cell.metrics
     missing = metrics.missing + metrics.ungraded
     if metrics.accuracy is None or metrics.interval is None:
         return f"– ({missing} missing)"
-    half = (metrics.interval.high - metrics.interval.low) / 2
-    text = f"{metrics.accuracy:.2f} ±{half:.2f}".replace("±0.", "±.")
+    low, high = metrics.interval.low, metrics.interval.high
+    text = f"{_share(metrics.accuracy)} [{_share(low)}, {_share(high)}]{'*' if metrics.interval.note else ' '}"
     if missing:
-        text += f" ({missing} missing)"
-    if against is not None and against.adjusted.holm < SIGNIFICANT:
-        return f"{text} {'▼' if against.comparison.difference < 0 else '▲'}"
-    return f"{text}  "
+        text += f"({missing} missing: {_share(metrics.if_missing_wrong)}-{_share(metrics.if_missing_right)}) "
+    return text + (_verdict(against) if against else " ")
+
+
+def _share(value: float) -> str:
+    """Two digits, without a leading zero: .03, 1.0."""
+    text = f"{value:.2f}"
+    return "1.0" if text == "1.00" else text.removeprefix("0")
+
+
+def _verdict(against: AgainstDense) -> str:
+    """▼ or ▲ where the difference is significant, ? where missing data could change that."""
+    arrow = " "
+    if against.adjusted.holm < SIGNIFICANT:
+        arrow = "▼" if against.comparison.difference < 0 else "▲"
+    doubtful = against.if_missing.holm >= SIGNIFICANT if arrow != " " else against.comparison.unpaired > 0
+    return f"{arrow}?" if doubtful else arrow

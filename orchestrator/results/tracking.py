@@ -9,7 +9,7 @@ incomplete one says how many draws are missing. There is one writer, which uses 
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.identity import VERSION, canonical, name_of
 from orchestrator.plan.resolved_grid import ResolvedGrid, ResolvedVariant
-from orchestrator.results.cells import CellResult, read_cells
+from orchestrator.results.cells import CellResult, Results, read_cells, read_results
+from orchestrator.results.numbers import GRID_WIDE, against_numbers, cell_numbers
 from orchestrator.store.store import Store
 from pruning.spec import to_json
 
@@ -79,10 +80,16 @@ class Tracker:
         self.client.update_run(sweep, status="RUNNING")
         self.client.log_batch(sweep, tags=[RunTag("mlflow.note.content", self._description())])
 
-    def write_variant(self, variant: ResolvedVariant) -> bool:
-        """Bring one variant and its cells up to date with the store. Returns whether they are complete."""
+    def write_variant(self, variant: ResolvedVariant, results: Results | None = None) -> bool:
+        """Bring one variant and its cells up to date with the store. Returns whether they are complete.
+
+        `results`: everything that was read from the store already; comparisons with dense are only written from it.
+        """
         sweep = self._run(self._sweep_name(), self.resolved.grid.name, None, {})
-        cells = read_cells(self.store, self.resolved, variant)
+        if results is None:
+            cells = read_cells(self.store, self.resolved, variant)
+        else:
+            cells = [cell for cell in results.cells if cell.variant.patch_id == variant.patch_id]
         name = name_of({"sweep": self._sweep_name(), "contexts": [d.context.context_id for d in variant.decodings]})
         settings = {f"prune.{key}": _text(value) for key, value in to_json(variant.spec).items()}
         settings["model"] = variant.model_label
@@ -97,7 +104,8 @@ class Tracker:
             one = self._run(
                 name_of({"variant": name, "limit": limit}), label, run, settings | {"token_limit": str(limit)}
             )
-            self._finish(one, group, [metric for cell in group if cell.metrics.complete for metric in _detail(cell)])
+            detail = [metric for cell in group if cell.metrics.complete for metric in _detail(cell, results)]
+            self._finish(one, group, detail, _notes(group))
         self._finish(run, cells, [])
         return all(cell.metrics.complete for cell in cells)
 
@@ -106,10 +114,10 @@ class Tracker:
         self.client.set_terminated(self._run(self._sweep_name(), self.resolved.grid.name, None, {}),
                                    "FINISHED" if complete else "KILLED")  # fmt: skip
 
-    def _finish(self, run: str, cells: list[CellResult], metrics: list[Metric]) -> None:
+    def _finish(self, run: str, cells: list[CellResult], metrics: list[Metric], notes: Sequence[RunTag] = ()) -> None:
         missing = sum(cell.metrics.missing + cell.metrics.ungraded for cell in cells)
         state = "complete" if not missing else f"{missing} draws missing"
-        self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.state", state)])
+        self.client.log_batch(run, metrics=metrics, tags=[RunTag("prunesweep.state", state), *notes])
         if missing:
             self.client.update_run(run, status="RUNNING" if any(c.outcomes for c in cells) else "SCHEDULED")
         else:
@@ -164,7 +172,8 @@ def sync(store: Store, resolved: ResolvedGrid) -> str:
     """Write everything that is stored of a sweep into MLflow. Returns the tracking URI."""
     tracker = Tracker.open(store, resolved)
     tracker.begin()
-    states = [tracker.write_variant(variant) for variant in resolved.variants]
+    results = read_results(store, resolved)
+    states = [tracker.write_variant(variant, results) for variant in resolved.variants]
     complete = all(states)
     tracker.end(complete)
     return tracking_uri(resolved, store)
@@ -175,38 +184,36 @@ def _curve(cell: CellResult) -> list[Metric]:
     metrics, finished_ms = cell.metrics, int(cell.finished_at * 1000)
     assert metrics.accuracy is not None
     assert metrics.interval is not None
-    assert metrics.analytic is not None
     tokens = metrics.thinking_tokens
     points = {
         f"accuracy/{cell.benchmark}": metrics.accuracy,
         f"accuracy_low/{cell.benchmark}": metrics.interval.low,
         f"accuracy_high/{cell.benchmark}": metrics.interval.high,
-        f"accuracy_analytic_low/{cell.benchmark}": metrics.analytic.low,
-        f"accuracy_analytic_high/{cell.benchmark}": metrics.analytic.high,
         f"thinking_tokens/{cell.benchmark}": tokens.mean if tokens else 0.0,
         f"forced_rate/{cell.benchmark}": metrics.forced_rate,
     }
     return [Metric(key, value, finished_ms, cell.limit) for key, value in points.items()]
 
 
-def _detail(cell: CellResult) -> list[Metric]:
-    """All metrics of one cell."""
-    metrics, finished_ms = cell.metrics, int(cell.finished_at * 1000)
-    values: dict[str, float | None] = {
-        "accuracy": metrics.accuracy,
-        "seed_std": metrics.seed_std,
-        "majority": metrics.majority,
-        **{f"pass_at_{k}": value for k, value in metrics.pass_at.items()},
-        "forced_rate": metrics.forced_rate,
-        "cap_hit_rate": metrics.cap_hit_rate,
-        "no_answer_rate": metrics.no_answer_rate,
-        "defeated_grader": float(metrics.defeated_grader),
-        "reopened_rate": metrics.reopened_rate,
-        "loop_rate": metrics.loop_rate,
-        "draws": float(metrics.draws),
-    }
-    known = {f"{key}/{cell.benchmark}": value for key, value in values.items() if value is not None}
-    return [Metric(key, value, finished_ms, 0) for key, value in known.items()]
+def _detail(cell: CellResult, results: Results | None) -> list[Metric]:
+    """All numbers of one cell, and of its comparison with dense if both are complete.
+
+    But for the p-values that are corrected over the grid: a larger grid changes them, and MLflow keeps what it was
+    told first.
+    """
+    values = cell_numbers(cell.metrics)
+    name = (cell.variant.patch_id, cell.benchmark, cell.limit)
+    against = results.against_dense.get(name) if results else None
+    if against and not against.comparison.missing:
+        values |= {key: value for key, value in against_numbers(against).items() if key not in GRID_WIDE}
+    known = {f"{key}/{cell.benchmark}": value for key, value in values.items() if isinstance(value, (int, float))}
+    return [Metric(key, float(value), int(cell.finished_at * 1000), 0) for key, value in known.items()]
+
+
+def _notes(cells: Sequence[CellResult]) -> list[RunTag]:
+    """What to know of each complete cell's interval; a metric cannot say it."""
+    complete = [(cell.benchmark, cell.metrics.interval) for cell in cells if cell.metrics.complete]
+    return [RunTag(f"interval_note/{name}", interval.note) for name, interval in complete if interval]
 
 
 def _text(value: Any) -> str:

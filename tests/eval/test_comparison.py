@@ -49,7 +49,49 @@ def test_nothing_in_common_is_refused():
 def test_identical_variants_differ_in_nothing():
     result = compare(cell("1010"), cell("1010"))
     assert (result.difference, result.p_mcnemar, result.p_permutation) == (0.0, 1.0, 1.0)
-    assert result.analytic.low < 0 < result.analytic.high
+    assert result.interval.low < 0 < result.interval.high
+
+
+def test_missing_draws_bound_what_the_comparison_could_have_been():
+    # The variant lacks the answers to four questions that dense got wrong: perhaps it got them wrong, too.
+    planned = [(f"q{i}", 0) for i in range(12)]
+    variant, dense = cell("11111111...."), cell("000000000000")
+    result = compare(variant, dense, planned=planned)
+    assert (result.pairs, result.unpaired, result.missing) == (8, 4, 4)
+    assert (result.difference, result.lowest, result.highest) == (1.0, pytest.approx(8 / 12), 1.0)
+    assert result.p_if_missing == pytest.approx(compare(cell("111111110000"), dense).p_permutation)
+    assert result.note == "few differ; unequal missing data: 4 draws are graded on one side only"
+
+
+def test_missing_draws_that_could_turn_the_sign_leave_no_evidence():
+    result = compare(cell("111111??"), cell("000000.."), planned=[(f"q{i}", 0) for i in range(20)])
+    assert result.p_permutation < 0.05
+    assert (result.missing, result.lowest, result.highest) == (14, pytest.approx((6 - 14) / 20), 1.0)
+    assert (result.p_if_missing, result.unpaired) == (1.0, 0)
+
+
+def test_nothing_missing_bounds_nothing():
+    result = compare(cell("1100110"), cell("1010001"))
+    assert result.missing == 0
+    assert result.lowest == result.highest == result.difference
+    assert result.p_if_missing == result.p_permutation
+
+
+@given(
+    st.text("10.?", min_size=8, max_size=8),
+    st.text("10.?", min_size=8, max_size=8),
+    st.text("01", min_size=16, max_size=16),
+)
+def test_whatever_was_missing_the_difference_is_within_its_bounds(left, right, truth):
+    planned = [(f"q{i}", 0) for i in range(8)]
+    whole = [
+        "".join(t if mark in ".?" else mark for mark, t in zip(side, fill, strict=True))
+        for side, fill in ((left, truth[:8]), (right, truth[8:]))
+    ]
+    if not any(a in "01" and b in "01" for a, b in zip(left, right, strict=True)):
+        return
+    seen, full = compare(cell(left), cell(right), planned=planned), compare(cell(whole[0]), cell(whole[1]))
+    assert seen.lowest - 1e-9 <= full.difference <= seen.highest + 1e-9
 
 
 @pytest.mark.parametrize(("improved", "worsened"), [(0, 0), (0, 5), (9, 1), (12, 12), (3, 20)])
@@ -86,7 +128,7 @@ def test_a_lattice_too_fine_for_convolution_is_sampled():
     assert permutation_p(sums, counts) == pytest.approx(expected, abs=0.005)
 
 
-def test_curves_are_resampled_by_question():
+def test_curves_keep_the_points_of_a_question_together():
     rng = np.random.default_rng(1)
     base = {limit: cell("".join(rng.choice(["0", "1"], size=60))) for limit in (8, 16, 32)}
     same = compare_curves(base, base)
@@ -109,6 +151,13 @@ def test_points_that_move_together_need_no_wider_band_than_one():
     many = compare_curves({k: cell(marks) for k in (8, 16, 32)}, {k: cell(other) for k in (8, 16, 32)})
     assert many.band[0].low == pytest.approx(one.band[0].low)
     assert many.band[0].high == pytest.approx(one.band[0].high)
+
+
+def test_missing_draws_bound_a_curves_mean():
+    planned = [(f"q{i}", 0) for i in range(4)]
+    result = compare_curves({8: cell("11.1"), 16: cell("1111")}, {8: cell("0000"), 16: cell("0000")}, planned=planned)
+    assert (result.mean.missing, result.mean.unpaired) == (1, 1)
+    assert (result.mean.lowest, result.mean.highest) == (pytest.approx(7 / 8), 1.0)
 
 
 def test_curves_without_common_ground_are_refused():

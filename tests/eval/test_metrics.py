@@ -36,6 +36,10 @@ def test_hand_worked_cell():
     # a: right 2, "3" once. b: "2" and "02" are the same number, so they win.
     assert cell.majority == 0.5
     assert cell.interval.low < cell.accuracy < cell.interval.high
+    assert cell.pass_at_interval[1] == cell.interval
+    assert cell.pass_at_interval[2].low < cell.pass_at[2] < cell.pass_at_interval[2].high
+    assert cell.majority_interval.low < 0.5 < cell.majority_interval.high
+    assert (cell.if_missing_wrong, cell.if_missing_right) == (cell.accuracy, cell.accuracy)
 
 
 def test_failures_of_the_grader_are_missing_and_of_the_model_are_wrong():
@@ -48,6 +52,7 @@ def test_failures_of_the_grader_are_missing_and_of_the_model_are_wrong():
     assert cell.accuracy == 0.5
     assert (cell.missing, cell.ungraded, cell.no_answer_rate) == (1, 1, pytest.approx(1 / 3))
     assert not cell.complete
+    assert (cell.if_missing_wrong, cell.if_missing_right) == (0.25, 0.75)
 
 
 def test_text_that_stops_every_grader_is_wrong_and_counted():
@@ -63,12 +68,14 @@ def test_a_missing_draw_is_not_a_wrong_one_and_withholds_the_seed_std():
     assert cell.seed_std is None
     assert cell.missing == 1
     assert cell.pass_at[2] == pytest.approx((1 + 1) / 2)
+    assert (cell.if_missing_wrong, cell.if_missing_right) == (pytest.approx(0.5), pytest.approx(2 / 3))
 
 
 def test_an_empty_cell_has_no_accuracy():
     cell = cell_metrics([], OWED)
     assert (cell.accuracy, cell.interval, cell.majority, cell.thinking_tokens) == (None, None, None, None)
     assert (cell.missing, cell.complete) == (6, False)
+    assert (cell.if_missing_wrong, cell.if_missing_right) == (0.0, 1.0)
 
 
 def test_rates_and_tokens():

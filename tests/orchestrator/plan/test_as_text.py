@@ -57,8 +57,8 @@ tiny: 6 cells = 3 variants × 2 token limits, on 2 benchmarks with 2 seeds; stor
       stored       owed  variants
            0         12  3 × dense, magnitude + uniform at 0.2, magnitude + uniform at 0.5
 
-  each of first and second (4 questions) with 2 seeds cannot detect less than 100.0 points (80 % power, corrected for \
-8 comparisons)
+  each of first and second (4 questions) with 2 seeds: too few to find even a loss of all 50 points in 80 % of sweeps \
+(8 comparisons, Holm)
 """
     )
 
@@ -167,7 +167,7 @@ def test_variant_of_the_same_content_is_named_and_counted_once(
         "  line 31: wanda + uniform at 0.5 has the same content as wanda + uniform at 0.5 on line 25, and is counted "
         "once"
     )
-    assert "corrected for 2 comparisons" in lines[-1]
+    assert "(2 comparisons, Holm)" in lines[-1]
 
 
 def test_page_of_a_large_grid_fits_a_screen(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:

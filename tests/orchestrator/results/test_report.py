@@ -1,4 +1,4 @@
-"""The report's files: every cell as a row, with both intervals, pass@k and the comparison with dense."""
+"""The report's files: every cell as a row, with its interval, pass@k and the comparison with dense."""
 
 import csv
 from pathlib import Path
@@ -37,36 +37,45 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_cells_have_both_intervals_and_pass_at_k(half_pruned: TinySweep) -> None:
+def test_cells_have_their_interval_and_pass_at_k(half_pruned: TinySweep) -> None:
     status, cells, _ = report(half_pruned)
     assert status == 3, "the pruned variant lacks a seed"
     for cell in read_results(half_pruned.store, half_pruned.resolve_grid()).cells:
         row, metrics = cells[cell.variant.spec.method, cell.limit], cell.metrics
-        assert metrics.analytic is not None
-        assert metrics.analytic != metrics.interval
-        assert float(row["analytic_low"]) == metrics.analytic.low
-        assert float(row["analytic_high"]) == metrics.analytic.high
+        assert metrics.interval is not None
+        assert (float(row["low"]), float(row["high"])) == (metrics.interval.low, metrics.interval.high)
+        assert row["interval_note"] == "few right, few wrong", "four questions are few"
         assert float(row["pass_at_1"]) == pytest.approx(float(row["accuracy"]))
         assert row["pass_at_2"] == (str(metrics.pass_at[2]) if cell.variant.dense else "")
+        assert (float(row["if_missing_wrong"]), float(row["if_missing_right"])) == (
+            (metrics.accuracy, metrics.accuracy)
+            if cell.variant.dense
+            else (metrics.if_missing_wrong, metrics.if_missing_right)
+        )
 
 
-def test_cells_count_the_pairs_behind_a_comparison_and_give_its_analytic_interval(half_pruned: TinySweep) -> None:
+def test_cells_say_what_a_comparison_over_missing_draws_is_worth(half_pruned: TinySweep) -> None:
     _, cells, _ = report(half_pruned)
     against = read_results(half_pruned.store, half_pruned.resolve_grid()).against_dense
     for (_, _, limit), one in against.items():
-        row = cells["magnitude", limit]
-        assert (row["pairs"], row["unpaired"]) == ("4", "4")
-        found = (float(row["minus_dense_analytic_low"]), float(row["minus_dense_analytic_high"]))
-        assert found == (one.comparison.analytic.low, one.comparison.analytic.high)
-        assert (cells["dense", limit]["pairs"], cells["dense", limit]["minus_dense_analytic_low"]) == ("", "")
+        row, comparison = cells["magnitude", limit], one.comparison
+        assert (row["pairs"], row["unpaired"], row["missing_pairs"]) == ("4", "4", "4")
+        assert row["minus_dense_note"] == "few differ; unequal missing data: 4 draws are graded on one side only"
+        found = (float(row["minus_dense_low"]), float(row["minus_dense_high"]))
+        assert found == (comparison.interval.low, comparison.interval.high)
+        bounds = (float(row["minus_dense_if_missing_low"]), float(row["minus_dense_if_missing_high"]))
+        assert bounds == (comparison.lowest, comparison.highest)
+        assert bounds[0] < bounds[1]
+        assert (cells["dense", limit]["pairs"], cells["dense", limit]["minus_dense_low"]) == ("", "")
 
 
-def test_curves_give_the_analytic_interval_of_their_mean(half_pruned: TinySweep) -> None:
+def test_curves_give_the_interval_of_their_mean(half_pruned: TinySweep) -> None:
     _, _, curves = report(half_pruned)
     cells = read_results(half_pruned.store, half_pruned.resolve_grid()).cells
     dense, pruned = ({c.limit: c.outcomes for c in cells if c.variant.dense is side} for side in (True, False))
-    analytic = compare_curves(pruned, dense).mean.analytic
+    mean = compare_curves(pruned, dense).mean
     assert [int(row["token_limit"]) for row in curves] == [8, 32]
-    assert {(float(row["mean_analytic_low"]), float(row["mean_analytic_high"])) for row in curves} == {
-        (analytic.low, analytic.high)
+    assert {(float(row["mean_low"]), float(row["mean_high"])) for row in curves} == {
+        (mean.interval.low, mean.interval.high)
     }
+    assert {(float(row["mean_if_missing_low"]), row["missing_pairs"]) for row in curves} == {(mean.lowest, "8")}

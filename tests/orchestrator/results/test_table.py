@@ -29,15 +29,32 @@ def cells(sweep: TinySweep) -> dict[str, str]:
 
 def test_loss_against_dense_is_marked_and_missing_draws_are_counted(sweep: TinySweep) -> None:
     sweep.variants.append({"method": "magnitude", "sparsity": [0.2, 0.5]})
-    sweep.limits, sweep.seeds, sweep.benchmarks = (8,), (0,), {"first": range(8)}
-    commit_graded(sweep, 0, "CORRECT", 8)
-    commit_graded(sweep, 1, "INCORRECT", 8)
-    commit_graded(sweep, 2, "CORRECT", 3)
+    sweep.limits, sweep.seeds, sweep.benchmarks = (8,), (0,), {"first": range(20)}
+    commit_graded(sweep, 0, "CORRECT", 20)
+    commit_graded(sweep, 1, "INCORRECT", 20)
+    commit_graded(sweep, 2, "CORRECT", 15)
     assert cells(sweep) == {
-        "dense": "1.00 ±.00",
-        "magnitude + uniform at 0.2": "0.00 ±.00 ▼",
-        "magnitude + uniform at 0.5": "1.00 ±.00 (5 missing)",
+        "dense": "1.0 [.82, 1.0]*",
+        "magnitude + uniform at 0.2": ".00 [.00, .18]*▼",
+        "magnitude + uniform at 0.5": "1.0 [.77, 1.0]*(5 missing: .75-1.0)  ?",
     }
+
+
+def test_loss_is_in_doubt_where_missing_draws_could_undo_it(sweep: TinySweep) -> None:
+    sweep.variants.append({"method": "magnitude", "sparsity": [0.2, 0.5]})
+    sweep.limits, sweep.seeds, sweep.benchmarks = (8,), (0,), {"first": range(20)}
+    commit_graded(sweep, 0, "CORRECT", 20)
+    commit_graded(sweep, 1, "INCORRECT", 19)
+    commit_graded(sweep, 2, "INCORRECT", 7)
+    shown = cells(sweep)
+    assert shown["magnitude + uniform at 0.2"] == ".00 [.00, .19]*(1 missing: .00-.05) ▼"
+    assert shown["magnitude + uniform at 0.5"] == ".00 [.00, .46]*(13 missing: .00-.65) ▼"
+
+
+def test_legend_says_what_each_mark_is(sweep: TinySweep) -> None:
+    legend = " ".join(final_table(read_results(sweep.store, sweep.resolve_grid())).split())
+    for mark in ("95 % interval", "*: under 10 questions", "▼ ▲:", "(n missing: a-b)", "?: compared with dense"):
+        assert mark in legend
 
 
 def test_cell_without_draws_has_no_accuracy(sweep: TinySweep) -> None:

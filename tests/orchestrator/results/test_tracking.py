@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from orchestrator.__main__ import main
 from orchestrator.results.cells import read_results
+from orchestrator.results.numbers import GRID_WIDE, against_numbers, cell_numbers
 from orchestrator.results.tracking import sync
 from tests.support import ROOT
 from tests.support.builders import TinySweep
@@ -61,18 +62,26 @@ def test_disk_without_hard_links_takes_the_database_all_the_same(
     assert [file.name for file in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
 
 
-def test_runs_have_both_intervals_and_pass_at_k(sweep: TinySweep) -> None:
+def test_runs_have_all_numbers_of_their_cells_and_of_the_comparison(sweep: TinySweep) -> None:
+    sweep.variants.append({"method": "magnitude", "sparsity": 0.5})
     assert sweep.run() == "done"
     resolved = sweep.resolve_grid()
     client = MlflowClient(sync(sweep.store, resolved))
     (experiment,) = client.search_experiments(filter_string="name = 'prunesweep'")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    variant = runs[resolved.variants[0].full_label].info.run_id
-    for cell in read_results(sweep.store, resolved).cells:
+    results = read_results(sweep.store, resolved)
+    for cell in results.cells:
         metrics = cell.metrics
-        assert metrics.analytic is not None
-        for key, value in (("low", metrics.analytic.low), ("high", metrics.analytic.high)):
-            points = client.get_metric_history(variant, f"accuracy_analytic_{key}/first")
+        assert metrics.interval is not None
+        variant = runs[cell.variant.full_label].info.run_id
+        for key, value in (("low", metrics.interval.low), ("high", metrics.interval.high)):
+            points = client.get_metric_history(variant, f"accuracy_{key}/first")
             assert [point.value for point in points if point.step == cell.limit] == [value]
-        found = runs[f"dense @ {cell.limit}"].data.metrics
-        assert {k: found[f"pass_at_{k}/first"] for k in (1, 2)} == dict(metrics.pass_at)
+        run = runs[f"{cell.variant.label} @ {cell.limit}"].data
+        assert run.tags["interval_note/first"] == "few right, few wrong"
+        assert {k: run.metrics[f"pass_at_{k}/first"] for k in (1, 2)} == dict(metrics.pass_at)
+        numbers = cell_numbers(metrics)
+        if not cell.variant.dense:
+            against = against_numbers(results.against_dense[cell.variant.patch_id, "first", cell.limit])
+            numbers |= {name: value for name, value in against.items() if name not in GRID_WIDE}
+        assert run.metrics == {f"{name}/first": v for name, v in numbers.items() if isinstance(v, (int, float))}

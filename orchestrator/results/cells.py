@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from eval.comparison import Adjusted, Comparison, adjust, compare
 from eval.draws import answer_for
 from eval.grading import Grade, grader_id
-from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
 from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
+from orchestrator.results.old_loops import loops_of
 from orchestrator.store.store import Store
-from workers.rows.draw_rows import COLUMNS, JoinedDraw, join_rows
+from workers.rows.draw_rows import SUMMARY, DrawSummary, summarise_rows
 from workers.rows.grade_rows import GradeKey, verdicts
 
 
@@ -52,6 +52,16 @@ class Results:
         return all(cell.metrics.complete for cell in self.cells)
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """What is stored of one context."""
+
+    draws: Mapping[tuple[str, int], DrawSummary]
+    loops: Mapping[tuple[str, int], int]
+    """After how many tokens of each draw's trace a loop is established; 0 if none is."""
+    grades: Mapping[GradeKey, Grade]
+
+
 def read_results(store: Store, resolved: ResolvedGrid) -> Results:
     """Read all cells of `resolved` from `store`, and compare them with dense."""
     cells = tuple(cell for variant in resolved.variants for cell in read_cells(store, resolved, variant))
@@ -59,22 +69,22 @@ def read_results(store: Store, resolved: ResolvedGrid) -> Results:
 
 
 def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[CellResult]:
-    """Read the cells of one variant: benchmarks × token limits."""
+    """Read the cells of one variant: benchmarks × token limits. Reads no token of a trace or answer."""
     grader = grader_id(resolved.grid.runtime.grader)
-    decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], JoinedDraw], dict[GradeKey, Grade]]] = []
+    decoded: list[tuple[tuple[int, ...], _Decoded]] = []
     for decoding in variant.decodings:
         context = decoding.context
-        rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
-        draws = join_rows(rows, context.answer_context_id)
+        rows = store.read("draws", context.context_id, SUMMARY).to_pylist()
+        draws = summarise_rows(rows, context.answer_context_id)
         grades = verdicts(store.read("grades", context.context_id).to_pylist(), context.answer_context_id, grader)
-        decoded.append((decoding.limits, draws, grades))
+        decoded.append((decoding.limits, _Decoded(draws, loops_of(store, variant, context.context_id, draws), grades)))
     cells = []
     for benchmark in resolved.benchmarks:
         questions = [q for q in variant.questions if q.benchmark == benchmark.name]
         owed = [(q.problem_id, seed) for q in questions for seed in resolved.grid.sampling.seeds]
-        for limits, draws, grades in decoded:
+        for limits, stored in decoded:
             for limit in limits:
-                found = list(_outcomes(questions, resolved.grid.sampling.seeds, limit, draws, grades))
+                found = list(_outcomes(questions, resolved.grid.sampling.seeds, limit, stored))
                 outcomes = tuple(outcome for outcome, _ in found)
                 finished = max((committed_at for _, committed_at in found), default=0.0)
                 metrics = cell_metrics(outcomes, owed)
@@ -86,22 +96,21 @@ def _outcomes(
     questions: Iterable[Question],
     seeds: Iterable[int],
     limit: int,
-    draws: Mapping[tuple[str, int], JoinedDraw],
-    grades: Mapping[GradeKey, Grade],
+    stored: _Decoded,
 ) -> Iterator[tuple[Outcome, float]]:
     """(outcome, commit time) of each draw that is stored, answered at `limit` and graded."""
     seeds = tuple(seeds)
     for question in questions:
         for seed in seeds:
-            draw = draws.get((question.gold.prompt_id, seed))
+            name = (question.gold.prompt_id, seed)
+            draw = stored.draws.get(name)
             if draw is None:
                 continue
-            trace = draw.trace
-            answer = answer_for(limit, len(trace.token_ids), trace.ended, draw.answers)
+            answer = answer_for(limit, draw.length, draw.ended, draw.answers)
             if answer is None:
                 continue
             cut = answer["cut"]
-            grade = grades.get((question.gold.prompt_id, seed, cut, question.gold.gold_id))
+            grade = stored.grades.get((question.gold.prompt_id, seed, cut, question.gold.gold_id))
             if grade is None:
                 continue
             yield (
@@ -110,11 +119,11 @@ def _outcomes(
                     seed=seed,
                     grade=grade,
                     thinking_tokens=answer["thinking_tokens"],
-                    answer_tokens=len(answer["token_ids"]),
+                    answer_tokens=answer["answer_tokens"],
                     forced=answer["forced"],
                     cap_hit=answer["cap_hit"],
                     reopened_thinking=answer["reopened_thinking"],
-                    looped=answer["forced"] and ends_in_loop(trace.token_ids[:cut]),
+                    looped=0 < stored.loops[name] <= cut,
                 ),
                 draw.created_at,
             )

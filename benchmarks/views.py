@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def draws(variant: ResolvedVariant, seeds: tuple[int, ...], mean: int) -> pa.Tab
     return pa.table([columns[name] for name in DRAWS.names], schema=DRAWS)
 
 
-def _text_of(variant: ResolvedVariant):  # type: ignore[no-untyped-def]
+def _text_of(variant: ResolvedVariant) -> Callable[[int], str]:
     codec = ChatTokenizer.load(variant.model_path)
     return lambda token: codec.decode((token,))
 

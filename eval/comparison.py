@@ -162,8 +162,11 @@ def permutation_p(sums: FloatArray, counts: FloatArray) -> float:
     reach = int(steps.sum())
     chances = np.zeros(2 * reach + 1)
     chances[reach] = 1.0
-    for step in steps[steps > 0]:
-        chances = (np.roll(chances, step) + np.roll(chances, -step)) / 2
+    for step in steps[steps > 0].tolist():
+        moved = np.zeros_like(chances)
+        moved[step:] += chances[:-step]
+        moved[:-step] += chances[step:]
+        chances = moved / 2
     observed = abs(int(np.rint((differences * unit).sum())))
     if observed == 0:
         return 1.0

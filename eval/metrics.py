@@ -7,6 +7,7 @@ absent draws and failed graders are excluded, counted, and make the cell incompl
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import comb
 
 import numpy as np
@@ -29,8 +30,9 @@ class Outcome:
     cap_hit: bool = False
     reopened_thinking: bool = False
     looped: bool = False
+    """Whether the trace has come to a loop by the cut."""
 
-    @property
+    @cached_property
     def correct(self) -> bool | None:
         """None if the grader failed."""
         return None if self.grade.grader_failed else self.grade.verdict == "CORRECT"
@@ -68,12 +70,16 @@ class CellMetrics:
     majority: float | None
     """maj@k over all seeds."""
     thinking_tokens: TokenSummary | None
+    """Lengths of what comes before the answer at this limit. Limits share a trace, so sums over cells count it again."""
     answer_tokens: TokenSummary | None
+    """Lengths of the answers at this limit. In budget mode `none` they are a part of the response: all of it, if it has
+    no end tag, and so what another limit's answer holds, too."""
     forced_rate: float
     cap_hit_rate: float
     no_answer_rate: float
     reopened_rate: float
     loop_rate: float
+    """Draws whose trace has come to a loop within the limit (`eval.loops`), whether it was cut there or not."""
     missing: int
     """Draws that were planned and are not present."""
     ungraded: int
@@ -175,6 +181,7 @@ def majority_at_k(graded: Iterable[Outcome]) -> float | None:
     return float(np.mean([_share_of_win(ballot) for ballot in votes.values()])) if votes else None
 
 
+@lru_cache(maxsize=100_000)
 def _candidate(extracted: str) -> str:
     return as_integer(extracted) or "".join(extracted.split())
 

@@ -3,14 +3,14 @@
 Nothing is kept: the table, the report and MLflow are views of what this module reads.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from eval.comparison import Adjusted, Comparison, adjust, compare
 from eval.draws import answer_for
 from eval.grading import Grade, grader_id
 from eval.metrics import CellMetrics, Outcome, cell_metrics
-from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Decoding, Question, ResolvedGrid, ResolvedVariant
 from orchestrator.results.old_loops import loops_of
 from orchestrator.store.store import Store
 from workers.rows.draw_rows import SUMMARY, DrawSummary, summarise_rows
@@ -53,13 +53,15 @@ class Results:
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class _Stored:
     """What is stored of one context."""
 
     draws: Mapping[tuple[str, int], DrawSummary]
     loops: Mapping[tuple[str, int], int]
     """After how many tokens of each draw's trace a loop is established; 0 if none is."""
     grades: Mapping[GradeKey, Grade]
+    outcomes: dict[tuple[str, str, int, int, str], Outcome] = field(default_factory=dict)
+    """The outcomes so far, by problem and answer: limits that share an answer share its outcome."""
 
 
 def read_results(store: Store, resolved: ResolvedGrid) -> Results:
@@ -70,21 +72,15 @@ def read_results(store: Store, resolved: ResolvedGrid) -> Results:
 
 def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[CellResult]:
     """Read the cells of one variant: benchmarks × token limits. Reads no token of a trace or answer."""
-    grader = grader_id(resolved.grid.runtime.grader)
-    decoded: list[tuple[tuple[int, ...], _Decoded]] = []
-    for decoding in variant.decodings:
-        context = decoding.context
-        rows = store.read("draws", context.context_id, SUMMARY).to_pylist()
-        draws = summarise_rows(rows, context.answer_context_id)
-        grades = verdicts(store.read("grades", context.context_id).to_pylist(), context.answer_context_id, grader)
-        decoded.append((decoding.limits, _Decoded(draws, loops_of(store, variant, context.context_id, draws), grades)))
+    stored = [(decoding.limits, _read(store, resolved, variant, decoding)) for decoding in variant.decodings]
+    seeds = resolved.grid.sampling.seeds
     cells = []
     for benchmark in resolved.benchmarks:
         questions = [q for q in variant.questions if q.benchmark == benchmark.name]
-        owed = [(q.problem_id, seed) for q in questions for seed in resolved.grid.sampling.seeds]
-        for limits, stored in decoded:
+        owed = [(q.problem_id, seed) for q in questions for seed in seeds]
+        for limits, context in stored:
             for limit in limits:
-                found = list(_outcomes(questions, resolved.grid.sampling.seeds, limit, stored))
+                found = [*_outcomes(questions, seeds, limit, context)]
                 outcomes = tuple(outcome for outcome, _ in found)
                 finished = max((committed_at for _, committed_at in found), default=0.0)
                 metrics = cell_metrics(outcomes, owed)
@@ -92,29 +88,35 @@ def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -
     return cells
 
 
+def _read(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant, decoding: Decoding) -> _Stored:
+    context = decoding.context
+    rows = store.read("draws", context.context_id, SUMMARY).to_pylist()
+    draws = summarise_rows(rows, context.answer_context_id)
+    grades = store.read("grades", context.context_id).to_pylist()
+    return _Stored(
+        draws,
+        loops_of(store, variant, context.context_id, draws),
+        verdicts(grades, context.answer_context_id, grader_id(resolved.grid.runtime.grader)),
+    )
+
+
 def _outcomes(
-    questions: Iterable[Question],
-    seeds: Iterable[int],
-    limit: int,
-    stored: _Decoded,
+    questions: Iterable[Question], seeds: Sequence[int], limit: int, stored: _Stored
 ) -> Iterator[tuple[Outcome, float]]:
     """(outcome, commit time) of each draw that is stored, answered at `limit` and graded."""
-    seeds = tuple(seeds)
     for question in questions:
+        gold = question.gold
         for seed in seeds:
-            name = (question.gold.prompt_id, seed)
-            draw = stored.draws.get(name)
-            if draw is None:
+            draw = stored.draws.get((gold.prompt_id, seed))
+            if draw is None or (answer := answer_for(limit, draw.length, draw.ended, draw.answers)) is None:
                 continue
-            answer = answer_for(limit, draw.length, draw.ended, draw.answers)
-            if answer is None:
-                continue
-            cut = answer["cut"]
-            grade = stored.grades.get((question.gold.prompt_id, seed, cut, question.gold.gold_id))
-            if grade is None:
-                continue
-            yield (
-                Outcome(
+            name = (gold.prompt_id, seed, answer["cut"], gold.gold_id)
+            outcome = stored.outcomes.get((question.problem_id, *name))
+            if outcome is None:
+                grade = stored.grades.get(name)
+                if grade is None:
+                    continue
+                outcome = Outcome(
                     problem_id=question.problem_id,
                     seed=seed,
                     grade=grade,
@@ -123,10 +125,10 @@ def _outcomes(
                     forced=answer["forced"],
                     cap_hit=answer["cap_hit"],
                     reopened_thinking=answer["reopened_thinking"],
-                    looped=0 < stored.loops[name] <= cut,
-                ),
-                draw.created_at,
-            )
+                    looped=0 < stored.loops[gold.prompt_id, seed] <= answer["cut"],
+                )
+                stored.outcomes[question.problem_id, *name] = outcome
+            yield outcome, draw.created_at
 
 
 def _judged(cell: CellResult) -> set[tuple[str, int]]:

@@ -5,6 +5,7 @@ cannot be written, the next reader looks again.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,8 +50,6 @@ def _look(
     rows = rows.filter(pa.array([key in lengths for key in keys], pa.bool_()))
     joined = join_rows(rows.to_pylist(), "")  # traces only: no answer has this context
     loops = {name: finder.find(draw.trace.token_ids) for name, draw in joined.items()}
-    try:
+    with suppress(StoreUnavailable):  # the results are right all the same
         store.commit_loops([LoopRow(context_id, *name, lengths[name], loop) for name, loop in loops.items()])
-    except StoreUnavailable:
-        pass  # the results are right all the same
     return loops

@@ -112,8 +112,9 @@ DRAWS_1 = pa.schema([field for field in DRAWS_2 if field.name != "trace_tokens"]
 """Version 1 had no `trace_tokens` either, the length of `trace_ids`."""
 
 TABLES: dict[str, pa.Schema] = {"draws": DRAWS, "grades": GRADES, "failures": FAILURES, "loops": LOOPS}
-_COMPUTED_FROM = {"trace_tokens": ["trace_ids"], "loop_at": [], "answers.answer_tokens": ["answers.token_ids"]}
-"""A column of `draws` that earlier versions lack -> what `upgrade` needs to fill it in."""
+_COMPUTED_FROM = {"trace_tokens": "trace_ids", "loop_at": "start", "answers.answer_tokens": "answers.token_ids"}
+"""A column of `draws` that earlier versions lack -> the one that `upgrade` fills it in from; of `start` it needs the
+number of rows."""
 
 AnyRow = DrawRow | GradeRow | FailureRow | LoopRow
 
@@ -140,8 +141,7 @@ def is_readable(found: pa.Schema, expected: pa.Schema) -> bool:
 
 def stored_columns(found: pa.Schema, columns: Sequence[str]) -> list[str]:
     """The columns to read from a file of a readable schema so that `upgrade` can give `columns`."""
-    names = (other for name in columns for other in ([name] if _has_column(found, name) else _COMPUTED_FROM[name]))
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(name if _has_column(found, name) else _COMPUTED_FROM[name] for name in columns))
 
 
 def upgrade(table: pa.Table, columns: Sequence[str]) -> pa.Table:
@@ -168,7 +168,8 @@ def _with_answer_tokens(table: pa.Table, fields: Sequence[str]) -> pa.Table:
     columns = [lengths if field.name == "answer_tokens" else answers.field(field.name) for field in kept]
     counts = np.append(0, np.cumsum(pc.list_value_length(nested).to_numpy(zero_copy_only=False)))
     offsets = pa.array(counts.astype(np.int32))
-    return table.set_column(place, "answers", pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(columns, fields=kept)))
+    structs = pa.StructArray.from_arrays(columns, fields=kept)
+    return table.set_column(place, "answers", pa.ListArray.from_arrays(offsets, structs))
 
 
 def column_names(schema: pa.Schema, columns: Iterable[str] | None) -> list[str]:

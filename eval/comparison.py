@@ -117,12 +117,13 @@ def compare_curves(
     if not limits:
         raise ValueError(f"the curves share no token limit: {sorted(variant)} against {sorted(baseline)}.")
     pairs = [_pair(variant[limit], baseline[limit]) for limit in limits]
-    shared = [question for question in pairs[0].questions if all(question in pair.questions for pair in pairs[1:])]
+    differences = [dict(zip(pair.questions, pair.differences, strict=True)) for pair in pairs]
+    shared = [question for question in pairs[0].questions if all(question in known for known in differences)]
     if not shared:
         raise ValueError("no question has a pair at every limit. Complete the cells, or compare limit by limit.")
-    rows = [[dict(zip(pair.questions, pair.differences, strict=True))[q] for pair in pairs] for q in shared]
-    matrix = np.array(rows)  # [questions, limits]
-    counts = np.array([[dict(zip(pair.questions, pair.counts, strict=True))[q] for pair in pairs] for q in shared])
+    matrix = np.array([[known[question] for known in differences] for question in shared])  # [questions, limits]
+    seeds = [dict(zip(pair.questions, pair.counts, strict=True)) for pair in pairs]
+    counts = np.array([[known[question] for known in seeds] for question in shared])
     mean_paired = _Paired(tuple(shared), (matrix * counts.max()).mean(axis=1), np.full(len(shared), counts.max()), 0)
     return CurveComparison(
         limits=limits,

@@ -70,7 +70,7 @@ class CellMetrics:
     majority: float | None
     """maj@k over all seeds."""
     thinking_tokens: TokenSummary | None
-    """Lengths of what comes before the answer at this limit. Limits share a trace, so sums over cells count it again."""
+    """Lengths of what comes before the answer at this limit. Limits share a trace, so a sum over cells repeats it."""
     answer_tokens: TokenSummary | None
     """Lengths of the answers at this limit. In budget mode `none` they are a part of the response: all of it, if it has
     no end tag, and so what another limit's answer holds, too."""

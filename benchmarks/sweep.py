@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from eval.modes import MODES
 from orchestrator.grid.parse import read_grid
 from orchestrator.plan.resolve import resolve_grid
 from orchestrator.results.cells import read_results
@@ -41,11 +42,10 @@ def main() -> None:
         resolved = resolve_grid(grid)
         opened = Store.open(str(store))
         results = read_results(opened, resolved)
-        draws = load_draws(opened, ["trace_ids", "answers"])
-        answers = pc.list_flatten(draws["answers"])
-        our_tokens = sum(len(ids) for ids in draws["trace_ids"].to_pylist()) + sum(
-            len(answer["token_ids"]) for answer in answers.to_pylist()
-        )
+        draws = load_draws(opened, ["trace_tokens", "answers.answer_tokens"])
+        our_tokens = pc.sum(draws["trace_tokens"]).as_py()
+        if MODES[grid.budget.mode].answer_phase:  # or answers are parts of the traces
+            our_tokens += sum(answer["answer_tokens"] for answer in pc.list_flatten(draws["answers"]).to_pylist())
         cells = {(c.variant.patch_id, c.benchmark, c.limit): c.metrics.accuracy for c in results.cells}
 
         limits = [int(x) for x in options.limits.split(",")] if options.limits else list(grid.token_limits)

@@ -129,12 +129,13 @@ def compare_curves(
     if not limits:
         raise ValueError(f"the curves share no token limit: {sorted(variant)} against {sorted(baseline)}.")
     pairs = [_pair(variant[limit], baseline[limit]) for limit in limits]
-    shared = [question for question in pairs[0].questions if all(question in pair.questions for pair in pairs[1:])]
+    differences = [dict(zip(pair.questions, pair.differences, strict=True)) for pair in pairs]
+    shared = [question for question in pairs[0].questions if all(question in known for known in differences)]
     if not shared:
         raise ValueError("no question has a pair at every limit. Complete the cells, or compare limit by limit.")
-    rows = [[dict(zip(pair.questions, pair.differences, strict=True))[q] for pair in pairs] for q in shared]
-    matrix = np.array(rows)  # [questions, limits]
-    counts = np.array([[dict(zip(pair.questions, pair.counts, strict=True))[q] for pair in pairs] for q in shared])
+    matrix = np.array([[known[question] for known in differences] for question in shared])  # [questions, limits]
+    seeds = [dict(zip(pair.questions, pair.counts, strict=True)) for pair in pairs]
+    counts = np.array([[known[question] for known in seeds] for question in shared])
     most, fewest = counts.max(), counts.min(axis=1)
     unpaired = sum(pair.unpaired for pair in pairs)
     mean_paired = _Paired(tuple(shared), (matrix * most).mean(axis=1), np.full(len(shared), most), unpaired)
@@ -177,8 +178,11 @@ def permutation_p(sums: FloatArray, counts: FloatArray) -> float:
     reach = int(steps.sum())
     chances = np.zeros(2 * reach + 1)
     chances[reach] = 1.0
-    for step in steps[steps > 0]:
-        chances = (np.roll(chances, step) + np.roll(chances, -step)) / 2
+    for step in steps[steps > 0].tolist():
+        moved = np.zeros_like(chances)
+        moved[step:] += chances[:-step]
+        moved[:-step] += chances[step:]
+        chances = moved / 2
     observed = abs(int(np.rint((differences * unit).sum())))
     if observed == 0:
         return 1.0

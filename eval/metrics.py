@@ -8,6 +8,7 @@ whose text stops every grader is not correct, and counted (`defeated_grader`).
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import comb
 
 import numpy as np
@@ -30,8 +31,9 @@ class Outcome:
     cap_hit: bool = False
     reopened_thinking: bool = False
     looped: bool = False
+    """Whether the trace has come to a loop by the cut."""
 
-    @property
+    @cached_property
     def correct(self) -> bool | None:
         """None if the grader failed."""
         return None if self.grade.grader_failed else self.grade.verdict == "CORRECT"
@@ -73,12 +75,16 @@ class CellMetrics:
     """maj@k over all seeds."""
     majority_interval: Interval | None
     thinking_tokens: TokenSummary | None
+    """Lengths of what comes before the answer at this limit. Limits share a trace, so a sum over cells repeats it."""
     answer_tokens: TokenSummary | None
+    """Lengths of the answers at this limit. In budget mode `none` they are a part of the response: all of it, if it has
+    no end tag, and so what another limit's answer holds, too."""
     forced_rate: float
     cap_hit_rate: float
     no_answer_rate: float
     reopened_rate: float
     loop_rate: float
+    """Draws whose trace has come to a loop within the limit (`eval.loops`), whether it was cut there or not."""
     defeated_grader: int
     """Draws that count as wrong because their text stops every grader: `eval.grading.settle`."""
     missing: int
@@ -191,6 +197,7 @@ def _majorities(graded: Iterable[Outcome]) -> dict[str, float]:
     return {problem_id: _share_of_win(ballot) for problem_id, ballot in votes.items()}
 
 
+@lru_cache(maxsize=100_000)
 def _candidate(extracted: str) -> str:
     return value_key(extracted)
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from eval.draws import Draw
+from eval.loops import LoopFinder
 from eval.prompts import ChatTokenizer
 from workers.engines.engine import Engine, EngineFault, Proof, VariantFault
 from workers.evaluation import Evaluation, FeedSettings
@@ -39,6 +40,7 @@ class EvalWorker:
         self._log = log
         self._engine = engine
         self._codec = ChatTokenizer.load(base)
+        self._loops = LoopFinder(lambda token: self._codec.decode((token,)))
         self._loaded: tuple[str, Proof] | None = None
         self._settings = json.dumps(dict(sorted(self._engine.settings().items())))
 
@@ -85,6 +87,7 @@ class EvalWorker:
 
     def _row(self, context: Context, item: Item, draw: Draw) -> DrawRow:
         assert self._loaded is not None
+        stored = item.job.prior.token_ids if item.job.prior is not None else ()
         return DrawRow(
             context_id=context.context_id,
             answer_context_id=context.answer_context_id,
@@ -96,6 +99,7 @@ class EvalWorker:
             start=draw.start,
             limit=draw.limit,
             trace_ids=draw.trace_ids,
+            loop_at=self._loops.find(stored + draw.trace_ids),
             trace_text=self._codec.decode(draw.trace_ids),
             ended=draw.ended,
             derived_seed=draw.derived_seed,

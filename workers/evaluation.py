@@ -283,11 +283,17 @@ class Evaluation:
                 tuple(item.number for _, item, _, _ in group),
                 tuple(length for *_, length in group),
                 trace_tokens=sum(len(row.trace_ids) for _, _, row, _ in group),
-                answer_tokens=sum(len(answer.token_ids) for _, _, row, _ in group for answer in row.answers),
+                answer_tokens=sum(self._answer_tokens(row) for _, _, row, _ in group),
                 cached_tokens=self._cached_tokens,
                 prompt_tokens=self._prompt_tokens,
             )
             self._prompt_tokens = self._cached_tokens = 0
+
+    def _answer_tokens(self, row: DrawRow) -> int:
+        """How many tokens were generated for the row's answers: none where the answers are read off the trace."""
+        if not self._rules[row.context_id].mode.answer_phase:
+            return 0
+        return sum(len(answer.token_ids) for answer in row.answers)
 
     def _end_shards(self) -> Iterator[TaskEnded]:
         """Report the shards that have ended while others go on; the last one ends with `run`."""

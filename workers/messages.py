@@ -120,7 +120,9 @@ class Committed:
     lengths: tuple[int, ...]
     """The length of each draw's whole trace, in tokens."""
     trace_tokens: int
+    """How many were generated for traces. In budget mode `none` the trace is the whole response."""
     answer_tokens: int
+    """How many were generated after traces."""
     cached_tokens: int
     prompt_tokens: int
 

@@ -89,13 +89,18 @@ def closing_line(core: Core) -> str:
     parts = [
         f"{counters.committed} draws committed",
         f"{counters.failed} given up" if counters.failed else "",
-        f"{counters.trace_tokens:,} thinking and {counters.answer_tokens:,} answer tokens",
+        _tokens(counters.trace_tokens, counters.answer_tokens),
         f"{counters.cached_tokens / max(1, counters.prompt_tokens):.0%} of prompt tokens were cached",
         f"{plural(counters.engines_started, 'engine')} started",
         f"{plural(counters.swaps, 'swap')} in {counters.swap_seconds:.1f} s",
         f"{plural(counters.workers_lost, 'worker')} lost" if counters.workers_lost else "",
     ]
     return " · ".join(part for part in parts if part)
+
+
+def _tokens(trace: int, answers: int) -> str:
+    """Generated tokens, each counted once. Where the response is one piece (budget mode `none`), so is their number."""
+    return f"{trace:,} thinking and {answers:,} answer tokens" if answers else f"{trace:,} tokens"
 
 
 def fleet_line(core: Core) -> str:

@@ -3,17 +3,20 @@
 Nothing is kept: the table, the report and MLflow are views of what this module reads.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from eval.comparison import Adjusted, Comparison, adjust, compare
 from eval.draws import answer_for
 from eval.grading import Grade, grader_id
-from eval.loops import ends_in_loop
 from eval.metrics import CellMetrics, Outcome, cell_metrics
-from orchestrator.plan.resolved_grid import Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.resolved_grid import Decoding, Question, ResolvedGrid, ResolvedVariant
+from orchestrator.results.old_loops import loops_of
 from orchestrator.store.store import Store
-from workers.rows.draw_rows import COLUMNS, JoinedDraw, join_rows
+from workers.rows.draw_rows import SUMMARY, DrawSummary, summarise_rows
 from workers.rows.grade_rows import GradeKey, verdicts
 
 
@@ -54,76 +57,105 @@ class Results:
         return all(cell.metrics.complete for cell in self.cells)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What is stored of one context."""
+
+    draws: Mapping[tuple[str, int], DrawSummary]
+    loops: Mapping[tuple[str, int], int]
+    """After how many tokens of each draw's trace a loop is established; 0 if none is."""
+    grades: Mapping[GradeKey, Grade]
+
+
 def read_results(store: Store, resolved: ResolvedGrid) -> Results:
     """Read all cells of `resolved` from `store`, and compare them with dense."""
-    cells = tuple(cell for variant in resolved.variants for cell in read_cells(store, resolved, variant))
-    return Results(resolved, cells, _against_dense(resolved, cells))
+    with _uncollected():
+        cells = tuple(cell for variant in resolved.variants for cell in read_cells(store, resolved, variant))
+        return Results(resolved, cells, _against_dense(resolved, cells))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: the values made here have none, and to walk them again and again takes a fifth
+    of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def read_cells(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant) -> list[CellResult]:
-    """Read the cells of one variant: benchmarks × token limits."""
-    grader = grader_id(resolved.grid.runtime.grader)
-    decoded: list[tuple[tuple[int, ...], dict[tuple[str, int], JoinedDraw], dict[GradeKey, Grade]]] = []
-    for decoding in variant.decodings:
-        context = decoding.context
-        rows = store.read("draws", context.context_id, COLUMNS).to_pylist()
-        draws = join_rows(rows, context.answer_context_id)
-        grades = verdicts(store.read("grades", context.context_id).to_pylist(), context.answer_context_id, grader)
-        decoded.append((decoding.limits, draws, grades))
+    """Read the cells of one variant: benchmarks × token limits. Reads no token of a trace or answer."""
+    stored = [(decoding.limits, _read(store, resolved, variant, decoding)) for decoding in variant.decodings]
+    seeds = resolved.grid.sampling.seeds
     cells = []
     for benchmark in resolved.benchmarks:
         questions = [q for q in variant.questions if q.benchmark == benchmark.name]
-        owed = [(q.problem_id, seed) for q in questions for seed in resolved.grid.sampling.seeds]
-        for limits, draws, grades in decoded:
-            for limit in limits:
-                found = list(_outcomes(questions, resolved.grid.sampling.seeds, limit, draws, grades))
+        owed = [(q.problem_id, seed) for q in questions for seed in seeds]
+        for limits, context in stored:
+            for limit, found in _outcomes(questions, seeds, limits, context).items():
                 outcomes = tuple(outcome for outcome, _ in found)
                 finished = max((committed_at for _, committed_at in found), default=0.0)
-                metrics = cell_metrics(outcomes, owed)
-                cells.append(CellResult(variant, benchmark.name, limit, metrics, outcomes, finished))
+                cells.append(
+                    CellResult(variant, benchmark.name, limit, cell_metrics(outcomes, owed), outcomes, finished)
+                )
     return cells
 
 
+def _read(store: Store, resolved: ResolvedGrid, variant: ResolvedVariant, decoding: Decoding) -> _Stored:
+    context = decoding.context
+    rows = store.read("draws", context.context_id, SUMMARY).to_pylist()
+    draws = summarise_rows(rows, context.answer_context_id)
+    grades = store.read("grades", context.context_id).to_pylist()
+    return _Stored(
+        draws,
+        loops_of(store, variant, context.context_id, draws),
+        verdicts(grades, context.answer_context_id, grader_id(resolved.grid.runtime.grader)),
+    )
+
+
 def _outcomes(
-    questions: Iterable[Question],
-    seeds: Iterable[int],
-    limit: int,
-    draws: Mapping[tuple[str, int], JoinedDraw],
-    grades: Mapping[GradeKey, Grade],
-) -> Iterator[tuple[Outcome, float]]:
-    """(outcome, commit time) of each draw that is stored, answered at `limit` and graded."""
-    seeds = tuple(seeds)
+    questions: Iterable[Question], seeds: Sequence[int], limits: Sequence[int], stored: _Stored
+) -> dict[int, list[tuple[Outcome, float]]]:
+    """Limit -> (outcome, commit time) of each draw that is stored, answered at the limit and graded."""
+    found: dict[int, list[tuple[Outcome, float]]] = {limit: [] for limit in limits}
     for question in questions:
         for seed in seeds:
-            draw = draws.get((question.gold.prompt_id, seed))
+            name = (question.gold.prompt_id, seed)
+            draw = stored.draws.get(name)
             if draw is None:
                 continue
-            trace = draw.trace
-            answer = answer_for(limit, len(trace.token_ids), trace.ended, draw.answers)
-            if answer is None:
-                continue
-            cut = answer["cut"]
-            grade = grades.get((question.gold.prompt_id, seed, cut, question.gold.gold_id))
-            if grade is None:
-                continue
-            yield (
-                Outcome(
-                    problem_id=question.problem_id,
-                    seed=seed,
-                    grade=grade,
-                    thinking_tokens=answer["thinking_tokens"],
-                    answer_tokens=len(answer["token_ids"]),
-                    forced=answer["forced"],
-                    cap_hit=answer["cap_hit"],
-                    reopened_thinking=answer["reopened_thinking"],
-                    looped=answer["forced"] and ends_in_loop(trace.token_ids[:cut]),
-                ),
-                draw.created_at,
-            )
+            outcomes: dict[int, Outcome | None] = {}
+            for limit in limits:
+                answer = answer_for(limit, draw.length, draw.ended, draw.answers)
+                if answer is None:
+                    continue
+                cut = answer["cut"]
+                if cut not in outcomes:  # limits that share an answer share its outcome
+                    grade = stored.grades.get((*name, cut, question.gold.gold_id))
+                    outcomes[cut] = (
+                        _outcome(question.problem_id, seed, answer, grade, stored.loops[name]) if grade else None
+                    )
+                if (outcome := outcomes[cut]) is not None:
+                    found[limit].append((outcome, draw.created_at))
+    return found
 
 
-def _judged(cell: CellResult) -> set[tuple[str, int]]:
-    return {(outcome.problem_id, outcome.seed) for outcome in cell.outcomes if outcome.correct is not None}
+def _outcome(problem_id: str, seed: int, answer: Mapping[str, Any], grade: Grade, loop_at: int) -> Outcome:
+    return Outcome(
+        problem_id=problem_id,
+        seed=seed,
+        grade=grade,
+        thinking_tokens=answer["thinking_tokens"],
+        answer_tokens=answer["answer_tokens"],
+        forced=answer["forced"],
+        cap_hit=answer["cap_hit"],
+        reopened_thinking=answer["reopened_thinking"],
+        looped=0 < loop_at <= answer["cut"],
+    )
 
 
 def _against_dense(resolved: ResolvedGrid, cells: tuple[CellResult, ...]) -> dict[tuple[str, str, int], AgainstDense]:
@@ -134,7 +166,7 @@ def _against_dense(resolved: ResolvedGrid, cells: tuple[CellResult, ...]) -> dic
         if dense is None or cell.variant.dense:
             continue
         base = by_name[(dense.patch_id, cell.benchmark, cell.limit)]
-        if _judged(cell) & _judged(base):
+        with suppress(ValueError):  # they have no graded draw in common
             seeds = resolved.grid.sampling.seeds
             owed = [(q.problem_id, s) for q in cell.variant.questions if q.benchmark == cell.benchmark for s in seeds]
             found[name] = compare(cell.outcomes, base.outcomes, planned=owed)

@@ -4,6 +4,7 @@
     <store>/draws/<context id>/<part>.parquet
     <store>/grades/<context id>/<part>.parquet
     <store>/failures/<context id>/<part>.parquet
+    <store>/loops/<context id>/<part>.parquet
     <store>/payloads/<id>.json             what an id was computed from, for `explain`
     <store>/drivers/<id>.json              which process drives which sweep now (orchestrator/store/lease.py)
     <store>/logs/<run>.events.jsonl.gz     a run's event log, for `replay`
@@ -29,7 +30,7 @@ from orchestrator.store.files import MAX_LISTINGS, Files, ListedFile
 from orchestrator.store.parts import Part, distinct, encode, read_part
 from orchestrator.store.tables import TABLES, column_names, to_table
 from pruning.patch.manifest import MANIFEST
-from workers.rows.tables import DrawRow, FailureRow, GradeRow
+from workers.rows.tables import DrawRow, FailureRow, GradeRow, LoopRow
 from workers.store import StoreError, StoreUnavailable, Trouble, trouble_of
 
 __all__ = ["Store", "StoreError", "StoreUnavailable", "Trouble", "load_draws"]
@@ -125,6 +126,10 @@ class Store:
     def commit_grades(self, rows: Sequence[GradeRow]) -> str:
         """Store grades of one context as one part; returns the part's path."""
         return self._commit("grades", rows[0].context_id, rows)
+
+    def commit_loops(self, rows: Sequence[LoopRow]) -> str:
+        """Store loops of draws of one context as one part; returns the part's path."""
+        return self._commit("loops", rows[0].context_id, rows)
 
     def commit_failures(self, rows: Sequence[FailureRow]) -> None:
         """Store records of draws that were given up, one part per context."""
@@ -226,10 +231,11 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 def _rows(parts: Iterable[Part | None], table: str, columns: Sequence[str]) -> pa.Table:
     """The rows of one context's parts, each source once. None stands for a part that was ignored."""
-    schema = TABLES[table]
-    empty = schema.empty_table().select(list(dict.fromkeys(name.split(".")[0] for name in columns)))
     tables = list(distinct([part for part in parts if part is not None]).values())
-    return pa.concat_tables(tables) if tables else empty
+    if tables:
+        return pa.concat_tables(tables)
+    # Not `schema.empty_table()`, which imports pandas: half a second.
+    return pa.Table.from_batches([], TABLES[table]).select(list(dict.fromkeys(name.split(".")[0] for name in columns)))
 
 
 def load_draws(store: str | Store, columns: Iterable[str] | None = None) -> pa.Table:

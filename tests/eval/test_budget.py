@@ -215,6 +215,50 @@ def test_wait_overrules_the_end_as_often_as_asked_and_counts_towards_the_limit()
     assert by_cut(draw)[3].forced
 
 
+# --- where this differs from upstream, as docs/evaluation.md says ---------------------------------------------
+
+
+def with_two_ends(budget: BudgetSpec) -> Rules:
+    """Rules of a model that declares "b" as an end of sequence beside its usual one, as Qwen does <|endoftext|>."""
+    return make_rules(budget, CODEC, frozenset({EOS, IDS["b"]}), 400, SPOKEN if budget.mode != "s1-legacy" else None)
+
+
+def test_answer_begins_after_the_first_end_tag_and_holds_what_is_thought_again():
+    script = Script((THINK, A, END), (THINK, A, END, IDS["7"], EOS))
+    draw, _ = run(rules_for(BudgetSpec("native-strict", answer_tokens=9)), job(9), script.complete)
+    assert (draw.answers[0].text, draw.answers[0].reopened_thinking) == ("<think>a</think>7", True)
+
+
+def test_answer_of_a_whole_response_begins_after_the_last_end_tag():
+    draw, _ = run(rules_for(BudgetSpec("none")), job(9), Script((A, END, THINK, A, END, IDS["7"], EOS), ()).complete)
+    assert (draw.answers[0].text, draw.answers[0].thinking_tokens) == ("7", 5)
+
+
+def test_any_end_of_sequence_inside_native_thinking_ends_the_response():
+    draw, asked = run(with_two_ends(STRICT), job(9), Script((THINK, A, IDS["b"]), (A, EOS)).complete)
+    assert [ask.name for ask in asked] == ["trace"], "Qwen's recipe would write the early-stop text and go on"
+    assert (draw.answers[0].text, draw.answers[0].forced, draw.ended) == ("<think>a", False, True)
+
+
+def test_any_end_of_sequence_is_swapped_for_the_answer_mark():
+    _, asked = run(with_two_ends(LEGACY), job(9), Script((A, A, IDS["b"]), (A, EOS)).complete)
+    assert asked[1].prompt_ids == (*asked[0].prompt_ids, A, A, *CODEC.encode("<|im_start|>answer"))
+
+
+def test_newline_is_decided_by_the_cut_and_a_cut_inside_wait_keeps_its_beginning():
+    rules = rules_for(BudgetSpec("s1-legacy", wait=1, wait_text="Waiting"))
+    cue = CODEC.encode("<|im_start|>answer\nFinal Answer:")
+    wait = rules.tags.wait
+    assert len(wait) == 4
+    draw, asked = run(rules, job(2, 4, 8), Script((A, NEWLINE, IM), (A, EOS)).complete)
+    assert draw.trace_ids == (A, NEWLINE, *wait, A, NEWLINE), "the end mark would be the ninth"
+    before = {ask.name: ask.prompt_ids[len(asked[0].prompt_ids) :] for ask in asked}
+    assert before["answer@2"] == (A, NEWLINE, *cue), "what is generated later does not count"
+    assert before["answer@4"] == (A, NEWLINE, *wait[:2], NEWLINE, *cue)
+    assert before["answer@8"] == (A, NEWLINE, *wait, A, NEWLINE, *cue)
+    assert all(answer.forced for answer in draw.answers)
+
+
 # --- without a budget ---------------------------------------------------------------------------------------
 
 

@@ -136,6 +136,7 @@ def make_row(
     prompt: str = "p0",
     seed: int = 0,
     text: str = "\\boxed{7}",
+    loop_at: int = 0,
 ) -> DrawRow:
     """A committed contribution to draw (prompt, seed) of context "c"."""
     return DrawRow(
@@ -149,6 +150,7 @@ def make_row(
         start=start,
         limit=limit,
         trace_ids=tuple(trace),
+        loop_at=loop_at,
         trace_text="".join(map(str, trace)),
         ended=ended,
         derived_seed=start > 0,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.spec import BudgetSpec
 from orchestrator.store.store import Store
 from tests.support.builders import TINY, make_context, make_item, make_row
 from workers.engines.engine import EngineFault, EngineSettings, Finished
@@ -75,6 +76,34 @@ def test_shard_whose_traces_stay_out_of_reach_fails_alone_and_another_is_asked_f
     assert WantsMore("new") in after
     assert sum(len(report.numbers) for report in after if isinstance(report, Committed)) == 4
     assert after[-1] == TaskEnded("new")
+
+
+def evaluate(folder: Path, store: Store, shard: Shard) -> list[Report]:
+    engine = ScriptedEngines(str(folder / "ledger"), tail=9.0)(TINY / "model", 4, SETTINGS)
+    worker = EvalWorker("engine", engine, store, TINY / "model", folder, FeedSettings(commit_seconds=0.0))
+    return list(worker.run(shard, Inbox()))
+
+
+@pytest.mark.parametrize("mode", ["native-strict", "s1-legacy", "none"])
+def test_every_generated_token_is_counted_once(tmp_path: Path, mode: str) -> None:
+    """In mode none an answer is a part of the trace, and each limit's has its own copy."""
+    store = Store.open(str(tmp_path / "store"))
+    budget = BudgetSpec(mode, answer_tokens=None if mode == "none" else 8)
+    items = tuple(make_item(f"p{n}", seed=n, limits=(4, 8, 16), number=n) for n in range(4))
+    said = evaluate(tmp_path, store, Shard("new", replace(make_context("d"), budget=budget), items))
+    made = [ask.tokens for ask in ScriptedEngines(str(tmp_path / "ledger")).generated()]
+    committed = [report for report in said if isinstance(report, Committed)]
+    assert sum(report.trace_tokens + report.answer_tokens for report in committed) == sum(made)
+    assert sum(report.trace_tokens for report in committed) == sum(store.read("draws", "d")["trace_tokens"].to_pylist())
+
+
+def test_loop_that_began_in_a_stored_trace_is_known_of_its_continuation(tmp_path: Path) -> None:
+    store, digit = Store.open(str(tmp_path / "store")), 7
+    store.commit_draws([make_row([digit] * 80, (80,), limit=80)])
+    item = replace(make_item("p0", limits=(90,)), continues=True)
+    evaluate(tmp_path, store, Shard("continued", make_context("c"), (item,)))
+    rows = store.read("draws", "c", ["start", "loop_at"]).to_pylist()
+    assert [row["loop_at"] for row in rows if row["start"]] == [70]
 
 
 class NanEngine(ScriptedEngine):

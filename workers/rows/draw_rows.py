@@ -29,6 +29,13 @@ METADATA = ["answer_context_id", "prompt_id", "seed", "start", "trace_tokens", "
 TEXTS = [*METADATA, "answers.forced", "answers.text"]
 """The columns that `read_texts` needs."""
 
+SUMMARY = [
+    *METADATA,
+    "loop_at",
+    *(f"answers.{field}" for field in ("forced", "thinking_tokens", "answer_tokens", "cap_hit", "reopened_thinking")),
+]
+"""The columns that `summarise_rows` needs: neither tokens nor texts."""
+
 
 class AnswerText(NamedTuple):
     """What a grader needs of an answer."""
@@ -60,6 +67,21 @@ class MeasuredDraw:
     """The cuts at which it has an answer."""
 
 
+@dataclass(frozen=True)
+class DrawSummary:
+    """What the results of a draw are computed from, read without its tokens."""
+
+    length: int
+    """The length of its trace in tokens."""
+    ended: bool
+    loop_at: int | None
+    """After how many tokens a loop is established, 0 if none is; None if nobody has looked (rows of version 2)."""
+    answers: Mapping[int, Mapping[str, Any]]
+    """Cut -> the answer's fields, without ids and text."""
+    created_at: float
+    """When its last row was stored, in seconds since the epoch."""
+
+
 def join_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int], JoinedDraw]:
     """(prompt id, seed) -> draw, for the rows of one context read with COLUMNS."""
     return {name: _join(group, answer_context_id) for name, group in _by_draw(rows).items()}
@@ -68,6 +90,11 @@ def join_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict
 def measure_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int], MeasuredDraw]:
     """(prompt id, seed) -> size of the draw that `join_rows` would give, for rows read with METADATA."""
     return {name: _measure(group, answer_context_id) for name, group in _by_draw(rows).items()}
+
+
+def summarise_rows(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int], DrawSummary]:
+    """(prompt id, seed) -> summary of the draw that `join_rows` would give, for rows read with SUMMARY."""
+    return {name: _summarise(group, answer_context_id) for name, group in _by_draw(rows).items()}
 
 
 def read_texts(rows: Iterable[Mapping[str, Any]], answer_context_id: str) -> dict[tuple[str, int, int], AnswerText]:
@@ -132,3 +159,18 @@ def _measure(rows: list[Mapping[str, Any]], answer_context_id: str) -> MeasuredD
         if row["answer_context_id"] == answer_context_id:
             cuts.update(answer["cut"] for answer in row["answers"])
     return MeasuredDraw(length, ended, frozenset(cuts))
+
+
+def _summarise(rows: list[Mapping[str, Any]], answer_context_id: str) -> DrawSummary:
+    length, ended, created_at = 0, False, 0.0
+    loop_at: int | None = 0
+    answers: dict[int, Mapping[str, Any]] = {}
+    for row in _contiguous(rows, _token_count):
+        length, ended = length + row["trace_tokens"], ended or row["ended"]
+        if not loop_at and (row["loop_at"] is not None or row["trace_tokens"]):
+            loop_at = row["loop_at"]  # it speaks of the whole trace up to the end of its row
+        if row["answer_context_id"] == answer_context_id:
+            created_at = max(created_at, row["created_at"])
+            for answer in row["answers"]:
+                answers.setdefault(answer["cut"], answer)
+    return DrawSummary(length, ended, loop_at, answers, created_at)

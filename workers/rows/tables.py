@@ -23,6 +23,8 @@ class DrawRow:
     start: int
     limit: int
     trace_ids: tuple[int, ...]
+    loop_at: int
+    """After how many tokens of the whole trace a loop is established (`eval.loops`); 0: not by the end of this row."""
     trace_text: str
     ended: bool
     derived_seed: bool
@@ -33,6 +35,18 @@ class DrawRow:
     """The settings that can change numerics (versions, dtype, attention backend, ...), as JSON with sorted keys."""
     worker: str
     created_at: float
+
+
+@dataclass(frozen=True)
+class LoopRow:
+    """`DrawRow.loop_at` of a draw whose rows were stored before they had it."""
+
+    context_id: str
+    prompt_id: str
+    seed: int
+    trace_tokens: int
+    """The length of the trace that was looked at."""
+    loop_at: int
 
 
 @dataclass(frozen=True)

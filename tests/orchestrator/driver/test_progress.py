@@ -64,6 +64,14 @@ def test_closing_line_counts_one_as_one() -> None:
     assert " · 1 engine started · 0 swaps in 0.0 s" in closing_line(core)
 
 
+def test_closing_line_tells_thinking_from_answers_where_they_are_two() -> None:
+    core = make_core(8, POLICY)
+    core.state.counters.trace_tokens = 9432
+    assert " · 9,432 tokens · " in closing_line(core)
+    core.state.counters.answer_tokens = 1000
+    assert " · 9,432 thinking and 1,000 answer tokens · " in closing_line(core)
+
+
 @pytest.mark.parametrize("reader", ["gone", "full"])
 def test_standard_error_that_takes_nothing_any_more_ends_nothing(reader: str) -> None:
     script = "from orchestrator.driver.progress import say; say('one'); say('two'); print('goes on')"

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from eval.draws import Answer
 from eval.prompts import ChatTokenizer
 from orchestrator.__main__ import main
 from pruning.model.calibration import load_windows
@@ -35,10 +34,10 @@ def export(sweep: TinySweep, *options: str) -> tuple[int, list[dict[str, Any]]]:
     return status, [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def stored(sweep: TinySweep) -> Iterator[tuple[tuple[str, int], dict[str, Any], list[Answer]]]:
+def stored(sweep: TinySweep) -> Iterator[tuple[tuple[str, int], dict[str, Any], list[dict[str, Any]]]]:
     """(problem id, seed), its row in the store, and its natural answers."""
     for row in sweep.rows():
-        natural = [Answer(**answer) for answer in row["answers"] if not answer["forced"]]
+        natural = [answer for answer in row["answers"] if not answer["forced"]]
         yield (row["problem_id"], row["seed"]), row, natural
 
 
@@ -48,7 +47,7 @@ def test_rows_are_what_the_model_read_and_wrote_itself(done: TinySweep) -> None:
     got = {(row["problem_id"], row["seed"]): row["token_ids"] for row in rows}
     naturals = 0
     for name, row, natural in stored(done):
-        answer = list(natural[0].token_ids) if natural else []
+        answer = list(natural[0]["token_ids"]) if natural else []
         assert got.pop(name) == row["prompt_ids"] + row["trace_ids"] + answer
         naturals += bool(natural)
     assert got == {}
@@ -81,7 +80,7 @@ def test_limit_cuts_traces_and_keeps_only_answers_that_came_before_it(done: Tiny
             assert got[name] == row["prompt_ids"] + row["trace_ids"][:limit]
             cut += 1
         elif natural:
-            assert got[name][-len(natural[0].token_ids) :] == list(natural[0].token_ids)
+            assert got[name][-len(natural[0]["token_ids"]) :] == list(natural[0]["token_ids"])
     assert 0 < cut < len(rows)
 
 
@@ -91,7 +90,7 @@ def test_s1s_answers_follow_the_text_that_the_budget_put_there(sweep: TinySweep)
     _, rows = export(sweep)
     tokenizer = ChatTokenizer.load(TINY / "model")
     texts = {(row["problem_id"], row["seed"]): tokenizer.decode(row["token_ids"]) for row in rows}
-    naturals = [(name, natural[0].text) for name, _, natural in stored(sweep) if natural]
+    naturals = [(name, natural[0]["text"]) for name, _, natural in stored(sweep) if natural]
     assert naturals
     for name, answer in naturals:
         thought, _, answered = texts[name].partition("<|im_start|>answer")

@@ -17,6 +17,7 @@ from orchestrator.store.store import Store, load_draws
 from orchestrator.store.tables import TABLES
 from orchestrator.sweep import tidy
 from tests.support.builders import make_failure, make_grade, make_row
+from workers.rows.tables import LoopRow
 
 
 @pytest.fixture
@@ -60,8 +61,9 @@ def test_finished_contexts_are_compacted_in_every_table_and_others_are_left(stor
         store.commit_draws([make_row(prompt=f"p{number}")])
         store.commit_grades([make_grade(f"p{number}")])
         store.commit_failures([make_failure(f"p{number}", "c"), make_failure(f"p{number}", "other")])
-    assert compact_finished(store, ["c", "nowhere"]) == 3
-    assert [len(files(store, table)) for table in TABLES] == [1, 1, 1]
+        store.commit_loops([LoopRow("c", f"p{number}", 0, 4, 0)])
+    assert compact_finished(store, ["c", "nowhere"]) == 4
+    assert [len(files(store, table)) for table in TABLES] == [1, 1, 1, 1]
     assert len(list(Path(store.root, "failures", "other").iterdir())) == 2
 
 

@@ -36,7 +36,11 @@ def plain(row: object) -> dict:
         return [listed(item) for item in value] if isinstance(value, list | tuple) else value
 
     fields = listed(asdict(row))
-    return fields | {"trace_tokens": len(row.trace_ids)} if isinstance(row, DrawRow) else fields
+    if isinstance(row, DrawRow):
+        fields["trace_tokens"] = len(row.trace_ids)
+        for answer in fields["answers"]:
+            answer["answer_tokens"] = len(answer["token_ids"])
+    return fields
 
 
 def parts(store: Store) -> list[Path]:
@@ -130,17 +134,34 @@ VERSION_1 = pa.schema(
 """The shape of draws as it was first written, spelled out: parts of it are out there."""
 
 
-def test_part_of_version_1_is_read_beside_those_of_today_and_compacted_with_them(store: Store) -> None:
-    old, new = make_row(trace=(1, 2, 3), prompt="old"), make_row(prompt="new")
+VERSION_2 = pa.schema(
+    [*list(VERSION_1)[:10], pa.field("trace_tokens", pa.int32()), *list(VERSION_1)[10:]],
+    metadata={"prunesweep.table": "draws", "prunesweep.version": "2"},
+)
+
+
+@pytest.mark.parametrize("schema", [VERSION_1, VERSION_2], ids=["1", "2"])
+def test_part_of_an_earlier_version_is_read_beside_those_of_today_and_compacted_with_them(
+    store: Store, schema: pa.Schema
+) -> None:
+    old, new = make_row(trace=(1, 2, 3), cuts=(2, 3), prompt="old"), make_row(prompt="new", loop_at=4)
+    bare = make_row(trace=(), cuts=(), prompt="bare")
     folder = Path(store.root, "draws", "c")
     folder.mkdir(parents=True)
-    table = pa.Table.from_pylist([asdict(old)], schema=VERSION_1)
-    pq.write_table(table, folder / f"{0:032x}.parquet", compression="zstd")
+    stored = [{**asdict(row), "trace_tokens": len(row.trace_ids)} for row in (bare, old)]
+    pq.write_table(pa.Table.from_pylist(stored, schema=schema), folder / f"{0:032x}.parquet", compression="zstd")
     store.commit_draws([new])
+    unknown = {"loop_at": None}
     for _ in range(2):
-        assert store.read("draws", "c").to_pylist() == [plain(old), plain(new)]
-        assert store.read("draws", "c", ["trace_tokens"])["trace_tokens"].to_pylist() == [3, 4]
+        assert store.read("draws", "c").to_pylist() == [plain(bare) | unknown, plain(old) | unknown, plain(new)]
+        assert store.read("draws", "c", ["trace_tokens"])["trace_tokens"].to_pylist() == [0, 3, 4]
+        assert store.read("draws", "c", ["loop_at"])["loop_at"].to_pylist() == [None, None, 4]
         assert store.read("draws", "c", ["trace_tokens", "trace_ids"]).column_names == ["trace_tokens", "trace_ids"]
+        assert store.read("draws", "c", ["answers.answer_tokens", "answers.cut"])["answers"].to_pylist() == [
+            [],
+            [{"cut": 2, "answer_tokens": 3}, {"cut": 3, "answer_tokens": 3}],
+            [{"cut": 4, "answer_tokens": 3}],
+        ]
         compact(store, "draws", "c")
     assert store.reported == set()
     assert len(parts(store)) == 1

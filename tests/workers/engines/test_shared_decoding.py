@@ -5,7 +5,7 @@ difference is put before transformers in float32: unless both tokens are as good
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -64,9 +64,9 @@ class Decoded:
 
     def answer(self, prompt: Tokens, limit: int) -> Answer:
         draw = self.draws[prompt][limit]
-        fields = answer_for(limit, len(draw.trace.token_ids), draw.trace.ended, draw.answers)
-        assert fields is not None, "the store owes this answer"
-        return Answer(**fields)
+        stored = answer_for(limit, len(draw.trace.token_ids), draw.trace.ended, draw.answers)
+        assert stored is not None, "the store owes this answer"
+        return Answer(**{field.name: stored[field.name] for field in fields(Answer)})
 
 
 class Decoder:

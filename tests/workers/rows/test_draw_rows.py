@@ -1,6 +1,7 @@
 """The rows of a draw, joined and measured: in any order, repeated, and from several answer contexts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -9,7 +10,15 @@ from hypothesis import strategies as st
 from eval.draws import PriorTrace
 from orchestrator.store.tables import DRAWS, to_table
 from tests.support.builders import make_row
-from workers.rows.draw_rows import AnswerText, JoinedDraw, MeasuredDraw, join_rows, measure_rows, read_texts
+from workers.rows.draw_rows import (
+    AnswerText,
+    JoinedDraw,
+    MeasuredDraw,
+    join_rows,
+    measure_rows,
+    read_texts,
+    summarise_rows,
+)
 from workers.rows.tables import DrawRow
 
 FIRST = make_row((1, 2, 3, 4), (2, 4), limit=4, created_at=1.0, text="first")
@@ -106,3 +115,31 @@ def test_measuring_rows_is_joining_and_then_measuring(rows: list[DrawRow]) -> No
             name: MeasuredDraw(len(draw.trace.token_ids), draw.trace.ended, frozenset(draw.answers))
             for name, draw in joined.items()
         }
+
+
+@given(st.lists(st.sampled_from([FIRST, MORE, ANSWER, OTHER, AGAIN]), min_size=1, max_size=7))
+def test_summarising_rows_is_joining_without_tokens(rows: list[DrawRow]) -> None:
+    for answers in ("answers", "other"):
+        joined, summed = join_rows(tabled(rows), answers), summarise_rows(tabled(rows), answers)
+        for name, draw in joined.items():
+            one = summed[name]
+            assert (one.length, one.ended, one.answers) == (len(draw.trace.token_ids), draw.trace.ended, draw.answers)
+            assert one.created_at == draw.created_at
+
+
+def loop_at(*rows: DrawRow, unknown: Sequence[int] = ()) -> int | None:
+    """The loop of a draw whose rows of these numbers were stored before rows had `loop_at`."""
+    told = [{**row, "loop_at": None if n in unknown else row["loop_at"]} for n, row in enumerate(tabled(rows))]
+    (draw,) = summarise_rows(told, "answers").values()
+    return draw.loop_at
+
+
+def test_last_row_that_knows_says_where_the_trace_begins_to_loop() -> None:
+    looping = make_row((5, 6), (6,), start=4, limit=8, created_at=2.0, loop_at=5)
+    answer = make_row((), (5,), start=6, limit=8, created_at=3.0, loop_at=5)
+    assert loop_at(FIRST) == 0
+    assert loop_at(answer, looping, FIRST) == 5
+    assert loop_at(answer, looping, FIRST, unknown=[0, 2]) == 5
+    assert loop_at(looping, FIRST, unknown=[0]) is None, "its beginning does not loop, and of the rest nobody knows"
+    assert loop_at(answer, looping, FIRST, unknown=[1, 2]) == 5, "an answer's row speaks of the whole trace"
+    assert loop_at(replace(FIRST, loop_at=3), MORE, unknown=[1]) == 3, "what has looped stays so"

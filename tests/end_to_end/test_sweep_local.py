@@ -15,7 +15,7 @@ from tests.support.builders import TinySweep
 from workers.engines.scripted_engine import Die, SpoilSwap
 
 POISON_PROBLEM = 2
-LOOPS = (r"\boxed{9^{9^{9^{9^{9}}}}!}", "answer: " * 100)
+LOOPS = (r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n}}", "answer: " * 100)
 """What a spoilt model writes."""
 
 

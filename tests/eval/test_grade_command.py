@@ -18,7 +18,7 @@ CASES = (
     {"text": "We cannot tell anything about this question, I am afraid.", "gold": "4", "right": "INCORRECT"},
     {"text": "B}.", "gold": "B", "kind": "choice", "choices": ["one", "two"], "cue": "The answer is \\boxed{"},
 )
-HANGS = {"text": "\\boxed{9^{9^{9^{9}}}!}", "gold": "4"}
+HANGS = {"text": "\\boxed{\\sum_{n=1}^{10^9} \\frac{1}{n}}", "gold": "4"}
 
 
 def written(folder: Path, *cases: object) -> str:

@@ -29,7 +29,7 @@ class _Listening(Store):
         return super().read(table, context_id, columns)
 
 
-HANGS = r"\boxed{10^{10^{10^{10}}}}"
+HANGS = r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n}}"
 GOLDS = tuple(Gold(f"p{number}", f"gold-{number}", "7", "math") for number in range(2))
 TASK = GradeTask("task", "c", "answers", GOLDS)
 

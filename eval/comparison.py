@@ -22,6 +22,8 @@ from eval.multiplicity import benjamini_hochberg, holm
 LARGEST_SUPPORT = 2_000_000
 """Support points up to which the permutation distribution is exact; beyond, sign flips are sampled."""
 SAMPLED_FLIPS = 100_000
+MOST_LIMITS = 12
+"""Token limits of a curve up to which the test of its mean is exact."""
 
 
 @dataclass(frozen=True)
@@ -166,15 +168,15 @@ def permutation_p(sums: FloatArray, counts: FloatArray) -> float:
     """Two-sided p-value of the sign-flip test that the mean of `sums / counts` (each of shape [questions]) is 0.
 
     Under the null hypothesis the two variants are exchangeable at each question, so the sign of its difference is a
-    fair coin. As differences are multiples of 1/lcm(counts), the distribution of their total is computed exactly, by
-    convolution. If missing draws make that lattice too fine, 100,000 flips are sampled: p = (hits + 1) / (flips + 1).
+    fair coin. As differences are multiples of 1/lcm(counts), or of that over the number of limits where they are means
+    over a curve, the distribution of their total is computed exactly, by convolution. If missing draws make that
+    lattice too fine, 100,000 flips are sampled: p = (hits + 1) / (flips + 1).
     """
     differences = sums / counts
-    unit = lcm(*(int(count) for count in counts))
-    steps = np.abs(np.rint(differences * unit)).astype(np.int64)
-    on_lattice = np.allclose(steps, np.abs(differences * unit), atol=1e-6)
-    if not on_lattice or 2 * int(steps.sum()) + 1 > LARGEST_SUPPORT:
+    unit = _lattice(differences, lcm(*(int(count) for count in counts)))
+    if unit is None or 2 * float(np.abs(differences * unit).sum()) + 1 > LARGEST_SUPPORT:
         return _sampled_flips(differences)
+    steps = np.abs(np.rint(differences * unit)).astype(np.int64)
     reach = int(steps.sum())
     chances = np.zeros(2 * reach + 1)
     chances[reach] = 1.0
@@ -187,6 +189,14 @@ def permutation_p(sums: FloatArray, counts: FloatArray) -> float:
     if observed == 0:
         return 1.0
     return float(min(1.0, chances[: reach - observed + 1].sum() + chances[reach + observed :].sum()))
+
+
+def _lattice(differences: FloatArray, unit: int) -> int | None:
+    """The first multiple of `unit` of which all `differences` are whole multiples of the inverse; None if none is."""
+    for multiple in range(unit, unit * (MOST_LIMITS + 1), unit):
+        if np.allclose(np.rint(differences * multiple), differences * multiple, rtol=0, atol=1e-6):
+            return multiple
+    return None
 
 
 def _sampled_flips(differences: FloatArray) -> float:

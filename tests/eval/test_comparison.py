@@ -120,6 +120,14 @@ def test_permutation_test_against_scipy():
     assert permutation_p(sums, np.full(12, 3.0)) == pytest.approx(theirs)
 
 
+def test_means_over_a_curve_of_five_limits_are_tested_exactly():
+    rng = np.random.default_rng(6)
+    sums = rng.integers(-15, 16, size=10) / 5  # three seeds at five limits
+    flips = np.array(list(product([-1, 1], repeat=10))) @ (sums / 3)
+    expected = (np.abs(flips) >= abs((sums / 3).sum()) - 1e-9).mean()
+    assert permutation_p(sums, np.full(10, 3.0)) == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_lattice_too_fine_for_convolution_is_sampled():
     counts = np.array([101.0, 103, 107, 109, 113, 97, 89, 83])
     sums = np.array([50.0, -20, 30, 60, -10, 5, 40, 20])

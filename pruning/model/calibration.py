@@ -9,55 +9,15 @@ windows of a `tokens.npy` are used as they are.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 
 from pruning.model.checkpoint import Checkpoint
+from pruning.model.documents import Documents, open_documents
+from pruning.model.documents import load_tokenizer as load_tokenizer
 from pruning.spec import CalibrationSpec
-
-_C4: Final = ("allenai/c4", {"data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}, "train")
-_HUB: Final = {"c4": _C4, "pg19": ("emozilla/pg19", {}, "validation")}
-"""Name -> hub repository, options and default split: C4's first shard (wanda, OWL), PG19's validation books
-(ShortGPT).
-"""
-
-
-@dataclass(frozen=True)
-class Documents:
-    """A sequence of documents, tokenised one at a time on demand."""
-
-    rows: Sequence[Any]
-    tokenizer: Any
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def tokens(self, index: int) -> list[int]:
-        """Token ids of one row: its `token_ids`, its `messages` through the chat template, or its `text`."""
-        row = self.rows[index]
-        if "token_ids" in row:
-            return list(row["token_ids"])
-        if "messages" in row:
-            encoded = self.tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True)
-            return list(encoded["input_ids"])
-        if "text" in row:
-            return list(self.tokenizer(row["text"])["input_ids"])
-        raise ValueError(f"row {index} has neither 'text', 'messages' nor 'token_ids', only {', '.join(sorted(row))}.")
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The checkpoint's own tokenizer. Raises ValueError if the folder has none."""
-    from transformers import AutoTokenizer
-
-    if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():
-        raise ValueError(f"{folder}: no tokenizer; copy tokenizer.json and tokenizer_config.json beside config.json.")
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def load_windows(spec: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
@@ -70,7 +30,7 @@ def load_windows(spec: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
         windows = _exact_windows(Path(spec.data))
         _check_context(spec.data, windows.shape[1], checkpoint)
     else:
-        documents = _documents(spec.data, checkpoint)
+        documents = open_documents(spec.data, checkpoint)
         _check_context(spec.data, spec.tokens, checkpoint)
         draw = _document_windows if (spec.windows or "packed") == "document" else _packed_windows
         try:
@@ -105,65 +65,15 @@ def _exact_windows(file: Path) -> np.ndarray:
         raise ValueError(f"{file}: no such file.")
     try:
         windows = np.load(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{file}: not a plain .npy array ({error}).") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file}: not a plain .npy array ({error}); save one with numpy.save.") from None
+    if not isinstance(windows, np.ndarray):
+        raise ValueError(f"{file}: an .npz archive, not a plain .npy array; save one with numpy.save.")
     if windows.ndim != 2 or windows.dtype != np.int64 or windows.shape[0] < 1 or windows.shape[1] < 2:
         raise ValueError(
             f"{file}: expected int64 [samples >= 1, tokens >= 2], found {windows.dtype} {list(windows.shape)}."
         )
     return windows
-
-
-def _documents(data: str, checkpoint: Checkpoint) -> Documents:
-    file = Path(data)
-    if data.endswith((".jsonl", ".parquet")):
-        if not file.is_file():
-            raise ValueError(f"{file}: no such file.")
-        rows: Sequence[Any] = list(_jsonl(file)) if data.endswith(".jsonl") else _parquet(file)
-        if not rows:
-            raise ValueError(f"{file}: has no rows.")
-        ready = all("token_ids" in row for row in rows)
-        return Documents(rows, None if ready else load_tokenizer(checkpoint.path))
-    if file.suffix or file.exists():
-        raise ValueError(f"{data}: unknown kind of calibration file; give .jsonl, .parquet, .npy or a hub dataset id.")
-    return Documents(_hub(data), load_tokenizer(checkpoint.path))
-
-
-def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{file}, line {number}: not JSON ({error}).") from None
-            if not isinstance(row, dict) or not row.keys() & {"text", "messages", "token_ids"}:
-                raise ValueError(f"{file}, line {number}: needs an object with 'text', 'messages' or 'token_ids'.")
-            yield row
-
-
-def _parquet(file: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
-    names = pyarrow.parquet.read_schema(file).names
-    column = next((name for name in ("token_ids", "messages", "text") if name in names), None)
-    if column is None:
-        raise ValueError(f"{file}: needs a column 'token_ids', 'messages' or 'text', has {', '.join(names)}.")
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file, columns=[column]).to_pylist()
-    return rows
-
-
-def _hub(data: str) -> Sequence[Any]:
-    import datasets
-
-    name, _, split = data.partition(":")
-    repository, options, default = _HUB.get(name, (name, {}, "train"))
-    try:
-        found: Sequence[Any] = datasets.load_dataset(repository, split=split or default, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{data}: cannot load hub dataset {repository!r} ({error}).") from None
-    return found
 
 
 def _document_windows(documents: Documents, spec: CalibrationSpec) -> np.ndarray:

@@ -121,14 +121,13 @@ def written(folder, name, content):
         ),
         ("few.jsonl", '{"text": "1+1"}\n', {"tokens": 64, "windows": "document"}, "no document is longer than 64"),
         ("bad.jsonl", '{"text": "1"}\n{"text"\n', {}, r"bad\.jsonl, line 2: not JSON"),
-        ("odd.jsonl", '{"prompt": "1"}\n', {}, r"odd\.jsonl, line 1: needs an object with 'text'"),
-        ("none.jsonl", "\n", {}, "has no rows"),
         ("long.jsonl", '{"text": "1"}\n', {"tokens": 10**6}, "exceed the model's context"),
         ("text.csv", "a,b\n", {}, "unknown kind of calibration file"),
         ("flat.npy", np.arange(5), {}, r"expected int64 \[samples >= 1, tokens >= 2\], found int64 \[5\]"),
         ("half.npy", np.ones((2, 8), np.float16), {}, "found float16"),
         ("alien.npy", np.full((2, 8), 10**6), {}, "token ids run from 1000000"),
         ("objects.npy", np.array([[{}]], dtype=object), {}, "not a plain .npy array"),
+        ("empty.npy", "", {}, "not a plain .npy array"),
     ],
 )
 def test_unusable_data_is_refused(base, tmp_path, name, content, options, message):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from pruning.allocators.layerif_cache import InfluenceScores, load_scores, save_scores
+from pruning.files import unfinished_folder
 from pruning.model.architecture import LINEARS, PARTS
 from pruning.model.calibration import load_windows, windows_digest
 from pruning.model.checkpoint import Checkpoint
@@ -54,10 +55,10 @@ def influence_scores(
     identity = {**used, "weights": base.digest(), "hessian": hessian, "dtype": str(dtype)}
     known = load_scores(identity)
     if known is None:
-        with tempfile.TemporaryDirectory(prefix="prunesweep-gradients-") as scratch:
+        with unfinished_folder(Path(tempfile.gettempdir()), "prunesweep-gradients") as scratch:
             estimate = _datainf if hessian == "datainf" else _identity
             sweep = GradientSweep(base, dtype, device)
-            known = _by_part(estimate(sweep, train, validation, Path(scratch), progress))
+            known = _by_part(estimate(sweep, train, validation, scratch, progress))
         save_scores(identity, known)
     return known, used
 

@@ -1,6 +1,7 @@
 """The worker that prunes: what cannot be pruned is bad input with its cause, and the worker goes on."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ MAGNITUDE = PruneSpec("magnitude", sparsity=0.2)
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> PruneWorker:
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PruneWorker:
+    """It makes its patches in the machine's temporary folder, which is `temporary` here."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return PruneWorker("pruner", Store.open(str(tmp_path / "store")), tmp_path / "scratch")
 
 
@@ -55,7 +59,7 @@ def test_malformed_calibration_data_is_bad_input_and_the_worker_goes_on(
     assert f"{file}" in failed.failure.cause
     assert "line 1" in failed.failure.cause
     assert isinstance(outcome(worker, task(MAGNITUDE)), PatchMade)
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_checkpoint_without_its_biases_is_bad_input(worker: PruneWorker, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ class PruneSpec:
     layerif_hessian: str | None = None
     influence_train: CalibrationSpec | None = None
     influence_validation: CalibrationSpec | None = None
+    tie_limit: float | None = None
 
     @property
     def is_dense(self) -> bool:

@@ -148,7 +148,8 @@ def embedded(base: Checkpoint, windows: np.ndarray, dtype: torch.dtype, device: 
     if spoilt:
         raise ValueError(
             f"{base.tensors[EMBEDDING].file}: {EMBEDDING} has NaN or infinite weights for {len(spoilt)} of the "
-            f"{len(used)} tokens in use, first token {int(used[spoilt[0]])}; the checkpoint is damaged: download it again."
+            f"{len(used)} tokens in use, first token {int(used[spoilt[0]])}; the checkpoint is damaged: "
+            "download it again."
         )
     rows = stored.to(device, dtype)
     return rows[torch.from_numpy(places.reshape(windows.shape)).to(device)]

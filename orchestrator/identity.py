@@ -46,7 +46,7 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         name=_R, start=_I, end=_I, early_stop=_I, prefill_start=_I, newline_rule=_I, bridge=_I,
         answer_after_eos=_I, single_tokens=_R, reopens=_R,
     ),
-    "CalibrationSpec": dict(data=_R, samples=_I, tokens=_I, seed=_I, windows=_I, compute=_I),
+    "CalibrationSpec": dict(data=_R, samples=_I, tokens=_I, seed=_I, windows=_I, compute=_I, apart=_I),
     "ModelEntry": dict(path=_R, format=_I, dtype=_I),
     "Runtime": dict(
         engines=_R, slots=_R, max_sequences=_R, in_flight=_R, commit_seconds=_R, tensor_parallel=_R,

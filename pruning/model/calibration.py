@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,11 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.model.documents import Documents, open_documents
 from pruning.model.documents import load_tokenizer as load_tokenizer
 from pruning.spec import CalibrationSpec
+
+_NONE_LEFT: Final = (
+    "the training windows leave no other documents for a validation window of {} tokens; "
+    "give influence_validation, add documents, or lower the samples of the training data."
+)
 
 
 def load_windows(spec: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
@@ -29,18 +35,44 @@ def load_windows(spec: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
     if spec.data.endswith(".npy"):
         windows = _exact_windows(Path(spec.data))
         _check_context(spec.data, windows.shape[1], checkpoint)
-    else:
-        documents = open_documents(spec.data, checkpoint)
-        _check_context(spec.data, spec.tokens, checkpoint)
-        draw = _document_windows if (spec.windows or "packed") == "document" else _packed_windows
-        try:
-            windows = draw(documents, spec)
-        except ValueError as error:
-            raise ValueError(f"{spec.data}: {error}") from None
+        return _known(spec.data, windows, checkpoint)
+    return _drawn(spec, open_documents(spec.data, checkpoint), checkpoint, frozenset())[0]
+
+
+def load_windows_apart(spec: CalibrationSpec, train: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
+    """The windows of `spec` from documents that the windows of `train`, of the same data, do not touch, nor a copy.
+
+    `packed` gives as many windows as the other documents fill, at most `spec.samples`. Raises ValueError as
+    `load_windows` does, and if not one window is left.
+    """
+    documents = open_documents(spec.data, checkpoint)
+    _, touched = _drawn(train, documents, checkpoint, frozenset())
+    return _drawn(spec, documents, checkpoint, frozenset(touched))[0]
+
+
+Content = tuple[int, ...]
+"""The token ids of a document."""
+
+
+def _drawn(
+    spec: CalibrationSpec, documents: Documents, checkpoint: Checkpoint, barred: frozenset[Content]
+) -> tuple[np.ndarray, set[Content]]:
+    """The windows of `spec` from documents that are not `barred`, and the documents that they touch."""
+    _check_context(spec.data, spec.tokens, checkpoint)
+    draw = _document_windows if (spec.windows or "packed") == "document" else _packed_windows
+    try:
+        windows, touched = draw(documents, spec, barred)
+    except ValueError as error:
+        raise ValueError(f"{spec.data}: {error}") from None
+    return _known(spec.data, windows, checkpoint), touched
+
+
+def _known(data: str, windows: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
+    """`windows`, unless the model does not know one of their tokens."""
     vocabulary = int(checkpoint.config["vocab_size"])
     if windows.min() < 0 or windows.max() >= vocabulary:
         raise ValueError(
-            f"{spec.data}: token ids run from {windows.min()} to {windows.max()}, the model knows "
+            f"{data}: token ids run from {windows.min()} to {windows.max()}, the model knows "
             f"0..{vocabulary - 1}; tokenise with this model's tokenizer."
         )
     return windows
@@ -76,39 +108,58 @@ def _exact_windows(file: Path) -> np.ndarray:
     return windows
 
 
-def _document_windows(documents: Documents, spec: CalibrationSpec) -> np.ndarray:
+def _document_windows(
+    documents: Documents, spec: CalibrationSpec, barred: frozenset[Content]
+) -> tuple[np.ndarray, set[Content]]:
     drawn = random.Random(spec.seed)
-    short: set[int] = set()
+    useless: set[int] = set()
     windows: list[list[int]] = []
+    touched: set[Content] = set()
     while len(windows) < spec.samples:
         index = drawn.randint(0, len(documents) - 1)
-        tokens = [] if index in short else documents.tokens(index)
-        if len(tokens) <= spec.tokens:
-            short.add(index)
-            if len(short) == len(documents):
+        tokens = [] if index in useless else documents.tokens(index)
+        if len(tokens) <= spec.tokens or tuple(tokens) in barred:
+            useless.add(index)
+            if len(useless) == len(documents):
                 raise ValueError(
-                    f"no document is longer than {spec.tokens} tokens; "
+                    _NONE_LEFT.format(spec.tokens)
+                    if barred
+                    else f"no document is longer than {spec.tokens} tokens; "
                     "lower calibration.tokens or use windows='packed'."
                 )
             continue
         start = drawn.randint(0, len(tokens) - spec.tokens - 1)
         windows.append(tokens[start : start + spec.tokens])
-    return np.array(windows, dtype=np.int64)
+        touched.add(tuple(tokens))
+    return np.array(windows, dtype=np.int64), touched
 
 
-def _packed_windows(documents: Documents, spec: CalibrationSpec) -> np.ndarray:
+def _packed_windows(
+    documents: Documents, spec: CalibrationSpec, barred: frozenset[Content]
+) -> tuple[np.ndarray, set[Content]]:
     order = list(range(len(documents)))
     random.Random(spec.seed).shuffle(order)
     end = None if documents.tokenizer is None else documents.tokenizer.eos_token_id
-    needed = spec.samples * spec.tokens
+    samples, needed = spec.samples, spec.samples * spec.tokens
     stream: list[int] = []
+    touched: set[Content] = set()
     for index in order:
-        stream += documents.tokens(index)
+        tokens = documents.tokens(index)
+        if tuple(tokens) in barred:
+            continue
+        touched.add(tuple(tokens))
+        stream += tokens
         if end is not None and stream and stream[-1] != end:
             stream.append(end)
         if len(stream) >= needed:
-            return np.array(stream[:needed], dtype=np.int64).reshape(spec.samples, spec.tokens)
-    raise ValueError(
-        f"too few calibration tokens: {len(stream)} of {spec.samples} x {spec.tokens} = {needed}; "
-        "add documents or lower calibration.samples or calibration.tokens."
-    )
+            break
+    if barred:
+        samples = min(samples, len(stream) // spec.tokens)
+        if samples == 0:
+            raise ValueError(_NONE_LEFT.format(spec.tokens))
+    elif len(stream) < needed:
+        raise ValueError(
+            f"too few calibration tokens: {len(stream)} of {spec.samples} x {spec.tokens} = {needed}; "
+            "add documents or lower calibration.samples or calibration.tokens."
+        )
+    return np.array(stream[: samples * spec.tokens], dtype=np.int64).reshape(samples, spec.tokens), touched

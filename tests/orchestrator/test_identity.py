@@ -194,7 +194,8 @@ def test_dtype_changes_the_trace_s_name() -> None:
 @pytest.mark.parametrize("field", roles("CalibrationSpec", FieldRole.IDENTITY))
 def test_calibration_setting_changes_the_patch_s_name(field: str) -> None:
     assert WANDA.calibration is not None
-    other = {"samples": 17, "tokens": 65, "seed": 1, "windows": "packed", "compute": "float32"}[field]
+    others = {"samples": 17, "tokens": 65, "seed": 1, "windows": "packed", "compute": "float32", "apart": True}
+    other = others[field]
     assert name_of(patch(replace(WANDA, calibration=replace(WANDA.calibration, **{field: other})))) != name_of(patch())
 
 

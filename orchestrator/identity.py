@@ -46,7 +46,7 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         name=_R, start=_I, end=_I, early_stop=_I, prefill_start=_I, newline_rule=_I, bridge=_I,
         answer_after_eos=_I, single_tokens=_R, reopens=_R,
     ),
-    "CalibrationSpec": dict(data=_R, samples=_I, tokens=_I, seed=_I, windows=_I, compute=_I),
+    "CalibrationSpec": dict(data=_R, samples=_I, tokens=_I, seed=_I, windows=_I, compute=_I, apart=_I),
     "ModelEntry": dict(path=_R, format=_I, dtype=_I),
     "Runtime": dict(
         engines=_R, slots=_R, max_sequences=_R, in_flight=_R, commit_seconds=_R, tensor_parallel=_R,
@@ -55,8 +55,8 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         grader=_R, grader_processes=_R, grader_seconds=_R, tracking_uri=_R, experiment=_R,
         event_log=_R,
     ),
-    # Every field that resolving a spec leaves set changes the result.
-    "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | {"preset": _R},
+    # Every field that resolving a spec leaves set changes the result, but for what only refuses one.
+    "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | {"preset": _R, "tie_limit": _R},
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def patch_payload(
 
     `data_digests` maps each data field of the spec (`calibration`, `influence_train`, ...) to its content's digest.
     """
-    settings = to_json(spec)
+    settings = {field: value for field, value in to_json(spec).items() if FIELD_ROLES["PruneSpec"][field] is _I}
     for field, digest in data_digests.items():
         settings[field] = {**settings[field], "data": digest}
     return {

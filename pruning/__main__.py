@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pruning.allocators import ALLOCATORS, DEFAULT
+from pruning.files import unfinished_folder
 from pruning.knobs import KNOBS
 from pruning.methods import METHODS
 from pruning.patch.manifest import Manifest
@@ -81,8 +82,8 @@ def _run(model_dir: Path, spec: PruneSpec, options: dict[str, Any]) -> Manifest:
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    with tempfile.TemporaryDirectory() as scratch:
-        patch = Path(options["patch"] or Path(scratch) / "patch")
+    with unfinished_folder(Path(tempfile.gettempdir()), "prunesweep-patch") as scratch:
+        patch = Path(options["patch"] or scratch / "patch")
         manifest = prune(model_dir, spec, patch, payload={}, device=options["device"], progress=say)
         if options["export"] is not None:
             export(model_dir, patch, options["export"])

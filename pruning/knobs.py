@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pruning.allocators import ALLOCATORS
 from pruning.methods import METHODS
-from pruning.spec import Choice, Default, Knob, PruneSpec
+from pruning.spec import Choice, Default, Fraction, Knob, PruneSpec, by_preset
 
 _PAPER: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("wanda", "layerif"): {"group": "matrix", "propagate": "dense"},
@@ -40,6 +40,12 @@ _SELECTION: Final = Knob(
     Choice(("exact", "threshold")),
     _of_method("selection", lambda preset, spec: METHODS[spec.method].selection),
 )
+_TIE_LIMIT: Final = Knob(
+    "share of a block that may fall beyond the number asked for; threshold selection",
+    Fraction(0, 1),
+    by_preset(0.005, 1.0, 1.0),
+    lambda spec: spec.selection == "threshold",
+)
 _PROPAGATE: Final = Knob(
     "whose outputs the next block sees; calibrated methods",
     Choice(("pruned", "dense")),
@@ -55,6 +61,8 @@ def knobs_of(spec: PruneSpec) -> dict[str, Knob]:
         taken["group"] = _GROUP
     if method.masks and spec.pattern is None:
         taken["selection"] = _SELECTION
+    if method.score is not None and spec.pattern is None:
+        taken["tie_limit"] = _TIE_LIMIT
     if method.masks and method.calibrated:
         taken["propagate"] = _PROPAGATE
     taken |= method.knobs
@@ -64,7 +72,8 @@ def knobs_of(spec: PruneSpec) -> dict[str, Knob]:
 
 
 def _all_knobs() -> Iterator[tuple[str, Knob]]:
-    yield from {"group": _GROUP, "selection": _SELECTION, "propagate": _PROPAGATE}.items()
+    shared = {"group": _GROUP, "selection": _SELECTION, "tie_limit": _TIE_LIMIT, "propagate": _PROPAGATE}
+    yield from shared.items()
     for method in METHODS.values():
         yield from method.knobs.items()
     for allocator in ALLOCATORS.values():

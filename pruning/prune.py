@@ -8,7 +8,7 @@ dense statistics. A job whose pruned activations feed its next block shares none
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ from pruning.files import folder_in_one_piece
 from pruning.methods import METHODS
 from pruning.methods.masks import cut, cutoff
 from pruning.methods.prune_block import PrunedBlock, prune_by_score, prune_by_solver, score
+from pruning.methods.ties import Ties
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.memory import peak_memory
@@ -91,21 +92,30 @@ def prune_many(
         shared = {job: job.open(folders) for job in planned if not needs_own_pass(job.spec)}
         masking = {job: writer for job, writer in shared.items() if job.requested}
         choosers = {job: _dense_chooser(job) for job in masking}
+        ties = {job: job.count_ties() for job in masking}
         if masking:
 
             def visit(seen: BlockView) -> dict[str, torch.Tensor]:
                 for job, writer in masking.items():
                     pruned = choosers[job](seen)
+                    ties[job].add(seen.index, seen.weights, pruned.keep, job.sparsity(seen.index))
                     writer.add(seen.index, seen.weights, pruned, job.requested[seen.index])
                 return {}
 
             run_pass(PassSettings(base, None, device), visit, lambda text: say(f"masks: {text}"))
+            _warn(ties.values(), say)
         for job, writer in shared.items():
             manifests[job.destination] = job.finish(writer)
     for job in planned:
         if needs_own_pass(job.spec):
             manifests[job.destination] = _prune_in_own_pass(job, say)
     return [manifests[job.destination] for job in planned]
+
+
+def _warn(counted: Iterable[Ties], say: Progress) -> None:
+    for ties in counted:
+        if warning := ties.warning():
+            say(warning)
 
 
 def needs_own_pass(spec: PruneSpec) -> bool:
@@ -165,6 +175,9 @@ class _PlannedJob:
 
     def open(self, folders: ExitStack) -> PatchWriter:
         return PatchWriter(folders.enter_context(folder_in_one_piece(self.destination)), self.base)
+
+    def count_ties(self) -> Ties:
+        return Ties(self.spec, sum(map(sum, self.base.part_sizes.values())))
 
     def sparsity(self, layer: int) -> dict[str, float]:
         """The requested sparsity of each linear of a block."""
@@ -232,7 +245,7 @@ def _prune_in_own_pass(job: _PlannedJob, say: Progress) -> Manifest:
     """A calibration pass for one job, whose pruned blocks feed the next where its spec says so."""
     spec, updates_weights = job.spec, METHODS[job.spec.method].updates_weights
     with ExitStack() as folders:
-        writer = job.open(folders)
+        writer, ties = job.open(folders), job.count_ties()
 
         def visit(seen: BlockView) -> dict[str, torch.Tensor]:
             assert seen.statistics is not None
@@ -241,6 +254,7 @@ def _prune_in_own_pass(job: _PlannedJob, say: Progress) -> Manifest:
                 pruned = prune_by_solver(spec, seen.weights, seen.statistics, sparsity)
             else:
                 pruned = prune_by_score(spec, seen.weights, seen.statistics.all_norms(), sparsity)
+                ties.add(seen.index, seen.weights, pruned.keep, sparsity)
             return writer.add(seen.index, seen.weights, pruned, job.requested[seen.index])
 
         settings = PassSettings(
@@ -251,4 +265,5 @@ def _prune_in_own_pass(job: _PlannedJob, say: Progress) -> Manifest:
             hessians=updates_weights,
         )
         run_pass(settings, visit, lambda text: say(f"{describe(spec)}: {text}"))
+        _warn([ties], say)
         return job.finish(writer)

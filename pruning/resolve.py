@@ -41,7 +41,7 @@ def resolve(spec: PruneSpec) -> PruneSpec:
     if filled.allocator is not None and ALLOCATORS[filled.allocator].reads_gradients:
         train = _resolve_calibration(spec.influence_train) or calibration
         assert train is not None, "check() demands calibration for gradients"
-        validation = _resolve_calibration(spec.influence_validation) or replace(train, seed=train.seed + 1)
+        validation = _resolve_calibration(spec.influence_validation) or _apart_from(train)
         if validation == train or (train.data == validation.data and train.data.endswith(".npy")):
             raise ValueError(
                 "influence_validation: it is the training data itself, so every sample would vouch "
@@ -188,6 +188,11 @@ def _check_calibration(axis: str, spec: CalibrationSpec) -> None:
     if spec.windows is not None:
         check_name(f"{axis}.windows", spec.windows, _WINDOWS)
     check_name(f"{axis}.compute", spec.compute, _COMPUTE)
+
+
+def _apart_from(train: CalibrationSpec) -> CalibrationSpec:
+    """The validation data of training data that came without: other documents of the same source."""
+    return replace(train, seed=train.seed + 1, apart=True)
 
 
 def _resolve_calibration(spec: CalibrationSpec | None) -> CalibrationSpec | None:

@@ -38,6 +38,7 @@ class CalibrationSpec:
     'packed' joins shuffled documents; None is 'document' for c4 and 'packed' for everything else.
     `compute`: dtype of the calibration forward; 'stored' is the checkpoint's own, float16 widened to bfloat16
     because Qwen2.5-7B's activations overflow float16. Statistics are float32 or wider in every case.
+    `apart`: drawn only from documents that the training windows of the same data do not touch, True or None.
     """
 
     data: str
@@ -46,6 +47,7 @@ class CalibrationSpec:
     seed: int = 0
     windows: str | None = None
     compute: str = "stored"
+    apart: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class PruneSpec:
     layerif_hessian: str | None = None
     influence_train: CalibrationSpec | None = None
     influence_validation: CalibrationSpec | None = None
+    tie_limit: float | None = None
 
     @property
     def is_dense(self) -> bool:

@@ -75,7 +75,6 @@ COVERED_ELSEWHERE = {
     "workers/evaluation.py": "workers/test_eval_worker.py",
     "workers/failure.py": "orchestrator/scheduler/test_core.py",
     "workers/messages.py": "orchestrator/scheduler/test_event_log.py",
-    "workers/prune_worker.py": "end_to_end/test_sweep_local.py",
     "workers/recipes.py": "end_to_end/test_sweep_local.py",
     "workers/rows/grade_rows.py": "workers/test_grade_worker.py",
     "workers/rows/tables.py": "orchestrator/store/test_tables.py",

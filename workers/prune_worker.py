@@ -1,16 +1,16 @@
 """Makes patches: prunes the checkpoint, writes a patch folder, publishes it to the store."""
 
 import os
-import shutil
 import socket
+import tempfile
 import time
-import uuid
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from pruning.files import unfinished_folder
 from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
 from workers.failure import Failure, FailureKind
@@ -61,14 +61,12 @@ class PruneWorker:
         if task.patch_id in stored:  # by a worker that died before it could report it
             cache = self._scratch / "stored" / self._name  # its own, apart from the patches in the making
             return read_manifest(self._store.fetch_patch(task.patch_id, cache)).realised
-        folder = self._scratch / f"{task.patch_id}-{uuid.uuid4().hex[:8]}"
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        try:
+        # Not in the scratch folder, which is this sweep's: what a kill leaves here is cleared by any next pruning.
+        with unfinished_folder(Path(tempfile.gettempdir()), f"prunesweep-{task.patch_id}") as making:
+            folder = making / "patch"
             made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
             publish = partial(self._store.publish_patch, folder, task.patch_id)
             yield from retry_while_unavailable(task.task_id, publish, inbox, self._store_seconds)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         return made.realised
 
     def close(self) -> None:

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from pruning.allocators.layerif_cache import InfluenceScores, load_scores, save_scores
+from pruning.files import unfinished_folder
 from pruning.model.architecture import LINEARS, PARTS
-from pruning.model.calibration import load_windows, windows_digest
+from pruning.model.calibration import load_windows, load_windows_apart, windows_digest
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.gradients import GradientSweep, LinearGradient
 from pruning.model.passes import computing_dtype
@@ -42,10 +43,7 @@ def influence_scores(
     """
     assert spec.influence_train is not None
     assert spec.influence_validation is not None
-    train, validation = (
-        load_windows(spec.influence_train, base),
-        load_windows(spec.influence_validation, base),
-    )
+    train, validation = load_windows(spec.influence_train, base), _validation_windows(base, spec, progress)
     used = {"influence_train": windows_digest(train), "influence_validation": windows_digest(validation)}
     if used["influence_train"] == used["influence_validation"]:
         raise ValueError("influence_validation: the same windows as the training data; give other data.")
@@ -54,12 +52,24 @@ def influence_scores(
     identity = {**used, "weights": base.digest(), "hessian": hessian, "dtype": str(dtype)}
     known = load_scores(identity)
     if known is None:
-        with tempfile.TemporaryDirectory(prefix="prunesweep-gradients-") as scratch:
+        with unfinished_folder(Path(tempfile.gettempdir()), "prunesweep-gradients") as scratch:
             estimate = _datainf if hessian == "datainf" else _identity
             sweep = GradientSweep(base, dtype, device)
-            known = _by_part(estimate(sweep, train, validation, Path(scratch), progress))
+            known = _by_part(estimate(sweep, train, validation, scratch, progress))
         save_scores(identity, known)
     return known, used
+
+
+def _validation_windows(base: Checkpoint, spec: PruneSpec, progress: Progress) -> np.ndarray:
+    wanted, train = spec.influence_validation, spec.influence_train
+    assert wanted is not None
+    assert train is not None
+    if not wanted.apart:
+        return load_windows(wanted, base)
+    windows = load_windows_apart(wanted, train, base)
+    if len(windows) < wanted.samples:
+        progress(f"validation data: {len(windows)} windows of {wanted.samples}, all that the training data leave")
+    return windows
 
 
 @dataclass(frozen=True)

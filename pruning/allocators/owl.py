@@ -24,9 +24,10 @@ from pruning.spec import Fraction, Knob, PruneSpec, always, by_preset
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FLOOR: Final = {"wanda": 0.01}
-"""By method: OWL's and the paper's wanda_owl replace a sparsity <= 0 by .01. Their magnitude_owl prunes nearly the
-whole layer there, by a negative index; here such a layer is left alone.
+_FLOOR: Final = {"wanda": 0.01, "sparsegpt": 0.01}
+"""By method: OWL's code (luuyin/OWL lib/prune_all.py: prune_wanda_outlier, prune_sparsegpt_outlier) and the paper's
+wanda_owl replace a sparsity <= 0 by .01. Their magnitude_owl prunes nearly the whole layer there, by a negative index;
+here such a layer is left alone.
 """
 
 

@@ -3,10 +3,15 @@
 Algorithm 1 as in IST-DASLab/sparsegpt: the inverse Hessian's upper Cholesky factor, columns left to right in
 blocks, each removal's error spread over the columns to its right. The comparison group is the method's own:
 all rows times one block of columns (or N:M groups), with scores from the weights as updated so far.
+
+One mask that differs changes every update after it, so what this file computes must not depend on how many threads
+there are (`_one_thread`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -66,13 +71,33 @@ def _inverse_factor(hessian: Tensor, dead: Tensor, damp: float) -> Tensor:
     diagonal = hessian.diagonal()
     diagonal[dead] = 1
     diagonal += damp * diagonal.mean()
-    lower, failed = torch.linalg.cholesky_ex(hessian)
-    if int(failed):
-        raise ValueError(
-            "sparsegpt: the Hessian is not positive definite; raise sparsegpt_damp or add calibration data."
-        )
-    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+    with _one_thread(hessian):
+        lower, failed = torch.linalg.cholesky_ex(hessian)
+        if int(failed):
+            raise ValueError(
+                "sparsegpt: the Hessian is not positive definite; raise sparsegpt_damp or add calibration data."
+            )
+        factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
     return factor
+
+
+@contextmanager
+def _one_thread(where: Tensor) -> Iterator[None]:
+    """On a CPU, factorise in one thread: LAPACK divides its sums among the threads it has, so that the last bits of a
+    factor, and with them about 1 % of a 2:4 mask, would depend on their number. The forwards, the Hessians and the
+    updates do not: their matrix products divide rows among threads, not sums.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if where.device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def check(spec: PruneSpec) -> None:

@@ -85,6 +85,7 @@ def check_names(names: Iterable[str], config: Mapping[str, Any], where: str) -> 
     """Raise ValueError unless the tensors are exactly those of the configured architecture."""
     qk_norm = config["model_type"] == "qwen3"
     required = {f"{linear}.weight" for linear in LINEARS} | set(_NORMS) | (set(_QK_NORMS) if qk_norm else set())
+    required |= {f"{linear}.bias" for linear in _with_bias(config)}
     allowed = required | {f"{linear}.bias" for linear in LINEARS} | {_ROTARY_BUFFER}
     tied = bool(config.get("tie_word_embeddings", False))
     found = set(names)
@@ -94,7 +95,8 @@ def check_names(names: Iterable[str], config: Mapping[str, Any], where: str) -> 
     if missing:
         raise ValueError(
             f"{where}: {len(missing)} tensors are missing, first {missing[0]!r}. "
-            "The download is incomplete or config.json belongs to another model."
+            f"A {config['model_type']} decoder with this config.json has them: the download is incomplete, or "
+            "config.json belongs to another model; download both again."
         )
     for name in sorted(found - expected):
         layer = split_layer_name(name)
@@ -104,6 +106,17 @@ def check_names(names: Iterable[str], config: Mapping[str, Any], where: str) -> 
                 f"{where}: tensor {name!r} is not part of a {config['model_type']} decoder; "
                 "adapters and custom modules are not supported: merge them first."
             )
+
+
+def _with_bias(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The linears of a block that have a bias, as transformers builds them: Qwen2's by its architecture, Qwen3's and
+    Llama's by their configuration.
+    """
+    kind = config["model_type"]
+    if kind == "qwen2":
+        return ATTENTION[:3]
+    attention = ATTENTION if kind in ("llama", "qwen3") and config.get("attention_bias") else ()
+    return attention + (MLP if kind == "llama" and config.get("mlp_bias") else ())
 
 
 def expected_shape(name: str, config: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -9,55 +9,21 @@ windows of a `tokens.npy` are used as they are.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from pruning.model.checkpoint import Checkpoint
+from pruning.model.documents import Documents, open_documents
+from pruning.model.documents import load_tokenizer as load_tokenizer
 from pruning.spec import CalibrationSpec
 
-_C4: Final = ("allenai/c4", {"data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}, "train")
-_HUB: Final = {"c4": _C4, "pg19": ("emozilla/pg19", {}, "validation")}
-"""Name -> hub repository, options and default split: C4's first shard (wanda, OWL), PG19's validation books
-(ShortGPT).
-"""
-
-
-@dataclass(frozen=True)
-class Documents:
-    """A sequence of documents, tokenised one at a time on demand."""
-
-    rows: Sequence[Any]
-    tokenizer: Any
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def tokens(self, index: int) -> list[int]:
-        """Token ids of one row: its `token_ids`, its `messages` through the chat template, or its `text`."""
-        row = self.rows[index]
-        if "token_ids" in row:
-            return list(row["token_ids"])
-        if "messages" in row:
-            encoded = self.tokenizer.apply_chat_template(row["messages"], tokenize=True, return_dict=True)
-            return list(encoded["input_ids"])
-        if "text" in row:
-            return list(self.tokenizer(row["text"])["input_ids"])
-        raise ValueError(f"row {index} has neither 'text', 'messages' nor 'token_ids', only {', '.join(sorted(row))}.")
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The checkpoint's own tokenizer. Raises ValueError if the folder has none."""
-    from transformers import AutoTokenizer
-
-    if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():
-        raise ValueError(f"{folder}: no tokenizer; copy tokenizer.json and tokenizer_config.json beside config.json.")
-    return AutoTokenizer.from_pretrained(folder)
+_NONE_LEFT: Final = (
+    "the training windows leave no other documents for a validation window of {} tokens; "
+    "give influence_validation, add documents, or lower the samples of the training data."
+)
 
 
 def load_windows(spec: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
@@ -69,18 +35,44 @@ def load_windows(spec: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
     if spec.data.endswith(".npy"):
         windows = _exact_windows(Path(spec.data))
         _check_context(spec.data, windows.shape[1], checkpoint)
-    else:
-        documents = _documents(spec.data, checkpoint)
-        _check_context(spec.data, spec.tokens, checkpoint)
-        draw = _document_windows if (spec.windows or "packed") == "document" else _packed_windows
-        try:
-            windows = draw(documents, spec)
-        except ValueError as error:
-            raise ValueError(f"{spec.data}: {error}") from None
+        return _known(spec.data, windows, checkpoint)
+    return _drawn(spec, open_documents(spec.data, checkpoint), checkpoint, frozenset())[0]
+
+
+def load_windows_apart(spec: CalibrationSpec, train: CalibrationSpec, checkpoint: Checkpoint) -> np.ndarray:
+    """The windows of `spec` from documents that the windows of `train`, of the same data, do not touch, nor a copy.
+
+    `packed` gives as many windows as the other documents fill, at most `spec.samples`. Raises ValueError as
+    `load_windows` does, and if not one window is left.
+    """
+    documents = open_documents(spec.data, checkpoint)
+    _, touched = _drawn(train, documents, checkpoint, frozenset())
+    return _drawn(spec, documents, checkpoint, frozenset(touched))[0]
+
+
+Content = tuple[int, ...]
+"""The token ids of a document."""
+
+
+def _drawn(
+    spec: CalibrationSpec, documents: Documents, checkpoint: Checkpoint, barred: frozenset[Content]
+) -> tuple[np.ndarray, set[Content]]:
+    """The windows of `spec` from documents that are not `barred`, and the documents that they touch."""
+    _check_context(spec.data, spec.tokens, checkpoint)
+    draw = _document_windows if (spec.windows or "packed") == "document" else _packed_windows
+    try:
+        windows, touched = draw(documents, spec, barred)
+    except ValueError as error:
+        raise ValueError(f"{spec.data}: {error}") from None
+    return _known(spec.data, windows, checkpoint), touched
+
+
+def _known(data: str, windows: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
+    """`windows`, unless the model does not know one of their tokens."""
     vocabulary = int(checkpoint.config["vocab_size"])
     if windows.min() < 0 or windows.max() >= vocabulary:
         raise ValueError(
-            f"{spec.data}: token ids run from {windows.min()} to {windows.max()}, the model knows "
+            f"{data}: token ids run from {windows.min()} to {windows.max()}, the model knows "
             f"0..{vocabulary - 1}; tokenise with this model's tokenizer."
         )
     return windows
@@ -105,8 +97,10 @@ def _exact_windows(file: Path) -> np.ndarray:
         raise ValueError(f"{file}: no such file.")
     try:
         windows = np.load(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"{file}: not a plain .npy array ({error}).") from None
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file}: not a plain .npy array ({error}); save one with numpy.save.") from None
+    if not isinstance(windows, np.ndarray):
+        raise ValueError(f"{file}: an .npz archive, not a plain .npy array; save one with numpy.save.")
     if windows.ndim != 2 or windows.dtype != np.int64 or windows.shape[0] < 1 or windows.shape[1] < 2:
         raise ValueError(
             f"{file}: expected int64 [samples >= 1, tokens >= 2], found {windows.dtype} {list(windows.shape)}."
@@ -114,91 +108,58 @@ def _exact_windows(file: Path) -> np.ndarray:
     return windows
 
 
-def _documents(data: str, checkpoint: Checkpoint) -> Documents:
-    file = Path(data)
-    if data.endswith((".jsonl", ".parquet")):
-        if not file.is_file():
-            raise ValueError(f"{file}: no such file.")
-        rows: Sequence[Any] = list(_jsonl(file)) if data.endswith(".jsonl") else _parquet(file)
-        if not rows:
-            raise ValueError(f"{file}: has no rows.")
-        ready = all("token_ids" in row for row in rows)
-        return Documents(rows, None if ready else load_tokenizer(checkpoint.path))
-    if file.suffix or file.exists():
-        raise ValueError(f"{data}: unknown kind of calibration file; give .jsonl, .parquet, .npy or a hub dataset id.")
-    return Documents(_hub(data), load_tokenizer(checkpoint.path))
-
-
-def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{file}, line {number}: not JSON ({error}).") from None
-            if not isinstance(row, dict) or not row.keys() & {"text", "messages", "token_ids"}:
-                raise ValueError(f"{file}, line {number}: needs an object with 'text', 'messages' or 'token_ids'.")
-            yield row
-
-
-def _parquet(file: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
-    names = pyarrow.parquet.read_schema(file).names
-    column = next((name for name in ("token_ids", "messages", "text") if name in names), None)
-    if column is None:
-        raise ValueError(f"{file}: needs a column 'token_ids', 'messages' or 'text', has {', '.join(names)}.")
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file, columns=[column]).to_pylist()
-    return rows
-
-
-def _hub(data: str) -> Sequence[Any]:
-    import datasets
-
-    name, _, split = data.partition(":")
-    repository, options, default = _HUB.get(name, (name, {}, "train"))
-    try:
-        found: Sequence[Any] = datasets.load_dataset(repository, split=split or default, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{data}: cannot load hub dataset {repository!r} ({error}).") from None
-    return found
-
-
-def _document_windows(documents: Documents, spec: CalibrationSpec) -> np.ndarray:
+def _document_windows(
+    documents: Documents, spec: CalibrationSpec, barred: frozenset[Content]
+) -> tuple[np.ndarray, set[Content]]:
     drawn = random.Random(spec.seed)
-    short: set[int] = set()
+    useless: set[int] = set()
     windows: list[list[int]] = []
+    touched: set[Content] = set()
     while len(windows) < spec.samples:
         index = drawn.randint(0, len(documents) - 1)
-        tokens = [] if index in short else documents.tokens(index)
-        if len(tokens) <= spec.tokens:
-            short.add(index)
-            if len(short) == len(documents):
+        tokens = [] if index in useless else documents.tokens(index)
+        if len(tokens) <= spec.tokens or tuple(tokens) in barred:
+            useless.add(index)
+            if len(useless) == len(documents):
                 raise ValueError(
-                    f"no document is longer than {spec.tokens} tokens; "
+                    _NONE_LEFT.format(spec.tokens)
+                    if barred
+                    else f"no document is longer than {spec.tokens} tokens; "
                     "lower calibration.tokens or use windows='packed'."
                 )
             continue
         start = drawn.randint(0, len(tokens) - spec.tokens - 1)
         windows.append(tokens[start : start + spec.tokens])
-    return np.array(windows, dtype=np.int64)
+        touched.add(tuple(tokens))
+    return np.array(windows, dtype=np.int64), touched
 
 
-def _packed_windows(documents: Documents, spec: CalibrationSpec) -> np.ndarray:
+def _packed_windows(
+    documents: Documents, spec: CalibrationSpec, barred: frozenset[Content]
+) -> tuple[np.ndarray, set[Content]]:
     order = list(range(len(documents)))
     random.Random(spec.seed).shuffle(order)
     end = None if documents.tokenizer is None else documents.tokenizer.eos_token_id
-    needed = spec.samples * spec.tokens
+    samples, needed = spec.samples, spec.samples * spec.tokens
     stream: list[int] = []
+    touched: set[Content] = set()
     for index in order:
-        stream += documents.tokens(index)
+        tokens = documents.tokens(index)
+        if tuple(tokens) in barred:
+            continue
+        touched.add(tuple(tokens))
+        stream += tokens
         if end is not None and stream and stream[-1] != end:
             stream.append(end)
         if len(stream) >= needed:
-            return np.array(stream[:needed], dtype=np.int64).reshape(spec.samples, spec.tokens)
-    raise ValueError(
-        f"too few calibration tokens: {len(stream)} of {spec.samples} x {spec.tokens} = {needed}; "
-        "add documents or lower calibration.samples or calibration.tokens."
-    )
+            break
+    if barred:
+        samples = min(samples, len(stream) // spec.tokens)
+        if samples == 0:
+            raise ValueError(_NONE_LEFT.format(spec.tokens))
+    elif len(stream) < needed:
+        raise ValueError(
+            f"too few calibration tokens: {len(stream)} of {spec.samples} x {spec.tokens} = {needed}; "
+            "add documents or lower calibration.samples or calibration.tokens."
+        )
+    return np.array(stream[: samples * spec.tokens], dtype=np.int64).reshape(samples, spec.tokens), touched

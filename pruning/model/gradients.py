@@ -25,7 +25,7 @@ from pruning.model.blocks import Blocks, batches
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.memory import trim_heap
 from pruning.model.passes import embedded
-from pruning.model.tensors import layer_tensors, read_tensor
+from pruning.model.tensors import layer_tensors, read_finite
 
 BOUNDARY_BYTES: Final = 8 << 30
 _LOSS_TOKENS: Final = 512  # logits of a 152k vocabulary weigh .6 MB per token in float32
@@ -88,9 +88,9 @@ class GradientSweep:
 
     def _loss_gradient(self, blocks: Blocks, hidden: torch.Tensor, windows: np.ndarray) -> torch.Tensor:
         """Gradient of each sample's loss by the last block's output, [samples, tokens, width]."""
-        norm = blocks.final_norm(read_tensor(self.base.tensors[FINAL_NORM])).requires_grad_(False)
+        norm = blocks.final_norm(read_finite(self.base.tensors[FINAL_NORM])).requires_grad_(False)
         tied = self.base.tied or HEAD not in self.base.tensors
-        head = read_tensor(self.base.tensors[EMBEDDING if tied else HEAD]).to(self.device, self.dtype)
+        head = read_finite(self.base.tensors[EMBEDDING if tied else HEAD]).to(self.device, self.dtype)
         gradient = torch.zeros_like(hidden)
         last = hidden.shape[1] - 1
         for sample, ids in enumerate(torch.from_numpy(windows).to(self.device)):

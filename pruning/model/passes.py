@@ -20,7 +20,7 @@ from pruning.model.blocks import Blocks, batches
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.input_statistics import InputStatistics
 from pruning.model.memory import trim_heap
-from pruning.model.tensors import TORCH_DTYPE, layer_tensors, read_rows, read_tensor
+from pruning.model.tensors import TORCH_DTYPE, layer_tensors, read_finite, read_rows
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _observe(
     norm = nn.Identity()
     if index + 1 == settings.base.num_layers:
         # The official ShortGPT code reads transformers' `output_hidden_states`, whose last entry is normed.
-        norm = blocks.final_norm(read_tensor(settings.base.tensors[FINAL_NORM]))
+        norm = blocks.final_norm(read_finite(settings.base.tensors[FINAL_NORM]))
     with blocks.resident(index, tensors) as block, statistics.observing(block), torch.no_grad():
         for part in batches(*hidden.shape[:2]):
             outputs = _finite(blocks.forward(block, index, hidden[part]), index)
@@ -138,7 +138,18 @@ def cosines(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
 
 
 def embedded(base: Checkpoint, windows: np.ndarray, dtype: torch.dtype, device: str) -> torch.Tensor:
-    """Inputs of the first block for token windows [samples, tokens]: [samples, tokens, width]."""
+    """Inputs of the first block for token windows [samples, tokens]: [samples, tokens, width].
+
+    Raises ValueError naming the embedding and the first token whose row is not finite.
+    """
     used, places = np.unique(windows, return_inverse=True)
-    rows = read_rows(base.tensors[EMBEDDING], used).to(device, dtype)
+    stored = read_rows(base.tensors[EMBEDDING], used)
+    spoilt = (~torch.isfinite(stored).all(dim=1)).nonzero().flatten().tolist()
+    if spoilt:
+        raise ValueError(
+            f"{base.tensors[EMBEDDING].file}: {EMBEDDING} has NaN or infinite weights for {len(spoilt)} of the "
+            f"{len(used)} tokens in use, first token {int(used[spoilt[0]])}; the checkpoint is damaged: "
+            "download it again."
+        )
+    rows = stored.to(device, dtype)
     return rows[torch.from_numpy(places.reshape(windows.shape)).to(device)]

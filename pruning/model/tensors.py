@@ -28,6 +28,16 @@ def read_tensor(header: TensorHeader) -> torch.Tensor:
     return torch.from_numpy(raw).view(TORCH_DTYPE[header.dtype]).reshape(header.shape)
 
 
+def read_finite(header: TensorHeader) -> torch.Tensor:
+    """`read_tensor`. Raises ValueError naming a tensor that has NaN or infinite values."""
+    tensor = read_tensor(header)
+    if not torch.isfinite(tensor).all():
+        raise ValueError(
+            f"{header.file}: {header.name} has NaN or infinite weights; the checkpoint is damaged: download it again."
+        )
+    return tensor
+
+
 def read_rows(header: TensorHeader, rows: np.ndarray) -> torch.Tensor:
     """`tensor[rows]` of a matrix, reading only these rows: an embedding may be larger than a block."""
     width = TORCH_DTYPE[header.dtype].itemsize * header.shape[1]

@@ -62,6 +62,7 @@ VECTORS = {
         "6be9bcb38ba0933c3ab1",
     ),
     "wanda": (name_of(patch()), "db055fe33a789d383963"),
+    "magnitude": (name_of(patch(resolve(PruneSpec("magnitude", sparsity=0.2)))), "13c19bf95cae7a142327"),
     "context": (name_of(context()), "6f7aed38ac11789fcdf8"),
     "greedy": (name_of(context(replace(SAMPLING, temperature=0.0))), "4e601b279362d33fbc1d"),
     "independent": (name_of(context(limit=512)), "ba87a3972a1cc5368376"),
@@ -193,7 +194,8 @@ def test_dtype_changes_the_trace_s_name() -> None:
 @pytest.mark.parametrize("field", roles("CalibrationSpec", FieldRole.IDENTITY))
 def test_calibration_setting_changes_the_patch_s_name(field: str) -> None:
     assert WANDA.calibration is not None
-    other = {"samples": 17, "tokens": 65, "seed": 1, "windows": "packed", "compute": "float32"}[field]
+    others = {"samples": 17, "tokens": 65, "seed": 1, "windows": "packed", "compute": "float32", "apart": True}
+    other = others[field]
     assert name_of(patch(replace(WANDA, calibration=replace(WANDA.calibration, **{field: other})))) != name_of(patch())
 
 
@@ -215,7 +217,7 @@ def test_pruning_knob_that_is_set_changes_the_patch_s_name(field: str) -> None:
 
 @pytest.mark.parametrize("field", roles("PruneSpec", FieldRole.RUNTIME))
 def test_way_a_spec_was_written_changes_no_name(field: str) -> None:
-    assert field == "preset"
+    assert name_of(patch(replace(WANDA, **{field: "other"}))) == name_of(patch())
     plain = PruneSpec("wanda", sparsity=0.5, calibration=WANDA.calibration)
     assert name_of(patch(resolve(plain))) == name_of(patch())
     assert "preset" not in patch(resolve(replace(plain, preset=None)))["spec"]

@@ -85,6 +85,21 @@ def test_bad_input_is_one_message_and_exit_2(tmp_path, capsys, arguments, messag
     assert list(tmp_path.rglob("*manifest*")) == []
 
 
+@pytest.mark.parametrize("row", [{"text": None}, {"messages": [{"role": "system", "content": "1+1"}]}])
+def test_calibration_row_that_cannot_be_read_is_one_message_and_exit_2(tmp_path, capsys, row):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps(row) + "\n")
+    code, _, err = call(
+        capsys, TINY / "model", "--method", "wanda", "--sparsity", "0.2", "--calibration", data, "--samples", "1",
+        "--tokens", "8", "--patch", tmp_path / "patch",
+    )  # fmt: skip
+    assert code == 2
+    assert err.startswith(f"pruning: {data}")
+    assert "line 1: " in err
+    assert "correct or remove" in err
+    assert err.count("\n") == 1
+
+
 def test_something_must_be_written(capsys):
     code, _, err = call(capsys, TINY / "model", "--method", "magnitude", "--sparsity", "0.2")
     assert code == 2

@@ -34,3 +34,10 @@ def test_paper_preset_is_the_table_of_the_papers_fork(allocator, expected):
     magnitude = resolve(PruneSpec("magnitude", allocator, 0.1, preset="paper", calibration=DATA))
     assert magnitude.group == "matrix"
     assert magnitude.selection == ("threshold" if allocator == "uniform" else "exact")
+
+
+@pytest.mark.parametrize(("method", "floor"), [("wanda", 0.01), ("sparsegpt", 0.01), ("magnitude", 0.0)])
+def test_upstream_owl_prunes_one_percent_of_a_block_whose_sparsity_is_not_positive(method, floor):
+    """luuyin/OWL lib/prune_all.py, prune_wanda_outlier and prune_sparsegpt_outlier."""
+    assert resolve(PruneSpec(method, "owl", 0.1, preset="upstream", calibration=DATA)).owl_floor == floor
+    assert resolve(PruneSpec(method, "owl", 0.1, calibration=DATA)).owl_floor == 0  # waterfill meets the target instead

@@ -108,3 +108,12 @@ def test_training_data_may_not_validate_itself():
     data = CalibrationSpec("tokens.npy")
     with pytest.raises(ValueError, match="vouch"):
         resolve(PruneSpec("magnitude", "layerif", 0.2, calibration=data))
+
+
+def test_default_validation_data_are_other_documents_of_the_training_data():
+    settled = resolve(PruneSpec("magnitude", "layerif", 0.2, calibration=DATA))
+    assert settled.influence_validation == replace(settled.influence_train, seed=1, apart=True)
+    given = resolve(
+        PruneSpec("magnitude", "layerif", 0.2, calibration=DATA, influence_validation=replace(DATA, seed=7))
+    )
+    assert given.influence_validation.apart is None

@@ -52,7 +52,7 @@ def test_ties_fall_in_row_major_order(checkpoints, tmp_path, windows_file):
     model.save_pretrained(tmp_path / "coarse")
     reread = naive.whole_model(tmp_path / "coarse")
     for number, (group, selection) in enumerate((g, s) for g in ("matrix", "model") for s in ("exact", "threshold")):
-        spec = PruneSpec("magnitude", sparsity=SPARSITY, group=group, selection=selection)
+        spec = PruneSpec("magnitude", sparsity=SPARSITY, group=group, selection=selection, preset="upstream")
         got = pruned_weights(tmp_path / "coarse", spec, tmp_path / f"patch{number}")
         scores = {key: np.abs(naive.weight(reread, key)) for key in naive.keys(reread)}
         cut = naive.group_exact if selection == "exact" else naive.group_threshold

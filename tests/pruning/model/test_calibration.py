@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pruning.model.calibration import load_tokenizer, load_windows, windows_digest
+from pruning.model.calibration import load_tokenizer, load_windows, load_windows_apart, windows_digest
 from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec
 from tests.support import ROOT
@@ -121,20 +122,52 @@ def written(folder, name, content):
         ),
         ("few.jsonl", '{"text": "1+1"}\n', {"tokens": 64, "windows": "document"}, "no document is longer than 64"),
         ("bad.jsonl", '{"text": "1"}\n{"text"\n', {}, r"bad\.jsonl, line 2: not JSON"),
-        ("odd.jsonl", '{"prompt": "1"}\n', {}, r"odd\.jsonl, line 1: needs an object with 'text'"),
-        ("none.jsonl", "\n", {}, "has no rows"),
         ("long.jsonl", '{"text": "1"}\n', {"tokens": 10**6}, "exceed the model's context"),
         ("text.csv", "a,b\n", {}, "unknown kind of calibration file"),
         ("flat.npy", np.arange(5), {}, r"expected int64 \[samples >= 1, tokens >= 2\], found int64 \[5\]"),
         ("half.npy", np.ones((2, 8), np.float16), {}, "found float16"),
         ("alien.npy", np.full((2, 8), 10**6), {}, "token ids run from 1000000"),
         ("objects.npy", np.array([[{}]], dtype=object), {}, "not a plain .npy array"),
+        ("empty.npy", "", {}, "not a plain .npy array"),
     ],
 )
 def test_unusable_data_is_refused(base, tmp_path, name, content, options, message):
     data = written(tmp_path, name, content)
     with pytest.raises(ValueError, match=message):
         load_windows(CalibrationSpec(data, **{"samples": 2, "tokens": 32, **options}), base)
+
+
+@pytest.fixture
+def hundred(tmp_path):
+    """100 documents of 80 to 179 random tokens, two of them twice: hardly two 16-grams are equal by chance."""
+    rows = [{"token_ids": np.random.default_rng(i).integers(0, 96, 80 + i).tolist()} for i in range(98)]
+    file = tmp_path / "hundred.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:2]]))
+    return str(file)
+
+
+def grams(windows):
+    return {tuple(window[at : at + 16]) for window in windows.tolist() for at in range(len(window) - 15)}
+
+
+@pytest.mark.parametrize(("windows", "samples"), [("packed", 160), ("packed", 40), ("document", 40)])
+def test_windows_apart_share_no_document_with_the_training_windows(base, hundred, windows, samples):
+    train = CalibrationSpec(hundred, samples=samples, tokens=64, windows=windows)
+    other = replace(train, seed=1)
+    assert len(grams(load_windows(train, base)) & grams(load_windows(other, base))) > 100
+    apart = load_windows_apart(replace(other, apart=True), train, base)
+    assert grams(load_windows(train, base)) & grams(apart) == set()
+    assert len(apart) == samples if samples == 40 else 20 < len(apart) < 60
+    np.testing.assert_array_equal(apart, load_windows_apart(replace(other, apart=True), train, base))
+
+
+@pytest.mark.parametrize(("windows", "samples"), [("packed", 199), ("document", 3000)])
+def test_training_data_that_leave_no_document_are_refused(base, hundred, windows, samples):
+    train = CalibrationSpec(hundred, samples=samples, tokens=64, windows=windows)
+    with pytest.raises(
+        ValueError, match=r"hundred\.jsonl: the training windows leave no other .* give influence_valid"
+    ):
+        load_windows_apart(replace(train, seed=1, apart=True), train, base)
 
 
 def test_missing_file_and_missing_tokenizer_are_named(base, checkpoints, texts, tmp_path):

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning.files import cache_folder
 from pruning.model.checkpoint import Checkpoint
+from tests.pruning.conftest import make_checkpoint
 
 
 def edit_config(folder, **changes):
@@ -83,6 +84,25 @@ def test_adapters_are_refused_by_name(copy):
     save_file(tensors, copy / "model.safetensors")
     with pytest.raises(ValueError, match=r"lora_A\.weight' is not part of"):
         Checkpoint.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "lost", "count"),
+    [
+        ("qwen2", {}, "self_attn.k_proj.bias", 12),
+        ("qwen3", {"attention_bias": True}, "self_attn.k_proj.bias", 16),
+        ("llama", {"attention_bias": True}, "self_attn.k_proj.bias", 16),
+        ("llama", {"mlp_bias": True}, "mlp.down_proj.bias", 12),
+    ],
+)
+def test_checkpoint_without_the_biases_of_its_architecture_is_refused(tmp_path, kind, changes, lost, count):
+    folder = make_checkpoint(tmp_path / kind, kind, **changes)
+    assert any(name.endswith(".bias") for name in Checkpoint.open(folder).tensors)
+    whole = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    # Of a folder with shards and a single file, the single file counts.
+    save_file({n: t for n, t in whole.items() if not n.endswith(".bias")}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"{count} tensors are missing, first 'model\.layers\.0\.{lost}'.*download"):
+        Checkpoint.open(folder)
 
 
 def test_incomplete_folders_are_refused_by_file(copy, checkpoints, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +30,32 @@ def test_weights_that_are_not_finite_are_refused_by_layer(copy, tmp_path, value)
     with pytest.raises(ValueError, match=r"layer 2: mlp\.up_proj\.weight has NaN or infinite weights"):
         prune(copy, PruneSpec("magnitude", sparsity=0.2), tmp_path / "out" / "patch", payload={})
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("allocator", ["uniform", "owl", "layerif"])
+def test_embedding_that_is_not_finite_is_named_with_its_first_token(copy, calibration, tmp_path, allocator):
+    tensors = load_file(copy / "model.safetensors")
+    used = sorted(set(np.load(calibration.data).flatten().tolist()))
+    tensors["model.embed_tokens.weight"][used[3], 0] = float("nan")
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    other = CalibrationSpec(str(tmp_path / "validation.npy")) if allocator == "layerif" else None
+    np.save(tmp_path / "validation.npy", np.load(calibration.data)[:2])
+    spec = PruneSpec("wanda", allocator, 0.2, calibration=calibration, influence_validation=other)
+    message = rf"model\.embed_tokens\.weight has NaN or infinite weights for 1 of the \d+ .*, first token {used[3]};"
+    with pytest.raises(ValueError, match=message):
+        prune(copy, spec, tmp_path / "patch", payload={})
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.weight"])
+def test_norm_or_head_that_is_not_finite_is_named(copy, calibration, tmp_path, name):
+    tensors = load_file(copy / "model.safetensors")
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    np.save(tmp_path / "validation.npy", np.load(calibration.data)[:2])
+    other = CalibrationSpec(str(tmp_path / "validation.npy"))
+    spec = PruneSpec("magnitude", "layerif", 0.2, calibration=calibration, influence_validation=other)
+    with pytest.raises(ValueError, match=rf"{name} has NaN or infinite weights; .* download it again"):
+        prune(copy, spec, tmp_path / "patch", payload={})
 
 
 def test_activations_that_overflow_are_refused_by_layer(copy, calibration, tmp_path):

@@ -39,9 +39,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
-import json
 import math
-import tempfile
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -62,12 +60,14 @@ from vllm.sampling_params import RequestOutputKind
 
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
+from pruning.files import cache_folder
 from pruning.model.architecture import config_of_length
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.canary import COMPARED
 from pruning.patch.patch import Patch
 from workers.engines.canary_check import CanaryCheck
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.engines.model_folder import model_folder
 from workers.engines.ranks import Ranks, failure_of, nan_requests
 from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
 from workers.failure import Failure, FailureKind
@@ -77,16 +77,6 @@ from workers.store import unavailable
 SWAP_THREADS = 4
 """Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
 that they do not slow down the thread that loads."""
-
-TOKENIZER_FILES = (
-    "tokenizer",
-    "special_tokens",
-    "vocab",
-    "merges",
-    "added_tokens",
-    "chat_template",
-    "generation_config",
-)
 
 
 class VllmEngine:
@@ -98,16 +88,15 @@ class VllmEngine:
         The engine belongs to the calling thread.
         """
         self._thread = threading.get_native_id()
-        self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
         checkpoint = Checkpoint.open(base)
         _quiet_process(settings)
         config = config_of_length(checkpoint.config, layers or checkpoint.num_layers)
-        _write_shape(Path(self._folder.name), base, config)
+        folder = model_folder(cache_folder() / "engines", base, config)
         # vLLM collects garbage five times as it starts, 0.3 s each for all imported objects; freezing them spares that.
         # vLLM unfreezes them when it shuts down. Collect once before: a closed engine is garbage, weights and all.
         gc.collect()
         gc.freeze()
-        self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
+        self._engine = LLMEngine.from_engine_args(_engine_args(str(folder), settings))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
         if settings.tensor_parallel > 1:
@@ -251,7 +240,6 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
         # This weak-keyed dictionary's values refer to its keys, the layers: it would keep the weights alive.
         LAYERWISE_INFO.clear()
-        self._folder.cleanup()
 
 
 class SwapExtension:
@@ -319,14 +307,6 @@ def _zero(cache: Any) -> None:
     else:
         for part in cache:
             _zero(part)
-
-
-def _write_shape(folder: Path, base: Path, config: Mapping[str, Any]) -> None:
-    """A model folder without weights: the variant's config beside the base's tokenizer."""
-    (folder / "config.json").write_text(json.dumps(config))
-    for file in base.iterdir():
-        if file.name.startswith(TOKENIZER_FILES):
-            (folder / file.name).symlink_to(file.resolve())
 
 
 def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:

@@ -4,7 +4,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -39,20 +39,35 @@ def test_folder_needs_nothing_of_the_model_once_it_is_made(tiny: Path, tmp_path:
     assert not list(folder.glob("*.safetensors"))
 
 
-def test_engines_that_make_it_at_once_share_one_whole_folder(tiny: Path, cache: Path) -> None:
-    config, engines = Checkpoint.open(tiny).config, 16
-    at_once = Barrier(engines)
+def test_engines_that_make_it_at_once_share_one_folder_that_is_never_seen_in_part(
+    tiny: Path, tmp_path: Path, cache: Path
+) -> None:
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    (base / "vocab.txt").write_bytes(bytes(32 << 20))  # takes a while to write
+    config, engines = Checkpoint.open(base).config, 4
+    at_once, done = Barrier(engines), Event()
 
-    def start(number: int) -> tuple[Path, list[tuple[str, bytes]]]:
+    def start(_: int) -> Path:
         at_once.wait()
-        folder = model_folder(cache, tiny, config | {"round": number % 2})
-        return folder, sorted((file.name, file.read_bytes()) for file in folder.iterdir())
+        return model_folder(cache, base, config)
 
-    with ThreadPoolExecutor(engines) as pool:
+    def watch() -> list[dict[str, int]]:
+        """Sizes by name of what was seen under a final name."""
+        seen: list[dict[str, int]] = []
+        while not done.wait(0.001):
+            for folder in cache.glob("[!.]*"):
+                sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+                seen += [] if sizes in seen else [sizes]
+        return seen
+
+    with ThreadPoolExecutor(engines + 1) as pool:
+        watched = pool.submit(watch)
         found = list(pool.map(start, range(engines)))
-    assert found[0] != found[1]
-    assert all(one == found[number % 2] for number, one in enumerate(found))
-    assert sorted(cache.iterdir()) == sorted({folder for folder, _ in found}), "nothing else is left behind"
+        done.set()
+    (folder,) = set(found)
+    assert list(cache.iterdir()) == [folder], "nothing else is left behind"
+    whole = {file.name: file.stat().st_size for file in folder.iterdir()}
+    assert [sizes for sizes in watched.result() if sizes != whole] == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "lost", "added"])

@@ -66,6 +66,7 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.patch.canary import COMPARED
 from pruning.patch.patch import Patch
 from workers.engines.canary_check import CanaryCheck
+from workers.engines.capacity import CPU_SEQUENCES, DTYPE_BYTES, WORKING_BYTES, sequences_that_fit, token_bytes
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.model_folder import model_folder
 from workers.engines.ranks import Ranks, failure_of, nan_requests
@@ -73,6 +74,10 @@ from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedS
 from workers.failure import Failure, FailureKind
 from workers.parent_death import die_with
 from workers.store import unavailable
+
+GPU_BATCHED_TOKENS = 8192
+"""Tokens of one step on a GPU. Forced answers bring their traces, and an evicted one is computed again in large pieces;
+vLLM's own choice for this interface, 2048, is meant for a server's latency."""
 
 SWAP_THREADS = 4
 """Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
@@ -96,7 +101,8 @@ class VllmEngine:
         # vLLM unfreezes them when it shuts down. Collect once before: a closed engine is garbage, weights and all.
         gc.collect()
         gc.freeze()
-        self._engine = LLMEngine.from_engine_args(_engine_args(str(folder), settings))
+        sequences = settings.max_sequences or _sequences(checkpoint, config, settings)
+        self._engine = LLMEngine.from_engine_args(_engine_args(str(folder), settings, sequences))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
         if settings.tensor_parallel > 1:
@@ -230,7 +236,7 @@ class VllmEngine:
         return self._generated + sum(s.detokenizer.num_output_tokens() for s in states if s.detokenizer is not None)
 
     def settings(self) -> Mapping[str, str]:
-        """What can change numerics."""
+        """What can change numerics, by the choices that vLLM has made."""
         self._own_thread("a question about its settings")
         return self._facts
 
@@ -280,6 +286,12 @@ class SwapExtension:
                 return f"{len(wrong)} tensors differ from the manifest, among them {wrong[0]}"
             return ""
 
+    def attention_backends(self) -> list[str]:
+        """The names of the attention backends that this rank's layers have chosen."""
+        worker: Any = self
+        layers = worker.vllm_config.compilation_config.static_forward_context.values()
+        return sorted({layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")})
+
     def die_with(self, pid: int) -> None:
         """Have this rank's process die with the process that drives the engine."""
         die_with(pid)
@@ -309,14 +321,28 @@ def _zero(cache: Any) -> None:
             _zero(part)
 
 
-def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
+def _sequences(checkpoint: Checkpoint, config: Mapping[str, Any], settings: EngineSettings) -> int:
+    """How many sequences an engine decodes at once where the settings leave it open."""
+    if current_platform.is_cpu():
+        return CPU_SEQUENCES
+    each = current_platform.get_device_total_memory() * settings.gpu_memory_utilization - WORKING_BYTES
+    weights = sum(header.numel for header in checkpoint.tensors.values()) * DTYPE_BYTES.get(settings.dtype, 2)
+    return sequences_that_fit(
+        int(each * settings.tensor_parallel),
+        weights,
+        token_bytes(config, settings.dtype),
+        settings.trace_tokens or settings.context_length,
+    )
+
+
+def _engine_args(folder: str, settings: EngineSettings, sequences: int) -> EngineArgs:
     common: dict[str, Any] = dict(
         model=folder,
         load_format="dummy",
         worker_extension_cls="workers.engines.vllm_engine.SwapExtension",
         generation_config="vllm",
         dtype=settings.dtype,
-        max_num_seqs=settings.max_sequences,
+        max_num_seqs=sequences,
         max_model_len=settings.context_length,
         tensor_parallel_size=settings.tensor_parallel,
         seed=0,
@@ -332,11 +358,16 @@ def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
             enable_chunked_prefill=False,
             max_num_batched_tokens=max(settings.context_length, 4096),
         )
-    return EngineArgs(**common, gpu_memory_utilization=settings.gpu_memory_utilization)
+    return EngineArgs(
+        **common,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        max_num_batched_tokens=max(GPU_BATCHED_TOKENS, sequences),
+    )
 
 
 def _facts(engine: LLMEngine) -> dict[str, str]:
     config = engine.vllm_config
+    backends: list[list[str]] = engine.collective_rpc("attention_backends")
     return {
         "vllm": vllm.__version__,
         "torch": torch.__version__,
@@ -344,9 +375,13 @@ def _facts(engine: LLMEngine) -> dict[str, str]:
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
         "tensor_parallel": str(config.parallel_config.tensor_parallel_size),
         "eager": str(config.model_config.enforce_eager),
-        "attention": str(config.attention_config.backend or "default"),
+        "attention": "+".join(sorted({name for rank in backends for name in rank})),
         "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0"),
+        "runner": "V2" if config.use_v2_model_runner else "V1",
+        "async_scheduling": str(config.scheduler_config.async_scheduling),
         "max_sequences": str(config.scheduler_config.max_num_seqs),
+        "batched_tokens": str(config.scheduler_config.max_num_batched_tokens),
+        "threads": str(torch.get_num_threads()),
     }
 
 

@@ -72,8 +72,12 @@ def report(manifest: Manifest, patch: str | None, export: str | None) -> dict[st
 
 
 def _run(model_dir: Path, spec: PruneSpec, options: dict[str, Any]) -> Manifest:
-    from pruning.patch.patch import export  # after check(): a bad spec fails without loading torch
+    import torch  # after check(): a bad spec fails without loading it
+
+    from pruning.patch.patch import export
     from pruning.prune import prune
+
+    device = device_for(options["device"], torch.cuda.is_available())
 
     for folder in (options["patch"], options["export"]):
         if folder is not None and Path(folder).exists():
@@ -84,10 +88,15 @@ def _run(model_dir: Path, spec: PruneSpec, options: dict[str, Any]) -> Manifest:
 
     with unfinished_folder(Path(tempfile.gettempdir()), "prunesweep-patch") as scratch:
         patch = Path(options["patch"] or scratch / "patch")
-        manifest = prune(model_dir, spec, patch, payload={}, device=options["device"], progress=say)
+        manifest = prune(model_dir, spec, patch, payload={}, device=device, progress=say)
         if options["export"] is not None:
             export(model_dir, patch, options["export"])
     return manifest
+
+
+def device_for(named: str | None, gpu: bool) -> str:
+    """The device that the user named, else a GPU if there is one."""
+    return named or ("cuda" if gpu else "cpu")
 
 
 def _spec(options: dict[str, Any]) -> PruneSpec:
@@ -117,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)}; default {PRESETS[0]}")
     parser.add_argument("--patch", metavar="DIR", help="write the patch here")
     parser.add_argument("--export", metavar="DIR", help="write an ordinary Hugging Face folder here")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default cpu")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     data = parser.add_argument_group("calibration")
     data.add_argument(

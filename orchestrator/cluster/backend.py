@@ -15,6 +15,7 @@ class Devices:
     """The devices of the cluster."""
 
     cpus: int
+    """How many workers without a GPU fit: one a core, unless each of them takes several."""
     node_gpus: tuple[int, ...]
     """The number of GPUs of each node."""
 

@@ -34,7 +34,7 @@ from orchestrator.store.lease import Lease
 from workers.failure import Failure, FailureKind
 from workers.messages import Report, Task, WorkerInfo
 from workers.parent_death import die_with
-from workers.recipes import EngineRecipe, GradeRecipe, Recipe
+from workers.recipes import GradeRecipe, Recipe
 from workers.store import StoreError
 from workers.worker import Inbox, Worker, WorkerFault, serve
 
@@ -45,6 +45,15 @@ FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT",
 
 DRAIN_POLL_SECONDS = 2.0
 """How often Ray is asked which nodes are draining. It answers in a millisecond; the shortest spot notice is 30 s."""
+
+
+def cores_per_worker(wanted: str | None, node_cpus: Sequence[int]) -> int:
+    """The cores of an engine or pruner without a GPU: `wanted`, the user's OMP_NUM_THREADS, as far as a node has them.
+
+    One where the user says nothing, so that an engine and a pruner run beside each other.
+    """
+    threads = int(wanted) if wanted and wanted.isdecimal() else 1
+    return max(1, min(threads, max(node_cpus, default=1)))
 
 
 class Host:
@@ -86,6 +95,11 @@ class Host:
 
     def close(self) -> None:
         self._inbox.close()
+
+
+def _each_node(resource: str) -> list[int]:
+    """How many of a resource each living node has."""
+    return [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def _die_with_lease(lease: Lease) -> None:
@@ -152,13 +166,20 @@ class RayBackend:
         return cls(_lease=lease)
 
     def devices(self) -> Devices:
-        gpus = (int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
-        return Devices(int(ray.cluster_resources().get("CPU", 1)), tuple(gpus))
+        gpus, cores = tuple(_each_node("GPU")), self._cores()
+        return Devices(max(1, sum(cpus // cores for cpus in _each_node("CPU"))), gpus)
+
+    def _cores(self) -> int:
+        """The cores that an engine or a pruner takes."""
+        if any(_each_node("GPU")):
+            return 1
+        return cores_per_worker(os.environ.get("OMP_NUM_THREADS"), _each_node("CPU"))
 
     def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
-        # A grader mostly waits and needs no core of its own; an engine and a pruner do.
-        cpus = 0 if isinstance(recipe, GradeRecipe) else 1
-        environment = {"OMP_NUM_THREADS": "1"} if isinstance(recipe, EngineRecipe) and not gpus else {}
+        # A grader mostly waits and needs no core of its own; an engine and a pruner do. Without a GPU they compute in
+        # as many threads as they have cores: OpenMP's threads spin, and collapse where they share one.
+        cpus = 0 if isinstance(recipe, GradeRecipe) else self._cores()
+        environment = {"OMP_NUM_THREADS": str(cpus)} if cpus and not gpus else {}
         actor = ray.remote(
             num_cpus=cpus,
             num_gpus=gpus,

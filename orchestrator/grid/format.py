@@ -109,7 +109,12 @@ class Runtime(Strict):
         None, ge=1, description="Devices shared by engines and pruning; all of the cluster's if left out."
     )
     tensor_parallel: int = Field(1, ge=1, description="GPUs per engine.")
-    max_sequences: int = Field(64, ge=1, description="Sequences that an engine decodes at once.")
+    max_sequences: int | None = Field(
+        None,
+        ge=1,
+        description="Sequences that an engine decodes at once; if left out, as many as a GPU's memory has room for, "
+        "16 to 256, or 64 without a GPU.",
+    )
     in_flight: int = Field(128, ge=1, description="Draws that a worker keeps in flight.")
     cpu_cache_mib: int = Field(256, ge=16, description="Key-value cache of an engine without a GPU.")
     gpu_memory_utilization: float = Field(0.9, gt=0, lt=1)

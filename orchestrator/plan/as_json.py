@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.plan.cost import Cost
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.sampling import recommendations, sampling_used
 
 
 def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def plan_summary(plan: Plan, cost: Cost, store: str) -> dict[str, Any]:
         "variants": plan.variants,
         "token_limits": list(grid.token_limits),
         "repeated_variants": [repeat.sentence for repeat in plan.repeats],
+        "sampling": {"used": sampling_used(grid.sampling), "recommended": recommendations(plan.resolved)},
         "patches": {"held": plan.patches_stored, "owed": [variant.label for variant in plan.patches]},
         "draws": {"held": plan.draws_stored, "owed": plan.draws_owed},
         "draws_shared": plan.shared_draws,

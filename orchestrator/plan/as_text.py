@@ -6,6 +6,7 @@ from orchestrator.console import plural
 from orchestrator.plan.cost import BYTES_PER_TOKEN, Cost, ModelCost
 from orchestrator.plan.plan import OwedCounts, Plan
 from orchestrator.plan.resolved_grid import ResolvedVariant
+from orchestrator.plan.sampling import differs, recommendations, sampling_used, sampling_words
 
 WIDTH = 118
 """Columns; longer lists of names are cut."""
@@ -15,7 +16,7 @@ ROWS = 16
 
 def plan_text(plan: Plan, cost: Cost, store: str) -> str:
     """The plan for a person. `store`: the store the plan was computed from."""
-    blocks = [_head(plan, store), _owed(plan), _costs(plan, cost), _table(plan), _detectable(plan)]
+    blocks = [_head(plan, store), _owed(plan), _costs(plan, cost), _table(plan), _detectable(plan), _sampling(plan)]
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
@@ -139,6 +140,16 @@ def _detectable(plan: Plan) -> Iterator[str]:
     seeds, tests = len(plan.resolved.grid.sampling.seeds), plan.comparisons
     for questions, names in sizes.items():
         yield f"  {detectable_sentence(_listed(names), questions, seeds, tests)}"
+
+
+def _sampling(plan: Plan) -> Iterator[str]:
+    """How tokens are sampled, and each model that recommends otherwise."""
+    sampling = plan.resolved.grid.sampling
+    yield f"  sampling  {sampling_words(sampling_used(sampling))}"
+    for model, recommended in recommendations(plan.resolved).items():
+        if differs(sampling, recommended):
+            words = sampling_words(recommended)
+            yield f"  {'':<9} {model} recommends {words} (generation_config.json), which is not used"
 
 
 def _listed(names: Sequence[str]) -> str:

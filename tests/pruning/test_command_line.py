@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pruning.__main__ import main
+from pruning.__main__ import device_for, main
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.manifest import read_manifest
 from pruning.patch.patch import Patch
@@ -104,3 +104,11 @@ def test_something_must_be_written(capsys):
     code, _, err = call(capsys, TINY / "model", "--method", "magnitude", "--sparsity", "0.2")
     assert code == 2
     assert "--patch DIR, --export DIR" in err
+
+
+@pytest.mark.parametrize(
+    ("named", "gpu", "device"),
+    [(None, True, "cuda"), (None, False, "cpu"), ("cpu", True, "cpu"), ("cuda:1", True, "cuda:1")],
+)
+def test_a_gpu_is_used_where_there_is_one_unless_a_device_is_named(named, gpu, device):
+    assert device_for(named, gpu) == device

@@ -191,6 +191,8 @@ class TinySweep:
     seeds: tuple[int, ...] = (0, 1)
     benchmarks: dict[str, range] = field(default_factory=lambda: {"first": range(4)})
     temperature: float = 1.0
+    sampling: dict[str, Any] = field(default_factory=dict)
+    model: Path = TINY / "model"
     budget: dict[str, Any] = field(default_factory=dict)
     runtime: dict[str, Any] = field(default_factory=dict)
     engines: ScriptedEngines = field(init=False)
@@ -242,11 +244,11 @@ class TinySweep:
         grid = {
             "name": "tiny",
             "store": str(self.folder / "store"),
-            "models": [str(TINY / "model")],
+            "models": [str(self.model)],
             "variants": self.variants,
             "token_limits": list(self.limits),
             "benchmarks": [str(self.folder / f"{name}.jsonl") for name in self.benchmarks],
-            "sampling": {"temperature": self.temperature, "seeds": list(self.seeds)},
+            "sampling": {"temperature": self.temperature, "seeds": list(self.seeds), **self.sampling},
             "budget": {"mode": "native-strict", "answer_tokens": 16, **self.budget},
             "runtime": {"engines": 1, "slots": 2, "in_flight": 2, "commit_seconds": 0.0001, **self.runtime},
         }

@@ -48,7 +48,8 @@ class DeedWorker:
 
     def __init__(self, name: str, log: str, closed: str) -> None:
         self._name, self._log, self._closed = name, log, closed
-        print(f"{name} was built", file=sys.stderr, flush=True)
+        threads = os.environ.get("OMP_NUM_THREADS")
+        print(f"{name} was built with OMP_NUM_THREADS={threads}", file=sys.stderr, flush=True)
 
     def facts(self) -> WorkerInfo:
         return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log)

@@ -43,7 +43,10 @@ class EngineSettings:
 
     dtype: str
     context_length: int
-    max_sequences: int = 64
+    max_sequences: int | None = None
+    """Sequences decoded at once; None for as many as the memory has room for (workers/engines/capacity.py)."""
+    trace_tokens: int | None = None
+    """The longest trace that will be asked for; None for the whole context."""
     tensor_parallel: int = 1
     cpu_cache_mib: int = 256
     gpu_memory_utilization: float = 0.9

@@ -39,9 +39,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
-import json
 import math
-import tempfile
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -62,31 +60,28 @@ from vllm.sampling_params import RequestOutputKind
 
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
+from pruning.files import cache_folder
 from pruning.model.architecture import config_of_length
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.canary import COMPARED
 from pruning.patch.patch import Patch
 from workers.engines.canary_check import CanaryCheck
+from workers.engines.capacity import CPU_SEQUENCES, DTYPE_BYTES, WORKING_BYTES, sequences_that_fit, token_bytes
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.engines.model_folder import model_folder
 from workers.engines.ranks import Ranks, failure_of, nan_requests
 from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
 from workers.failure import Failure, FailureKind
 from workers.parent_death import die_with
 from workers.store import unavailable
 
+GPU_BATCHED_TOKENS = 8192
+"""Tokens of one step on a GPU. Forced answers bring their traces, and an evicted one is computed again in large pieces;
+vLLM's own choice for this interface, 2048, is meant for a server's latency."""
+
 SWAP_THREADS = 4
 """Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
 that they do not slow down the thread that loads."""
-
-TOKENIZER_FILES = (
-    "tokenizer",
-    "special_tokens",
-    "vocab",
-    "merges",
-    "added_tokens",
-    "chat_template",
-    "generation_config",
-)
 
 
 class VllmEngine:
@@ -98,16 +93,16 @@ class VllmEngine:
         The engine belongs to the calling thread.
         """
         self._thread = threading.get_native_id()
-        self._folder = tempfile.TemporaryDirectory(prefix="prunesweep-engine-")
         checkpoint = Checkpoint.open(base)
         _quiet_process(settings)
         config = config_of_length(checkpoint.config, layers or checkpoint.num_layers)
-        _write_shape(Path(self._folder.name), base, config)
+        folder = model_folder(cache_folder() / "engines", base, config)
         # vLLM collects garbage five times as it starts, 0.3 s each for all imported objects; freezing them spares that.
         # vLLM unfreezes them when it shuts down. Collect once before: a closed engine is garbage, weights and all.
         gc.collect()
         gc.freeze()
-        self._engine = LLMEngine.from_engine_args(_engine_args(self._folder.name, settings))
+        sequences = settings.max_sequences or _sequences(checkpoint, config, settings)
+        self._engine = LLMEngine.from_engine_args(_engine_args(str(folder), settings, sequences))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
         if settings.tensor_parallel > 1:
@@ -241,7 +236,7 @@ class VllmEngine:
         return self._generated + sum(s.detokenizer.num_output_tokens() for s in states if s.detokenizer is not None)
 
     def settings(self) -> Mapping[str, str]:
-        """What can change numerics."""
+        """What can change numerics, by the choices that vLLM has made."""
         self._own_thread("a question about its settings")
         return self._facts
 
@@ -251,7 +246,6 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
         # This weak-keyed dictionary's values refer to its keys, the layers: it would keep the weights alive.
         LAYERWISE_INFO.clear()
-        self._folder.cleanup()
 
 
 class SwapExtension:
@@ -292,6 +286,12 @@ class SwapExtension:
                 return f"{len(wrong)} tensors differ from the manifest, among them {wrong[0]}"
             return ""
 
+    def attention_backends(self) -> list[str]:
+        """The names of the attention backends that this rank's layers have chosen."""
+        worker: Any = self
+        layers = worker.vllm_config.compilation_config.static_forward_context.values()
+        return sorted({layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")})
+
     def die_with(self, pid: int) -> None:
         """Have this rank's process die with the process that drives the engine."""
         die_with(pid)
@@ -321,22 +321,28 @@ def _zero(cache: Any) -> None:
             _zero(part)
 
 
-def _write_shape(folder: Path, base: Path, config: Mapping[str, Any]) -> None:
-    """A model folder without weights: the variant's config beside the base's tokenizer."""
-    (folder / "config.json").write_text(json.dumps(config))
-    for file in base.iterdir():
-        if file.name.startswith(TOKENIZER_FILES):
-            (folder / file.name).symlink_to(file.resolve())
+def _sequences(checkpoint: Checkpoint, config: Mapping[str, Any], settings: EngineSettings) -> int:
+    """How many sequences an engine decodes at once where the settings leave it open."""
+    if current_platform.is_cpu():
+        return CPU_SEQUENCES
+    each = current_platform.get_device_total_memory() * settings.gpu_memory_utilization - WORKING_BYTES
+    weights = sum(header.numel for header in checkpoint.tensors.values()) * DTYPE_BYTES.get(settings.dtype, 2)
+    return sequences_that_fit(
+        int(each * settings.tensor_parallel),
+        weights,
+        token_bytes(config, settings.dtype),
+        settings.trace_tokens or settings.context_length,
+    )
 
 
-def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
+def _engine_args(folder: str, settings: EngineSettings, sequences: int) -> EngineArgs:
     common: dict[str, Any] = dict(
         model=folder,
         load_format="dummy",
         worker_extension_cls="workers.engines.vllm_engine.SwapExtension",
         generation_config="vllm",
         dtype=settings.dtype,
-        max_num_seqs=settings.max_sequences,
+        max_num_seqs=sequences,
         max_model_len=settings.context_length,
         tensor_parallel_size=settings.tensor_parallel,
         seed=0,
@@ -352,11 +358,16 @@ def _engine_args(folder: str, settings: EngineSettings) -> EngineArgs:
             enable_chunked_prefill=False,
             max_num_batched_tokens=max(settings.context_length, 4096),
         )
-    return EngineArgs(**common, gpu_memory_utilization=settings.gpu_memory_utilization)
+    return EngineArgs(
+        **common,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        max_num_batched_tokens=max(GPU_BATCHED_TOKENS, sequences),
+    )
 
 
 def _facts(engine: LLMEngine) -> dict[str, str]:
     config = engine.vllm_config
+    backends: list[list[str]] = engine.collective_rpc("attention_backends")
     return {
         "vllm": vllm.__version__,
         "torch": torch.__version__,
@@ -364,9 +375,13 @@ def _facts(engine: LLMEngine) -> dict[str, str]:
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
         "tensor_parallel": str(config.parallel_config.tensor_parallel_size),
         "eager": str(config.model_config.enforce_eager),
-        "attention": str(config.attention_config.backend or "default"),
+        "attention": "+".join(sorted({name for rank in backends for name in rank})),
         "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0"),
+        "runner": "V2" if config.use_v2_model_runner else "V1",
+        "async_scheduling": str(config.scheduler_config.async_scheduling),
         "max_sequences": str(config.scheduler_config.max_num_seqs),
+        "batched_tokens": str(config.scheduler_config.max_num_batched_tokens),
+        "threads": str(torch.get_num_threads()),
     }
 
 

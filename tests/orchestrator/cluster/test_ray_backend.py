@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.cluster.ray_backend import RayBackend
+from orchestrator.cluster.ray_backend import RayBackend, cores_per_worker
 from orchestrator.scheduler.events import Event, Reported, WorkerLost, WorkerReady
 from tests.support.ray_recipes import (
     BETRAY,
@@ -156,6 +156,38 @@ def test_facts_name_the_log_that_the_worker_writes(fleet: Fleet) -> None:
     assert f"{name} was built" in Path(ready.facts.log).read_text()
     fleet.backend.retire(name)
     fleet.listen(name, WorkerLost)
+
+
+def test_worker_without_a_gpu_has_the_users_threads_and_as_many_cores(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    cores = fleet.backend.devices().cpus
+    for told, threads in ((None, 1), ("2", 2)):
+        if told:
+            monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert fleet.backend.devices().cpus == cores // threads
+        name, ready = fleet.start_ready()
+        assert f"OMP_NUM_THREADS={threads}\n" in Path(ready.facts.log).read_text()
+        fleet.backend.retire(name)
+        fleet.listen(name, WorkerLost)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "cores"),
+    [
+        (None, [8], 1),
+        ("4", [8], 4),
+        ("64", [8, 16], 16),  # more than any node has could never be placed
+        ("4,2", [8], 1),
+        ("0", [8], 1),
+        ("2", [], 1),
+    ],
+)
+def test_cores_of_a_worker_are_what_the_user_says_as_far_as_a_node_has_them(
+    wanted: str | None, nodes: list[int], cores: int
+) -> None:
+    assert cores_per_worker(wanted, nodes) == cores
 
 
 def test_killed_worker_is_lost_once_and_its_reports_stay(fleet: Fleet) -> None:

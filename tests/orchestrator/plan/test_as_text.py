@@ -59,6 +59,8 @@ tiny: 6 cells = 3 variants × 2 token limits, on 2 benchmarks with 2 seeds; stor
 
   each of first and second (4 questions) with 2 seeds: too few to find even a loss of all 50 points in 80 % of sweeps \
 (8 comparisons, Holm)
+
+  sampling  temperature 1
 """
     )
 
@@ -141,7 +143,7 @@ def test_finished_sweep_owes_nothing_and_costs_nothing(sweep: TinySweep, capsys:
             for cut in (8, 20)
         ]
     )
-    assert told(sweep, capsys).splitlines()[2:-1] == [
+    assert told(sweep, capsys).splitlines()[2:-3] == [
         "                stored       owed",
         "  patches            1          0",
         "  draws              8          0",
@@ -167,7 +169,7 @@ def test_variant_of_the_same_content_is_named_and_counted_once(
         "  line 31: wanda + uniform at 0.5 has the same content as wanda + uniform at 0.5 on line 25, and is counted "
         "once"
     )
-    assert "(2 comparisons, Holm)" in lines[-1]
+    assert "(2 comparisons, Holm)" in lines[-3]
 
 
 def test_page_of_a_large_grid_fits_a_screen(sweep: TinySweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,8 +179,8 @@ def test_page_of_a_large_grid_fits_a_screen(sweep: TinySweep, capsys: pytest.Cap
     assert len(lines) < 20
     # 20 for each of 158 draws of the question that was seen, 32 for each of 480 others, in three digits.
     assert lines[7] == "  tokens    about 18,500, at most 20,416 for thinking (by 2 stored traces)"
-    assert lines[-4] == "           2          6  dense"
-    assert lines[-3].startswith(
+    assert lines[-6] == "           2          6  dense"
+    assert lines[-5].startswith(
         "           0          8  79 × magnitude + uniform at 0.01, magnitude + uniform at 0.02"
     )
-    assert lines[-3].endswith(", and 77 more")
+    assert lines[-5].endswith(", and 77 more")

@@ -1,4 +1,5 @@
-"""Two engines on one CPU host at once, each a process of its own: the answers of one, and no fight over the cores."""
+"""Two engines on one CPU host at once, each a process of its own: the answers of one, no fight over the cores, and one
+key for what vLLM compiles."""
 
 import json
 import os
@@ -25,6 +26,7 @@ print("ready", flush=True)
 input()
 answers = complete(engine, long_prompts(base))
 facts = {"answers": answers, "threads": torch.get_num_threads(), "cores": len(os.sched_getaffinity(0))}
+facts["compiled"] = engine._engine.vllm_config.compute_hash()
 print(json.dumps(facts), flush=True)
 engine.close()
 """
@@ -47,6 +49,7 @@ def test_two_engines_at_once_answer_as_one_and_compute_on_one_thread_each(
     one = engine(tiny)
     one.load(tiny, patch)
     expected = complete(one, long_prompts(tiny))
+    compiled = one._engine.vllm_config.compute_hash()
     for process in engines:
         assert process.stdout is not None
         assert "ready\n" in process.stdout
@@ -59,3 +62,5 @@ def test_two_engines_at_once_answer_as_one_and_compute_on_one_thread_each(
         assert [tuple(answer) for answer in told["answers"]] == expected
         assert told["threads"] == 1
         assert told["cores"] == len(os.sched_getaffinity(0)), "a pinned engine could share its core with another's"
+        assert told["compiled"] == compiled, "an engine on a GPU would compile what another has compiled"
+    assert engine(tiny, layers=1)._engine.vllm_config.compute_hash() != compiled

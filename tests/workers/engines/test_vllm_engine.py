@@ -185,6 +185,12 @@ def test_settings_that_can_shift_numerics_are_told(tiny: Path, engine: OneEngine
     assert told["torch"] == torch.__version__
     assert told["dtype"] == SETTINGS.dtype
     assert told["tensor_parallel"] == "1"
+    assert told["attention"] == "CPU_ATTN", "the backend that was chosen, not that none was asked for"
+    assert told["runner"] == "V1"
+    assert told["async_scheduling"] == "False"
+    assert told["batched_tokens"] == "4096"
+    assert told["max_sequences"] == str(SETTINGS.max_sequences)
+    assert told["threads"] == str(torch.get_num_threads())
 
 
 def _calibration(tiny: Path) -> object:

@@ -26,6 +26,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import NODE_ID_LABEL_KEY
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.backend import Devices
@@ -61,18 +62,21 @@ class Host:
         self._inbox = Inbox()
         self._worker: Worker | None = None
 
-    def build(self) -> tuple[str, WorkerInfo]:
+    def build(self) -> tuple[str, WorkerInfo | Failure]:
         """Build the worker, in the thread that serves it; returns the id of its node, and its own description.
 
-        Raises `WorkerFault` if it cannot be built: an exception of vllm's would have the driver import vllm.
+        Returns why instead if it cannot be built: an exception of vllm's would have the driver import vllm.
         """
-        log = _own_log()
+        log, node = _own_log(), ray.get_runtime_context().get_node_id()
         try:
             self._worker = self._recipe.build(self._name, log)
-            return ray.get_runtime_context().get_node_id(), self._worker.facts()
-        except Exception as error:  # a worker that cannot start must be reported with its cause
+            return node, self._worker.facts()
+        except WorkerFault as fault:
             traceback.print_exc()  # into its log
-            raise WorkerFault(Failure(FailureKind.WORKER_ERROR, _line(error), log)) from None
+            return node, replace(fault.failure, log=log)
+        except Exception as error:  # a worker that cannot start must be reported with its cause
+            traceback.print_exc()
+            return node, Failure(FailureKind.WORKER_ERROR, _line(error), log)
 
     def serve(self) -> Iterator[Report]:
         """The reports of the worker that was built before."""
@@ -97,6 +101,12 @@ def _die_with_lease(lease: Lease) -> None:
         time.sleep(0 if other else lease.beat_seconds)
     print(f"this worker's driver has lost its lease to {other}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_room(cpus: int, gpus: int, avoid: Sequence[str]) -> bool:
+    """Whether a living node that is not to be avoided has so many devices, in use or not."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in avoid]
+    return any(n["Resources"].get("CPU", 0) >= cpus and n["Resources"].get("GPU", 0) >= gpus for n in nodes)
 
 
 def _forwarded() -> dict[str, str]:
@@ -152,13 +162,19 @@ class RayBackend:
         return cls(_lease=lease)
 
     def devices(self) -> Devices:
-        gpus = (int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
-        return Devices(int(ray.cluster_resources().get("CPU", 1)), tuple(gpus))
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        gpus, cpus = ([int(node["Resources"].get(kind, 0)) for node in nodes] for kind in ("GPU", "CPU"))
+        names = (node["NodeID"] for node in nodes)
+        return Devices(max(1, sum(cpus)), tuple(gpus), tuple(cpus), tuple(names))
 
-    def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
+    def start(self, worker: str, recipe: Recipe, gpus: int, avoid: Sequence[str] = ()) -> None:
         # A grader mostly waits and needs no core of its own; an engine and a pruner do.
         cpus = 0 if isinstance(recipe, GradeRecipe) else 1
         environment = {"OMP_NUM_THREADS": "1"} if isinstance(recipe, EngineRecipe) and not gpus else {}
+        if avoid and not _has_room(cpus, gpus, avoid):
+            failure = Failure(FailureKind.SOURCE, "no node of the cluster is left that need not be avoided")
+            self._events.append(WorkerLost(worker, failure))
+            return
         actor = ray.remote(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -166,6 +182,7 @@ class RayBackend:
             max_task_retries=0,
             concurrency_groups={"control": 1},
             runtime_env={"env_vars": environment} if environment else None,
+            label_selector={NODE_ID_LABEL_KEY: f"!in({','.join(avoid)})"} if avoid else None,
         )(Host)
         handle = actor.remote(worker, recipe, self._lease)
         self._actors[worker] = _Actor(
@@ -234,10 +251,14 @@ class RayBackend:
             return
         try:
             if future is actor.ready:
-                facts: WorkerInfo
+                facts: WorkerInfo | Failure
                 actor.node, facts = ray.get(future)
+                if isinstance(facts, Failure):
+                    ray.kill(actor.handle)
+                    self._lose(worker, facts, actor.node)
+                    return
                 actor.ready, actor.log = None, facts.log
-                self._events.append(WorkerReady(worker, facts))
+                self._events.append(WorkerReady(worker, facts, actor.node))
             else:
                 self._take_report(worker, actor)
         except WorkerFault as fault:
@@ -263,9 +284,9 @@ class RayBackend:
         else:
             self._events.append(Reported(worker, report))
 
-    def _lose(self, worker: str, failure: Failure) -> None:
+    def _lose(self, worker: str, failure: Failure, node: str = "") -> None:
         if self._actors.pop(worker, None) is not None:
-            self._events.append(WorkerLost(worker, failure))
+            self._events.append(WorkerLost(worker, failure, node))
 
     def close(self) -> None:
         for actor in self._actors.values():

@@ -30,6 +30,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
     policy = Policy(
         engines=max(1, min(engines, slots)),
         slots=max(1, slots),
+        nodes=devices.groups_of(runtime.tensor_parallel),
         attempts=runtime.attempts,
         start_seconds=runtime.start_seconds,
         silence_seconds=runtime.silence_seconds,

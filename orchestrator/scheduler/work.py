@@ -25,6 +25,8 @@ class Policy:
     """The most engines at a time."""
     slots: int = 2
     """Devices that engines and prune workers share."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """Machine -> how many of these devices it has. Empty if there is only one machine."""
     attempts: int = 3
     """Losses after which a draw that runs alone, a patch or a grading is given up."""
     start_seconds: float = 900.0

@@ -262,7 +262,7 @@ class _Fleet(LocalBackend):
         super().__init__(cpus=2)
         self._left, self._own_graders = stop_after, own_graders
 
-    def start(self, worker: str, recipe: Any, gpus: int) -> None:
+    def start(self, worker: str, recipe: Any, gpus: int, avoid: Sequence[str] = ()) -> None:
         lasting = isinstance(recipe, GradeRecipe) and not self._own_graders
         super().start(worker, _LastingGrading(recipe) if lasting else recipe, gpus)
 

@@ -1,7 +1,7 @@
 """Workers as threads of this process, in place of Ray: for tests of everything around it, and for debugging.
 
-Gives the same events in the same order as `RayBackend`. Its only node has no name, so there is none to avoid. One thread builds a worker, serves it and closes it. A worker
-that raises an unexpected exception is lost, as its process would be.
+Gives the same events in the same order as `RayBackend`. One thread builds a worker, serves it and closes it. A worker
+that raises an unexpected exception is lost, as its process would be. The only node has no name, and none is avoided.
 """
 
 import os

@@ -9,6 +9,7 @@ device streams belong to the thread that built it (docs/engine.md).
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -56,9 +57,7 @@ class Host:
 
     def __init__(self, name: str, recipe: Recipe, lease: Lease | None) -> None:
         die_with(os.getppid())  # the raylet: Ray's own check lets a worker commit for seconds after its node is lost
-        if lease is not None:
-            threading.Thread(target=_die_with_lease, args=(lease,), name="lease", daemon=True).start()
-        self._name, self._recipe = name, recipe
+        self._name, self._recipe, self._lease = name, recipe, lease
         self._inbox = Inbox()
         self._worker: Worker | None = None
 
@@ -68,6 +67,10 @@ class Host:
         Returns why instead if it cannot be built: an exception of vllm's would have the driver import vllm.
         """
         log, node = _own_log(), ray.get_runtime_context().get_node_id()
+        if self._lease is not None:
+            if (failure := _other_store(self._lease)) is not None:
+                return node, replace(failure, log=log)
+            threading.Thread(target=_die_with_lease, args=(self._lease,), name="lease", daemon=True).start()
         try:
             self._worker = self._recipe.build(self._name, log)
             return node, self._worker.facts()
@@ -90,6 +93,18 @@ class Host:
 
     def close(self) -> None:
         self._inbox.close()
+
+
+def _other_store(lease: Lease) -> Failure | None:
+    """Why this machine is of no use, if it does not see the driver's claim in the store."""
+    with suppress(StoreError):  # unreachable now: that is waited for when something is to be committed
+        if not lease.in_sight():
+            cause = (
+                f"{socket.gethostname()}: store {lease.store.uri} is another one here, without the driver's claim; "
+                "mount the same folder under the same path on every machine, or use s3://"
+            )
+            return Failure(FailureKind.OTHER_STORE, cause)
+    return None
 
 
 def _die_with_lease(lease: Lease) -> None:

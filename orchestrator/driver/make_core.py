@@ -6,8 +6,7 @@ from orchestrator.grid.format import Runtime
 from orchestrator.plan.cost import length_estimator
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
-from orchestrator.scheduler.lengths import LengthEstimator
-from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
+from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
 from workers.messages import Gold, PruneTask
 
@@ -48,7 +47,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         if variant.patch_id not in patches:
             task = PruneTask(
                 f"prune-{variant.patch_id}",
-                variant.model_path,
+                owed.decoding.context.shape.model,
                 variant.spec,
                 variant.patch_id,
                 variant.patch_payload,

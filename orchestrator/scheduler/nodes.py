@@ -51,10 +51,8 @@ def _of_no_use(state: SweepState, models: set[str]) -> set[str]:
 
 def could_not_start(state: SweepState, worker: WorkerState, node: str, failure: Failure) -> None:
     """A worker was not started because of its machine, or because no machine was left (`node` is empty)."""
-    if failure.kind is FailureKind.OTHER_STORE or worker.shape is None:
-        model = ALL_MODELS
-    else:
-        model = worker.shape.model
+    shape = worker.shape if failure.kind is FailureKind.SOURCE else None
+    model = shape.model if shape is not None else ALL_MODELS
     if node:
         state.avoided.setdefault(model, {})[node] = failure.cause
     elif worker.role is Role.GRADE and worker.avoid:

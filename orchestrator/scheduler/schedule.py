@@ -104,4 +104,5 @@ def _end_reason(state: SweepState) -> str | None:
     if can_go_on:
         return None
     reasons = [f"no {' and no '.join(dead)} worker comes up"] if dead else []
-    return "; ".join(reasons + [f"no machine can do the work of {model}: {why}" for model, why in state.stranded.items()])
+    reasons += [f"no machine can do the work of {model}: {why}" for model, why in state.stranded.items()]
+    return "; ".join(reasons)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from pruning.model.checkpoint import Checkpoint
+from pruning.model.hub import HubUnreachable, cached_only, unreachable
 from pruning.spec import CalibrationSpec
 
 _C4: Final = ("allenai/c4", {"data_files": {"train": "en/c4-train.00000-of-01024.json.gz"}}, "train")
@@ -159,9 +161,16 @@ def _hub(data: str) -> Sequence[Any]:
 
     name, _, split = data.partition(":")
     repository, options, default = _HUB.get(name, (name, {}, "train"))
+    offline = unreachable()
     try:
-        found: Sequence[Any] = datasets.load_dataset(repository, split=split or default, **options)
+        with cached_only() if offline else nullcontext():
+            found: Sequence[Any] = datasets.load_dataset(repository, split=split or default, **options)
     except (OSError, ValueError, RuntimeError) as error:
+        if offline:
+            raise HubUnreachable(
+                f"{data}: hub dataset {repository!r} is not in the local Hugging Face cache, and {offline}; load it "
+                "where there is a network, share HF_HOME, or give calibration.data as a file"
+            ) from None
         raise ValueError(f"{data}: cannot load hub dataset {repository!r} ({error}).") from None
     return found
 

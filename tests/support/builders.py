@@ -36,8 +36,7 @@ from orchestrator.scheduler.events import (
     StopRequested,
     WorkerReady,
 )
-from orchestrator.scheduler.lengths import LengthEstimator
-from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
+from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
 from pruning.spec import PruneSpec
 from tests.support import ROOT
@@ -186,6 +185,7 @@ class TinySweep:
     """
 
     folder: Path
+    model: str = str(TINY / "model")
     variants: list[dict[str, Any]] = field(default_factory=lambda: [{"method": "dense"}])
     limits: tuple[int, ...] = (8, 32)
     seeds: tuple[int, ...] = (0, 1)
@@ -242,7 +242,7 @@ class TinySweep:
         grid = {
             "name": "tiny",
             "store": str(self.folder / "store"),
-            "models": [str(TINY / "model")],
+            "models": [self.model],
             "variants": self.variants,
             "token_limits": list(self.limits),
             "benchmarks": [str(self.folder / f"{name}.jsonl") for name in self.benchmarks],

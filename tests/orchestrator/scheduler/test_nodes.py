@@ -26,7 +26,17 @@ from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import Hand, committed, make_context, make_patch, make_work, of_kind, ready
 from tests.support.core_steps import missing
 from workers.failure import Failure, FailureKind
-from workers.messages import Graded, GradeTask, PatchMade, PruneTask, Shape, TaskEnded, TaskFailed, WorkerInfo
+from workers.messages import (
+    Committed,
+    Graded,
+    GradeTask,
+    PatchMade,
+    PruneTask,
+    Shape,
+    TaskEnded,
+    TaskFailed,
+    WorkerInfo,
+)
 
 RETIRED = Failure(FailureKind.RETIRED, "closed as asked")
 
@@ -58,15 +68,14 @@ class Cluster:
             case StartWorker():
                 self.pending.append(command)
             case Assign(worker, ShardNumbers() as shard):
-                done = committed(shard, shard.numbers)
-                return [Reported(worker, done), Reported(worker, TaskEnded(shard.task_id))]
+                return reports(worker, committed(shard, shard.numbers))
             case Assign(worker, PruneTask(task_id, model) as task):
                 node = self.running[worker][1]
                 if model in self.lacks[node]:
                     return [Reported(worker, TaskFailed(task_id, self.failure(node, model)))]
-                return [Reported(worker, PatchMade(task_id, task.patch_id, 0.5, 1)), Reported(worker, TaskEnded(task_id))]
+                return reports(worker, PatchMade(task_id, task.patch_id, 0.5, 1.0))
             case Assign(worker, GradeTask() as task):
-                return [Reported(worker, Graded(task.task_id, task.context_id, 1)), Reported(worker, TaskEnded(task.task_id))]
+                return reports(worker, Graded(task.task_id, task.context_id, 1))
             case FindMissing(shard):
                 return [missing(shard, shard.numbers)]
             case Retire(worker) | Kill(worker):
@@ -103,6 +112,11 @@ class Cluster:
             events = [event for command in todo for event in self.perform(command)] + self.place()
             todo = [command for event in events or [Tick()] for command in hand(event, after=1.0)]
         raise AssertionError(f"no end: {self.pending} {self.running} {list(hand.core.state.fleet)}")
+
+
+def reports(worker: str, what: Committed | PatchMade | Graded) -> list[Event]:
+    """What a worker did, and that its task has ended."""
+    return [Reported(worker, what), Reported(worker, TaskEnded(what.task_id))]
 
 
 def owing(models: Mapping[str, PatchState], nodes: Mapping[str, int], engines: int = 1) -> Hand:

@@ -42,7 +42,7 @@ from workers.worker import Inbox, Worker, WorkerFault, serve
 
 T = TypeVar("T")
 
-FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
+FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "HF_ENDPOINT", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
 """Environment variables that workers need, also where the cluster was started without them."""
 
 DRAIN_POLL_SECONDS = 2.0

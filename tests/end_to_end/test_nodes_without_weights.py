@@ -81,7 +81,7 @@ def test_hub_model_is_resolved_by_each_node_and_a_node_without_it_is_avoided(
     sweep.runtime = {"slots": 4}
     with monkeypatch.context() as environment:
         environment.setenv("HF_HUB_CACHE", str(cache))
-        good = cluster.add_node(num_cpus=2).node_id
+        good = cluster.add_node(num_cpus=1).node_id  # an engine or both pruners must try the other node first
     watch = Watch()
     core = drive(sweep, watch)
     assert core.finished == "done", watch.lines
@@ -99,20 +99,20 @@ def test_hub_model_is_resolved_by_each_node_and_a_node_without_it_is_avoided(
 
 def test_worker_is_started_on_no_node_that_is_to_be_avoided(cluster: Cluster, tmp_path: Path) -> None:
     if len(cluster.list_all_nodes()) < 3:
-        cluster.add_node(num_cpus=2)
+        cluster.add_node(num_cpus=1)
     first, second = (node.node_id for node in cluster.list_all_nodes()[1:])
     backend = RayBackend.connect()
     try:
-        for worker, avoided in (("a", first), ("b", second), ("c", first), ("d", second)):
+        for worker, avoided in (("a", first), ("b", second)):
             backend.start(worker, DeedRecipe(str(tmp_path / worker)), 0, (avoided,))
         backend.start("nowhere", DeedRecipe(str(tmp_path / "nowhere")), 0, (first, second))
         nodes: dict[str, str] = {}
         lost: list[WorkerLost] = []
-        while len(nodes) < 4:
+        while len(nodes) < 2:
             events = backend.poll(1.0)
             nodes |= {event.worker: event.node for event in events if isinstance(event, WorkerReady)}
             lost += [event for event in events if isinstance(event, WorkerLost)]
-        assert nodes == {"a": second, "b": first, "c": second, "d": first}
+        assert nodes == {"a": second, "b": first}
         assert [(event.worker, event.node, event.failure.kind) for event in lost] == [("nowhere", "", "source")]
         assert NOWHERE in lost[0].failure.cause
     finally:

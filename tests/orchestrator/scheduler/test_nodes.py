@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,12 +146,32 @@ def test_machine_without_the_models_folder_costs_no_draw_where_another_has_it() 
     assert starts[-1].avoid == ("bad",)
 
 
-def test_engine_is_started_elsewhere_however_many_machines_lack_its_model() -> None:
-    """Failed starts of machines do not add up to a role that does not come up: each machine is tried once."""
-    nodes = {f"bad-{n}": 1 for n in range(5)} | {"good": 1}
-    hand = owing({"a": PatchState.STORED}, nodes)
-    Cluster(nodes, {node: {"a"} for node in nodes if node != "good"} | {"good": set()}).serve(hand)
+@pytest.mark.parametrize("state", [PatchState.OWED, PatchState.STORED])
+def test_machines_are_tried_until_one_has_the_model_however_many_lack_it(state: PatchState) -> None:
+    """Their failures add up neither to a role that does not come up, nor to a patch that cannot be made."""
+    nodes = {f"bad-{n}": 1 for n in range(9)} | {"good": 1}
+    hand = owing({"a": state}, nodes)
+    cluster = Cluster(nodes, {node: {"a"} for node in nodes if node != "good"} | {"good": set()})
+    cluster.one_at_a_time = False  # pruners start together
+    cluster.serve(hand)
     assert hand.core.finished == "done"
+    assert not hand.failures()
+
+
+def test_patch_is_tried_at_once_on_the_next_machine_and_no_attempt_is_counted() -> None:
+    nodes = {f"n{n}": 1 for n in range(6)}
+    policy = Policy(engines=1, slots=1, nodes=nodes, attempts=2)
+    hand = Hand(Core(policy, [make_patch(state=PatchState.OWED)], [make_work(make_context("c"), 20)]))
+    commands = hand(Tick())
+    for number, node in enumerate(nodes):
+        (start,) = [one for one in of_kind(commands, StartWorker) if one.role is not Role.GRADE]
+        assert (start.role, start.avoid) == (Role.PRUNE, tuple(nodes)[:number])
+        (given,) = of_kind(hand(replace(ready(start.worker), node=node)), Assign)
+        failure = Failure(FailureKind.SOURCE, f"{node}: not there")
+        commands = hand(Reported(start.worker, TaskFailed(given.task.task_id, failure)))
+        assert of_kind(commands, Retire) == [Retire(start.worker)]
+        commands = hand(WorkerLost(start.worker, RETIRED))
+    assert hand.core.state.patches["patch"].attempts == 0
     assert not hand.failures()
 
 

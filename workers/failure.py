@@ -36,7 +36,9 @@ class FailureKind(StrEnum):
     NAN = "nan"
     """The variant's weights give NaN, on the canary prompt or while decoding."""
     SOURCE = "source"
-    """The worker's machine cannot read the model or the data that the driver read, or has others by that name."""
+    """The worker's machine cannot read the model that the driver read, or has another by that name."""
+    DATA = "data"
+    """The worker's machine cannot read a patch's calibration data, or has others than the driver by that name."""
     OTHER_STORE = "other-store"
     """What the worker's machine has under the store's address is not the driver's store."""
     BAD_INPUT = "bad-input"
@@ -55,7 +57,7 @@ class FailureKind(StrEnum):
     @property
     def of_node(self) -> bool:
         """The machine is at fault: it is avoided, and another may do what it could not."""
-        return self in (FailureKind.SOURCE, FailureKind.OTHER_STORE)
+        return self in (FailureKind.SOURCE, FailureKind.DATA, FailureKind.OTHER_STORE)
 
     @property
     def of_store(self) -> bool:

@@ -38,18 +38,18 @@ class PruneWorker:
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Make one patch; a closed inbox does not interrupt it.
 
-        Fails with "bad-input", which is final; with "source" if this machine lacks what the driver has read; or with
-        "store" or "prune", which may succeed when tried again.
+        Fails with "bad-input", which is final; with "source" or "data" if this machine lacks what the driver has read;
+        or with "store" or "prune", which may succeed when tried again.
         """
         assert isinstance(task, PruneTask)
         began = time.monotonic()
         try:
             sparsity = yield from self._make(task, inbox)
         except SourceFault as fault:
-            yield TaskFailed(task.task_id, Failure(FailureKind.SOURCE, str(fault), self._log))
+            yield TaskFailed(task.task_id, Failure(fault.kind, str(fault), self._log))
         except HubUnreachable as error:
             cause = f"{socket.gethostname()}: {error}"
-            yield TaskFailed(task.task_id, Failure(FailureKind.SOURCE, cause, self._log))
+            yield TaskFailed(task.task_id, Failure(FailureKind.DATA, cause, self._log))
         except ValueError as error:
             yield TaskFailed(
                 task.task_id, Failure(FailureKind.BAD_INPUT, f"pruning {task.patch_id}: {error}", self._log)

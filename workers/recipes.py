@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workers.engines.engine import Engine, EngineSettings
 from workers.evaluation import FeedSettings
-from workers.failure import Failure, FailureKind
+from workers.failure import Failure
 from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Shape
 from workers.sources import SourceFault, find_base
@@ -45,7 +45,7 @@ class EngineRecipe:
         try:
             base = find_base(self.shape.model, self.shape.digest)
         except SourceFault as fault:
-            raise WorkerFault(Failure(FailureKind.SOURCE, str(fault), log)) from None
+            raise WorkerFault(Failure(fault.kind, str(fault), log)) from None
         engine = self.start_engine(base, self.shape.layers, self.settings)
         return EvalWorker(name, engine, self.store, base, Path(self.cache), self.feed, log)
 

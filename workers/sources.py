@@ -12,6 +12,7 @@ from pathlib import Path
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.hub import unreachable
 from pruning.spec import DATA_FIELDS, CalibrationSpec
+from workers.failure import FailureKind
 from workers.messages import PruneTask
 
 NEEDED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -22,6 +23,10 @@ DATA_SUFFIXES = (".jsonl", ".npy", ".parquet")
 class SourceFault(Exception):
     """This machine lacks what the driver could read, or has another by that name. The message names the machine."""
 
+    def __init__(self, what: str, kind: FailureKind = FailureKind.SOURCE) -> None:
+        super().__init__(f"{socket.gethostname()}: {what}")
+        self.kind = kind
+
 
 def find_base(model: str, digest: str) -> Path:
     """The folder of a base checkpoint on this machine; a hub model is downloaded unless it is cached.
@@ -30,12 +35,12 @@ def find_base(model: str, digest: str) -> Path:
     """
     try:
         folder = Path(model) if Path(model).is_absolute() or Path(model).is_dir() else _snapshot(model)
-        found = Checkpoint.open(folder).digest() if digest else digest
+        found = _digest(folder) if digest else digest
     except (ValueError, OSError) as error:
-        raise SourceFault(f"{socket.gethostname()}: {error}") from None
+        raise SourceFault(str(error)) from None
     if found != digest:
         raise SourceFault(
-            f"{socket.gethostname()}: {folder} has other weights than the driver's {model} (digest {found[:12]}, not "
+            f"{folder} has other weights than the driver's {model} (digest {found[:12]}, not "
             f"{digest[:12]}); give every machine the same files"
         )
     return folder
@@ -47,20 +52,31 @@ def check_sources(task: PruneTask) -> Path:
     Raises SourceFault.
     """
     folder = find_base(task.model, task.payload.get("base", ""))
-    try:
-        tokenizer = task.payload.get("tokenizer")
-        if tokenizer is not None and Checkpoint.open(folder).tokenizer_digest() != tokenizer:
-            raise ValueError(f"{folder} has another tokenizer than the driver's; give every machine the same files")
-        for field in DATA_FIELDS:
-            calibration: CalibrationSpec | None = getattr(task.spec, field)
-            expected = (task.payload.get("spec", {}).get(field) or {}).get("data")
-            if calibration is not None and expected and data_digest(calibration) != expected:
-                raise ValueError(
-                    f"calibration file {calibration.data} is not the driver's; give every machine the same file"
-                )
-    except (ValueError, OSError) as error:
-        raise SourceFault(f"{socket.gethostname()}: {error}") from None
+    tokenizer = task.payload.get("tokenizer")
+    if tokenizer is not None and Checkpoint.open(folder).tokenizer_digest() != tokenizer:
+        raise SourceFault(f"{folder} has another tokenizer than the driver's; give every machine the same files")
+    for field in DATA_FIELDS:
+        calibration: CalibrationSpec | None = getattr(task.spec, field)
+        expected = (task.payload.get("spec", {}).get(field) or {}).get("data")
+        if calibration is not None and expected:
+            _check_data(calibration, expected)
     return folder
+
+
+def _digest(folder: Path) -> str:
+    base = Checkpoint.open(folder)
+    base.tokenizer_digest()  # raises ValueError if there is no tokenizer: an engine needs one
+    return base.digest()
+
+
+def _check_data(calibration: CalibrationSpec, expected: str) -> None:
+    try:
+        if data_digest(calibration) == expected:
+            return
+        what = f"calibration file {calibration.data} is not the driver's; give every machine the same file"
+    except (ValueError, OSError) as error:
+        what = str(error)
+    raise SourceFault(what, FailureKind.DATA)
 
 
 def cached_snapshot(repository: str, revision: str | None) -> Path:
@@ -81,7 +97,7 @@ def _snapshot(model: str) -> Path:
     repository, _, commit = model.partition("@")
     try:
         folder = cached_snapshot(repository, commit)
-        Checkpoint.open(folder)
+        Checkpoint.open(folder).tokenizer_digest()
         return folder
     except ValueError as error:  # not there, or a download that was broken off
         missing = error

@@ -23,7 +23,7 @@ def assign_patches(state: SweepState, now: float) -> Iterator[Command]:
     """Give each idle pruner a patch that its machine can make; retire it if there is none, or pruners are too many."""
     for worker in state.fleet.idle(Role.PRUNE):
         owed, making = state.owed_patches(), _patches_in_making(state)
-        possible = [patch for patch in owed if worker.node not in nodes.avoided(state, patch.task.model)]
+        possible = [patch for patch in owed if not nodes.useless(state, worker, patch.task)]
         due = [patch for patch in possible if patch.not_before <= now]
         if surplus_pruners(state) > 0 or (owed and not possible):
             yield retire(state, worker, now)

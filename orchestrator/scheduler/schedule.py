@@ -6,7 +6,7 @@ something happened that could change the answer.
 
 from collections.abc import Iterator
 
-from orchestrator.scheduler import transitions
+from orchestrator.scheduler import nodes, transitions
 from orchestrator.scheduler.assignment import assign_grading, assign_patches, assign_shards
 from orchestrator.scheduler.events import Command, Finish, Role
 from orchestrator.scheduler.fleet import Phase, WorkerState
@@ -104,5 +104,5 @@ def _end_reason(state: SweepState) -> str | None:
     if can_go_on:
         return None
     reasons = [f"no {' and no '.join(dead)} worker comes up"] if dead else []
-    reasons += [f"no machine can do the work of {model}: {why}" for model, why in state.stranded.items()]
+    reasons += nodes.why_stranded(state)
     return "; ".join(reasons)

@@ -44,7 +44,8 @@ RETIRED = Failure(FailureKind.RETIRED, "closed as asked")
 
 @dataclass
 class Cluster:
-    """Machines with devices; each lacks some models. A worker waits for a device, and a pending one waits forever."""
+    """Machines with devices; each lacks some models, or some patches' calibration data. A worker waits for a device,
+    forever if need be."""
 
     devices: Mapping[str, int]
     lacks: Mapping[str, set[str]]
@@ -74,6 +75,9 @@ class Cluster:
                 node = self.running[worker][1]
                 if model in self.lacks[node]:
                     return [Reported(worker, TaskFailed(task_id, self.failure(node, model)))]
+                if task.patch_id in self.lacks[node]:
+                    failure = replace(self.failure(node, task.patch_id), kind=FailureKind.DATA)
+                    return [Reported(worker, TaskFailed(task_id, failure))]
                 return reports(worker, PatchMade(task_id, task.patch_id, 0.5, 1.0))
             case Assign(worker, GradeTask() as task):
                 return reports(worker, Graded(task.task_id, task.context_id, 1))
@@ -187,6 +191,16 @@ def test_model_that_no_machine_has_stays_owed_and_the_others_are_done_first() ->
     assert cluster.tried == [("one", "a"), ("two", "a")]
 
 
+def test_patch_whose_data_no_machine_has_stays_owed_and_the_models_other_patches_are_done() -> None:
+    nodes = {"one": 1, "two": 1}
+    hand = owing({"a": PatchState.OWED}, nodes)
+    Cluster(nodes, {node: {"a-1"} for node in nodes}, one_at_a_time=False).serve(hand)
+    assert str(hand.core.finished).startswith("no machine can do the work of a-1: ")
+    assert "a-1 is not there" in str(hand.core.finished)
+    assert {name: work.waiting_draws for name, work in hand.core.state.contexts.items()} == {"a-0": 0, "a-1": 20}
+    assert not hand.failures()
+
+
 def test_only_machine_that_lacks_its_model_ends_the_sweep_with_the_cause() -> None:
     """A backend of one machine gives it no name."""
     hand = Hand(Core(Policy(), [make_patch(state=PatchState.OWED)], [make_work(make_context("c"), 1200)]))
@@ -214,13 +228,15 @@ def test_machine_with_another_store_does_nothing_at_all() -> None:
 def test_every_draw_is_made_that_some_machine_can_make_and_none_is_given_up(data: st.DataObject) -> None:
     models = data.draw(st.dictionaries(st.sampled_from("abc"), st.sampled_from(["owed", "stored"]), min_size=1))
     nodes = data.draw(st.dictionaries(st.sampled_from(["n1", "n2", "n3"]), st.integers(1, 2), min_size=1))
-    lacks = {node: data.draw(st.sets(st.sampled_from("abc")), node) for node in nodes}
+    names = st.sampled_from(["a", "b", "c", "a-0", "b-0", "b-1", "c-1"])
+    lacks = {node: data.draw(st.sets(names), node) for node in nodes}
     hand = owing({model: PatchState(state) for model, state in models.items()}, nodes, data.draw(st.integers(1, 4)))
     Cluster(nodes, lacks, one_at_a_time=False).serve(hand, rounds=4000)
-    impossible = {model for model in models if all(model in lacks[node] for node in nodes)}
     assert not hand.failures()
-    for work in hand.core.state.contexts.values():
-        assert work.waiting_draws == (20 if work.context.shape.model in impossible else 0)
-    assert (hand.core.finished == "done") == (not impossible)
-    for model in impossible:
-        assert f"the work of {model}: " in str(hand.core.finished)
+    contexts = hand.core.state.contexts
+    for name, work in contexts.items():
+        model = work.context.shape.model
+        capable = [node for node in nodes if model not in lacks[node]]
+        makes = models[model] == "stored" or any(name not in lacks[node] for node in capable)
+        assert work.waiting_draws == (0 if capable and makes else 20)
+    assert (hand.core.finished == "done") == (not any(work.waiting_draws for work in contexts.values()))

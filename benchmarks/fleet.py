@@ -32,8 +32,7 @@ from orchestrator.scheduler.events import (
     WorkerLost,
     WorkerReady,
 )
-from orchestrator.scheduler.lengths import LengthEstimator
-from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
+from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from pruning.spec import PruneSpec
 from workers.failure import Failure, FailureKind
 from workers.messages import (

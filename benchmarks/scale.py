@@ -23,8 +23,7 @@ from benchmarks.fleet import Speeds, VirtualFleet, lengths, lower_bound, paper_c
 from eval.spec import BudgetSpec, SamplingSpec
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Assign, Reported, ShardNumbers, StartWorker, Tick, WorkerReady
-from orchestrator.scheduler.lengths import LengthEstimator
-from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
+from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from pruning.spec import PruneSpec
 from workers.messages import Committed, Context, Heartbeat, PruneTask, Shape, WorkerInfo
 

@@ -144,7 +144,7 @@ def compare(grid: Grid) -> dict[str, tuple[Cost, Cost]]:
             cpu_cache_mib=runtime.cpu_cache_mib,
             gpu_memory_utilization=runtime.gpu_memory_utilization,
         )
-        engine = start_vllm(Path(context.shape.model), context.shape.layers, settings)
+        engine = start_vllm(Path(variants[0].model_path), context.shape.layers, settings)
         for plan in plans.values():
             decode(engine, plan, variants[0], patches, most=WARM_UP)
         costs = {}

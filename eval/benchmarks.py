@@ -7,11 +7,13 @@ The built-in benchmarks are rows of one table: hub id, revision, split and colum
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.extraction.choices import choice_letter
+from eval.hub import cached_only, unreachable
 from eval.kinds import KINDS, Kind
 from eval.spec import nearest
 
@@ -283,12 +285,15 @@ def _read_hub(name: str, dataset: HubDataset) -> Iterable[Row]:
     from datasets import DownloadConfig, load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
+    offline = unreachable()
     try:
-        data = load_dataset(
-            dataset.hub_id, dataset.config, split=dataset.split, revision=dataset.revision,
-            download_config=DownloadConfig(max_retries=2),
-        )  # fmt: skip
+        with cached_only() if offline else nullcontext():
+            data = load_dataset(
+                dataset.hub_id, dataset.config, split=dataset.split, revision=dataset.revision,
+                download_config=DownloadConfig(max_retries=2),
+            )  # fmt: skip
     except (OSError, DatasetNotFoundError, ValueError) as error:  # no network, no access, no such cached copy
+        cause = f"it is not in the local Hugging Face cache, and {offline}" if offline else str(error).splitlines()[0]
         access = (
             f" {dataset.hub_id} is gated: accept its terms on its page while logged in, and set HF_TOKEN."
             if dataset.gated
@@ -296,7 +301,7 @@ def _read_hub(name: str, dataset: HubDataset) -> Iterable[Row]:
         )
         raise ValueError(
             f"benchmark {name}: {dataset.hub_id} (revision {dataset.revision[:8]}, split {dataset.split}) "
-            f"could not be loaded: {str(error).splitlines()[0]}.{access} Without the hub, write "
+            f"could not be loaded: {cause}.{access} Without the hub, write "
             f"{name}=PATH with a local copy ({', '.join(FILE_FORMATS)}) that has its columns: "
             f"{', '.join(filter(None, (dataset.id, dataset.problem, dataset.answer, *dataset.incorrect)))}."
         ) from error

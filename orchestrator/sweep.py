@@ -122,9 +122,7 @@ def drive(
         plan = make_plan(plan.resolved, read_stored(store, plan.resolved))
         devices = backend.devices()
         if devices.nodes > 1 and store.local:
-            say(
-                f"{devices.nodes} nodes: all of them must see {store.root}, or workers elsewhere fail; share it, or use s3://"
-            )
+            say(f"{devices.nodes} nodes: those that do not see {store.root} cannot be used; share it, or use s3://")
         core = make_core(plan, store, grid.runtime, devices)
         log.begin(core)
         say(f"fleet: {devices.cpus} CPUs, {devices.gpus} GPUs on {devices.nodes} node{'s' * (devices.nodes != 1)}")

@@ -58,7 +58,6 @@ COVERED_ELSEWHERE = {
     "orchestrator/scheduler/fleet.py": "orchestrator/scheduler/test_core.py",
     "orchestrator/scheduler/schedule.py": "orchestrator/scheduler/test_core.py",
     "orchestrator/scheduler/state.py": "orchestrator/scheduler/test_core.py",
-    "orchestrator/scheduler/work.py": "orchestrator/scheduler/test_core.py",
     "orchestrator/store/parts.py": "orchestrator/store/test_compaction.py",
     "orchestrator/sweep.py": "end_to_end/test_sweep_end_to_end.py",
     "pruning/__main__.py": "pruning/test_command_line.py",

@@ -35,6 +35,12 @@ class FailureKind(StrEnum):
     more than its arithmetic explains. No sample was made."""
     NAN = "nan"
     """The variant's weights give NaN, on the canary prompt or while decoding."""
+    SOURCE = "source"
+    """The worker's machine cannot read the model that the driver read, or has another by that name."""
+    DATA = "data"
+    """The worker's machine cannot read a patch's calibration data, or has others than the driver by that name."""
+    OTHER_STORE = "other-store"
+    """What the worker's machine has under the store's address is not the driver's store."""
     BAD_INPUT = "bad-input"
     """A patch or a draw that cannot be made: an impossible specification, a prompt too long, tokens out of range."""
 
@@ -46,7 +52,12 @@ class FailureKind(StrEnum):
     @property
     def blameless(self) -> bool:
         """Neither a draw, a patch nor a grading is at fault, so the failure never counts towards giving one up."""
-        return self in (FailureKind.STORE, FailureKind.RETIRED)
+        return self in (FailureKind.STORE, FailureKind.RETIRED) or self.of_node
+
+    @property
+    def of_node(self) -> bool:
+        """The machine is at fault: it is avoided, and another may do what it could not."""
+        return self in (FailureKind.SOURCE, FailureKind.DATA, FailureKind.OTHER_STORE)
 
     @property
     def of_store(self) -> bool:

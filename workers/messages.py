@@ -23,6 +23,7 @@ class PruneTask:
 
     task_id: str
     model: str
+    """As in `Shape`."""
     spec: PruneSpec
     patch_id: str
     payload: Mapping[str, Any]
@@ -33,8 +34,11 @@ class Shape:
     """What an engine is started for: it can swap in every variant of this shape, and no other."""
 
     model: str
+    """The base checkpoint: a folder's absolute path, or `org/name@commit` of a hub model."""
     layers: int
     dtype: str
+    digest: str = ""
+    """Of the base checkpoint, as the driver has read it; empty if nobody is to compare it."""
 
 
 @dataclass(frozen=True)

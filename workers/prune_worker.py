@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 
 from pruning.files import unfinished_folder
+from pruning.model.hub import HubUnreachable
 from pruning.patch.manifest import read_manifest
 from pruning.prune import prune
 from workers.failure import Failure, FailureKind
 from workers.messages import PatchMade, PruneTask, Report, Task, TaskEnded, TaskFailed, WorkerInfo
+from workers.sources import SourceFault, check_sources
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
 from workers.worker import Inbox
@@ -36,12 +38,18 @@ class PruneWorker:
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Make one patch; a closed inbox does not interrupt it.
 
-        Fails with "bad-input", which is final, or with "store" or "prune", which may succeed when tried again.
+        Fails with "bad-input", which is final; with "source" or "data" if this machine lacks what the driver has read;
+        or with "store" or "prune", which may succeed when tried again.
         """
         assert isinstance(task, PruneTask)
         began = time.monotonic()
         try:
             sparsity = yield from self._make(task, inbox)
+        except SourceFault as fault:
+            yield TaskFailed(task.task_id, Failure(fault.kind, str(fault), self._log))
+        except HubUnreachable as error:
+            cause = f"{socket.gethostname()}: {error}"
+            yield TaskFailed(task.task_id, Failure(FailureKind.DATA, cause, self._log))
         except ValueError as error:
             yield TaskFailed(
                 task.task_id, Failure(FailureKind.BAD_INPUT, f"pruning {task.patch_id}: {error}", self._log)
@@ -61,10 +69,11 @@ class PruneWorker:
         if task.patch_id in stored:  # by a worker that died before it could report it
             cache = self._scratch / "stored" / self._name  # its own, apart from the patches in the making
             return read_manifest(self._store.fetch_patch(task.patch_id, cache)).realised
+        base = check_sources(task)
         # Not in the scratch folder, which is this sweep's: what a kill leaves here is cleared by any next pruning.
         with unfinished_folder(Path(tempfile.gettempdir()), f"prunesweep-{task.patch_id}") as making:
             folder = making / "patch"
-            made = prune(Path(task.model), task.spec, folder, payload=dict(task.payload), device=self._device)
+            made = prune(base, task.spec, folder, payload=dict(task.payload), device=self._device)
             publish = partial(self._store.publish_patch, folder, task.patch_id)
             yield from retry_while_unavailable(task.task_id, publish, inbox, self._store_seconds)
         return made.realised

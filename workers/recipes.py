@@ -10,10 +10,12 @@ from pathlib import Path
 
 from workers.engines.engine import Engine, EngineSettings
 from workers.evaluation import FeedSettings
+from workers.failure import Failure
 from workers.grade_worker import GradeSettings, GradeWorker
 from workers.messages import Shape
+from workers.sources import SourceFault, find_base
 from workers.store import WorkerStore
-from workers.worker import Worker
+from workers.worker import Worker, WorkerFault
 
 StartEngine = Callable[[Path, int, EngineSettings], Engine]
 """(base checkpoint, how many of its blocks variants keep, settings) -> an engine."""
@@ -40,7 +42,10 @@ class EngineRecipe:
     def build(self, name: str, log: str) -> Worker:
         from workers.eval_worker import EvalWorker
 
-        base = Path(self.shape.model)
+        try:
+            base = find_base(self.shape.model, self.shape.digest)
+        except SourceFault as fault:
+            raise WorkerFault(Failure(fault.kind, str(fault), log)) from None
         engine = self.start_engine(base, self.shape.layers, self.settings)
         return EvalWorker(name, engine, self.store, base, Path(self.cache), self.feed, log)
 

@@ -18,6 +18,10 @@ class Devices:
     """How many workers without a GPU fit: one a core, unless each of them takes several."""
     node_gpus: tuple[int, ...]
     """The number of GPUs of each node."""
+    node_cpus: tuple[int, ...] = ()
+    """The number of CPUs of each node; may be left out where there is one node."""
+    node_names: tuple[str, ...] = ()
+    """The backend's name of each node; may be left out where there is one node."""
 
     @property
     def gpus(self) -> int:
@@ -31,6 +35,12 @@ class Devices:
         """How many groups of `size` GPUs fit, each group within one node."""
         return sum(gpus // size for gpus in self.node_gpus)
 
+    def groups_of(self, size: int) -> dict[str, int]:
+        """Node -> its groups of `size` GPUs; its CPUs where no node has a GPU. Empty if the nodes have no names."""
+        if self.gpus:
+            return {name: gpus // size for name, gpus in zip(self.node_names, self.node_gpus, strict=False)}
+        return dict(zip(self.node_names, self.node_cpus, strict=False))
+
 
 class Backend(Protocol):
     """Starts worker processes, gives them tasks, and reports what happens to them as events.
@@ -40,8 +50,11 @@ class Backend(Protocol):
 
     def devices(self) -> Devices: ...
 
-    def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
-        """Start a worker in the background; `WorkerReady` or `WorkerLost` follows."""
+    def start(self, worker: str, recipe: Recipe, gpus: int, avoid: Sequence[str] = ()) -> None:
+        """Start a worker in the background, on no node of `avoid`; `WorkerReady` or `WorkerLost` follows.
+
+        If no other node could ever host it, it is lost at once, by a failure of kind "source" that names no node.
+        """
         ...
 
     def assign(self, worker: str, task: Task) -> None:

@@ -1,7 +1,7 @@
 """Workers as threads of this process, in place of Ray: for tests of everything around it, and for debugging.
 
 Gives the same events in the same order as `RayBackend`. One thread builds a worker, serves it and closes it. A worker
-that raises an unexpected exception is lost, as its process would be.
+that raises an unexpected exception is lost, as its process would be. The only node has no name, and none is avoided.
 """
 
 import os
@@ -38,7 +38,7 @@ class LocalBackend:
     def devices(self) -> Devices:
         return self._devices
 
-    def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
+    def start(self, worker: str, recipe: Recipe, gpus: int, avoid: Sequence[str] = ()) -> None:
         hosted = self._hosted[worker] = _Hosted()
         threading.Thread(target=self._host, args=(worker, recipe, hosted), daemon=True, name=worker).start()
 

@@ -9,6 +9,7 @@ device streams belong to the thread that built it (docs/engine.md).
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.placement_group import NODE_ID_LABEL_KEY
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.backend import Devices
@@ -40,7 +42,7 @@ from workers.worker import Inbox, Worker, WorkerFault, serve
 
 T = TypeVar("T")
 
-FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
+FORWARDED = ("HF_HUB_OFFLINE", "HF_HOME", "HF_ENDPOINT", "PRUNESWEEP_CACHE", "VLLM_CACHE_ROOT", "AWS_ENDPOINT_URL")
 """Environment variables that workers need, also where the cluster was started without them."""
 
 DRAIN_POLL_SECONDS = 2.0
@@ -64,24 +66,29 @@ class Host:
 
     def __init__(self, name: str, recipe: Recipe, lease: Lease | None) -> None:
         die_with(os.getppid())  # the raylet: Ray's own check lets a worker commit for seconds after its node is lost
-        if lease is not None:
-            threading.Thread(target=_die_with_lease, args=(lease,), name="lease", daemon=True).start()
-        self._name, self._recipe = name, recipe
+        self._name, self._recipe, self._lease = name, recipe, lease
         self._inbox = Inbox()
         self._worker: Worker | None = None
 
-    def build(self) -> tuple[str, WorkerInfo]:
+    def build(self) -> tuple[str, WorkerInfo | Failure]:
         """Build the worker, in the thread that serves it; returns the id of its node, and its own description.
 
-        Raises `WorkerFault` if it cannot be built: an exception of vllm's would have the driver import vllm.
+        Returns why instead if it cannot be built: an exception of vllm's would have the driver import vllm.
         """
-        log = _own_log()
+        log, node = _own_log(), ray.get_runtime_context().get_node_id()
+        if self._lease is not None:
+            if (failure := _other_store(self._lease)) is not None:
+                return node, replace(failure, log=log)
+            threading.Thread(target=_die_with_lease, args=(self._lease,), name="lease", daemon=True).start()
         try:
             self._worker = self._recipe.build(self._name, log)
-            return ray.get_runtime_context().get_node_id(), self._worker.facts()
-        except Exception as error:  # a worker that cannot start must be reported with its cause
+            return node, self._worker.facts()
+        except WorkerFault as fault:
             traceback.print_exc()  # into its log
-            raise WorkerFault(Failure(FailureKind.WORKER_ERROR, _line(error), log)) from None
+            return node, replace(fault.failure, log=log)
+        except Exception as error:  # a worker that cannot start must be reported with its cause
+            traceback.print_exc()
+            return node, Failure(FailureKind.WORKER_ERROR, _line(error), log)
 
     def serve(self) -> Iterator[Report]:
         """The reports of the worker that was built before."""
@@ -102,6 +109,18 @@ def _each_node(resource: str) -> list[int]:
     return [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
 
 
+def _other_store(lease: Lease) -> Failure | None:
+    """Why this machine is of no use, if it does not see the driver's claim in the store."""
+    with suppress(StoreError):  # unreachable now: that is waited for when something is to be committed
+        if not lease.in_sight():
+            cause = (
+                f"{socket.gethostname()}: store {lease.store.uri} is another one here, without the driver's claim; "
+                "mount the same folder under the same path on every machine, or use s3://"
+            )
+            return Failure(FailureKind.OTHER_STORE, cause)
+    return None
+
+
 def _die_with_lease(lease: Lease) -> None:
     """Kill this process once another driver has taken over, since that driver makes the same draws."""
     other: str | None = None
@@ -111,6 +130,12 @@ def _die_with_lease(lease: Lease) -> None:
         time.sleep(0 if other else lease.beat_seconds)
     print(f"this worker's driver has lost its lease to {other}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_room(cpus: int, gpus: int, avoid: Sequence[str]) -> bool:
+    """Whether a living node that is not to be avoided has so many devices, in use or not."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in avoid]
+    return any(n["Resources"].get("CPU", 0) >= cpus and n["Resources"].get("GPU", 0) >= gpus for n in nodes)
 
 
 def _forwarded() -> dict[str, str]:
@@ -166,8 +191,9 @@ class RayBackend:
         return cls(_lease=lease)
 
     def devices(self) -> Devices:
-        gpus, cores = tuple(_each_node("GPU")), self._cores()
-        return Devices(max(1, sum(cpus // cores for cpus in _each_node("CPU"))), gpus)
+        gpus, cpus, cores = tuple(_each_node("GPU")), tuple(_each_node("CPU")), self._cores()
+        names = tuple(node["NodeID"] for node in ray.nodes() if node["Alive"])
+        return Devices(max(1, sum(count // cores for count in cpus)), gpus, cpus, names)
 
     def _cores(self) -> int:
         """The cores that an engine or a pruner takes."""
@@ -175,11 +201,15 @@ class RayBackend:
             return 1
         return cores_per_worker(os.environ.get("OMP_NUM_THREADS"), _each_node("CPU"))
 
-    def start(self, worker: str, recipe: Recipe, gpus: int) -> None:
+    def start(self, worker: str, recipe: Recipe, gpus: int, avoid: Sequence[str] = ()) -> None:
         # A grader mostly waits and needs no core of its own; an engine and a pruner do. Without a GPU they compute in
         # as many threads as they have cores: OpenMP's threads spin, and collapse where they share one.
         cpus = 0 if isinstance(recipe, GradeRecipe) else self._cores()
         environment = {"OMP_NUM_THREADS": str(cpus)} if cpus and not gpus else {}
+        if avoid and not _has_room(cpus, gpus, avoid):
+            failure = Failure(FailureKind.SOURCE, "no node of the cluster is left that need not be avoided")
+            self._events.append(WorkerLost(worker, failure))
+            return
         actor = ray.remote(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -187,6 +217,7 @@ class RayBackend:
             max_task_retries=0,
             concurrency_groups={"control": 1},
             runtime_env={"env_vars": environment} if environment else None,
+            label_selector={NODE_ID_LABEL_KEY: f"!in({','.join(avoid)})"} if avoid else None,
         )(Host)
         handle = actor.remote(worker, recipe, self._lease)
         self._actors[worker] = _Actor(
@@ -255,10 +286,14 @@ class RayBackend:
             return
         try:
             if future is actor.ready:
-                facts: WorkerInfo
+                facts: WorkerInfo | Failure
                 actor.node, facts = ray.get(future)
+                if isinstance(facts, Failure):
+                    ray.kill(actor.handle)
+                    self._lose(worker, facts, actor.node)
+                    return
                 actor.ready, actor.log = None, facts.log
-                self._events.append(WorkerReady(worker, facts))
+                self._events.append(WorkerReady(worker, facts, actor.node))
             else:
                 self._take_report(worker, actor)
         except WorkerFault as fault:
@@ -284,9 +319,9 @@ class RayBackend:
         else:
             self._events.append(Reported(worker, report))
 
-    def _lose(self, worker: str, failure: Failure) -> None:
+    def _lose(self, worker: str, failure: Failure, node: str = "") -> None:
         if self._actors.pop(worker, None) is not None:
-            self._events.append(WorkerLost(worker, failure))
+            self._events.append(WorkerLost(worker, failure, node))
 
     def close(self) -> None:
         for actor in self._actors.values():

@@ -95,8 +95,9 @@ class Driver:
 
     def _perform(self, command: Command) -> None:
         match command:
-            case StartWorker(worker, role):
-                self._backend.start(worker, self._recipe(command), self._recipes.gpus(role) if self._has_gpus else 0)
+            case StartWorker(worker, role, avoid=avoid):
+                gpus = self._recipes.gpus(role) if self._has_gpus else 0
+                self._backend.start(worker, self._recipe(command), gpus, avoid)
             case Assign(worker, ShardNumbers(task_id, context_id, numbers)):
                 owed = self._contexts[context_id]
                 self._backend.assign(worker, Shard(task_id, owed.decoding.context, owed.items(numbers)))

@@ -6,8 +6,7 @@ from orchestrator.grid.format import Runtime
 from orchestrator.plan.cost import length_estimator
 from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
-from orchestrator.scheduler.lengths import LengthEstimator
-from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
+from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
 from workers.messages import Gold, PruneTask
 
@@ -30,6 +29,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
     policy = Policy(
         engines=max(1, min(engines, slots)),
         slots=max(1, slots),
+        nodes=devices.groups_of(runtime.tensor_parallel),
         attempts=runtime.attempts,
         start_seconds=runtime.start_seconds,
         silence_seconds=runtime.silence_seconds,
@@ -47,7 +47,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         if variant.patch_id not in patches:
             task = PruneTask(
                 f"prune-{variant.patch_id}",
-                variant.model_path,
+                owed.decoding.context.shape.model,
                 variant.spec,
                 variant.patch_id,
                 variant.patch_payload,

@@ -174,5 +174,6 @@ def _patch_failed(step: ReplayStep, names: Names) -> Iterator[str]:
     task = known.tasks.get(step.event.report.task_id) if known is not None else None
     if isinstance(task, PruneTask):
         patch, limit = step.after.patches[task.patch_id], step.after.policy.attempts
-        again = f"tried again in {patch.not_before - step.now:.0f} s" if patch.state is PatchState.OWED else "given up"
+        wait = max(0.0, patch.not_before - step.now)
+        again = "given up" if patch.state is PatchState.FAILED else f"tried again in {wait:.0f} s"
         yield f"{names.patch(task.patch_id)} is {again}: {patch.attempts} of {limit} attempts failed"

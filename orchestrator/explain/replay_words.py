@@ -63,7 +63,8 @@ class Names:
         return self.patch(work.context.patch_id) if work is not None else context_id
 
     def shape(self, shape: Shape) -> str:
-        model = f"{shape.model.rstrip('/').rpartition('/')[2]}, " if self._several_models else ""
+        named = shape.model if shape.model.startswith("/") else shape.model.partition("@")[0]
+        model = f"{named.rstrip('/').rpartition('/')[2]}, " if self._several_models else ""
         return f"{model}{plural(shape.layers, 'layer')}"
 
     @cached_property
@@ -122,8 +123,9 @@ def _report(report: Report, step: ReplayStep, worker: str, names: Names) -> str:
 def command_text(command: Command, names: Names) -> str:
     """What the core decided."""
     match command:
-        case StartWorker(worker, _, shape):
-            return f"start {worker}" + (f" for {names.shape(shape)}" if shape is not None else "")
+        case StartWorker(worker, _, shape, avoid):
+            where = f", not on {plural(len(avoid), 'machine')}" if avoid else ""
+            return f"start {worker}" + (f" for {names.shape(shape)}" if shape is not None else "") + where
         case Assign(worker, ShardNumbers(numbers=numbers) as task):
             return f"{worker} evaluates {plural(len(numbers), 'draw')} of {task_text(task, names)}"
         case Assign(worker, task):

@@ -1,6 +1,6 @@
 """What a plan will cost: thinking tokens, disk, engine time. Pure. Every estimate carries its basis.
 
-Trace lengths come from stored traces where there are any (orchestrator/scheduler/lengths.py). A rate is never assumed:
+Trace lengths come from stored traces where there are any (orchestrator/scheduler/work.py). A rate is never assumed:
 without a measured one, the time is unknown.
 """
 
@@ -11,7 +11,7 @@ from math import comb, log2
 from orchestrator.plan.plan import OwedContext, Plan
 from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.plan.throughput import StoreRates, Throughput
-from orchestrator.scheduler.lengths import LengthEstimator
+from orchestrator.scheduler.work import LengthEstimator
 from pruning.methods import METHODS
 from pruning.spec import n_of_m
 

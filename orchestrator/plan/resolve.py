@@ -19,13 +19,13 @@ from orchestrator.grid.parse import Grid, Model, Variant
 from orchestrator.grid.source import Location
 from orchestrator.identity import answer_payload, context_payload, gold_id, name_of, patch_payload, prompt_id
 from orchestrator.plan.resolved_grid import Decoding, Question, ResolvedGrid, ResolvedVariant
-from orchestrator.plan.sources import data_digest, local_folder
+from orchestrator.plan.sources import for_workers, local_folder
 from pruning.model.architecture import LINEARS, config_of_length
 from pruning.model.checkpoint import Checkpoint
-from pruning.spec import CalibrationSpec, describe
+from pruning.spec import DATA_FIELDS, CalibrationSpec, describe
 from workers.messages import Context, Gold, Shape
+from workers.sources import data_digest
 
-DATA_FIELDS = ("calibration", "influence_train", "influence_validation")
 PRUNABLE = tuple(f".{linear}.weight" for linear in LINEARS)
 """Tensors whose names end so are the ones that methods prune."""
 
@@ -179,7 +179,7 @@ def _resolve_variant(
     base = Context(
         context_id="",
         answer_context_id=model.answer_context_id,
-        shape=Shape(str(model.checkpoint.path.absolute()), layers, model.dtype),
+        shape=Shape(for_workers(model.label, model.checkpoint.path), layers, model.dtype, model.digest),
         patch_id=patch_id,
         sampling=replace(grid.sampling, seeds=()),
         budget=grid.budget,
@@ -205,7 +205,7 @@ def _resolve_variant(
     return ResolvedVariant(
         label,
         model.label,
-        base.shape.model,
+        str(model.checkpoint.path.absolute()),
         spec,
         patch_id,
         patch,

@@ -1,9 +1,8 @@
-"""Finds the models and calibration data that a grid names on this machine. Downloads nothing."""
+"""Finds the models that a grid names on this machine. Downloads nothing."""
 
-import hashlib
 from pathlib import Path
 
-from pruning.spec import CalibrationSpec
+from workers.sources import cached_snapshot
 
 
 def local_folder(model: str) -> Path:
@@ -16,12 +15,9 @@ def local_folder(model: str) -> Path:
         return folder
     repository, _, revision = model.partition("@")
     if repository.count("/") == 1 and not repository.startswith((".", "/")):
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
         try:
-            return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
-        except (LocalEntryNotFoundError, FileNotFoundError, ValueError):
+            return cached_snapshot(repository, revision or None)
+        except ValueError:
             fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
             raise ValueError(
                 f"model {model!r} is neither a local folder nor in the local Hugging Face cache; fetch it with "
@@ -32,16 +28,9 @@ def local_folder(model: str) -> Path:
     )
 
 
-def data_digest(calibration: CalibrationSpec) -> str:
-    """What represents calibration data in a patch's id: the sha256 of a file's content, or the id of a hub data set.
-
-    Raises ValueError for a file that does not exist.
-    """
-    file = Path(calibration.data)
-    if file.is_file():
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    if file.suffix in (".jsonl", ".npy", ".parquet"):
-        raise ValueError(
-            f"calibration file {calibration.data}: no such file; give a file that exists, 'c4' or a hub id"
-        )
-    return calibration.data
+def for_workers(model: str, folder: Path) -> str:
+    """What workers are told of a model that `local_folder` has found: its absolute path, or the hub id with the commit
+    that was found, which each machine resolves by itself: its cache may be elsewhere."""
+    if Path(model).is_dir():
+        return str(folder.absolute())
+    return f"{model.partition('@')[0]}@{folder.name}"

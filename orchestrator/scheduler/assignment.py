@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from orchestrator.scheduler import nodes
 from orchestrator.scheduler.events import Assign, Command, Role, ShardNumbers
 from orchestrator.scheduler.fleet import WorkerState
 from orchestrator.scheduler.placement import Demand, IdleEngine, choose_variant, help_laggard, shard_length
@@ -19,11 +20,12 @@ from workers.messages import GradeTask, Shape
 
 
 def assign_patches(state: SweepState, now: float) -> Iterator[Command]:
-    """Give each idle pruner a patch, or retire it if pruners are too many."""
+    """Give each idle pruner a patch that its machine can make; retire it if there is none, or pruners are too many."""
     for worker in state.fleet.idle(Role.PRUNE):
         owed, making = state.owed_patches(), _patches_in_making(state)
-        due = [patch for patch in owed if patch.not_before <= now]
-        if surplus_pruners(state) > 0:
+        possible = [patch for patch in owed if not nodes.useless(state, worker, patch.task)]
+        due = [patch for patch in possible if patch.not_before <= now]
+        if surplus_pruners(state) > 0 or (owed and not possible):
             yield retire(state, worker, now)
         elif due:
             patch = min(due, key=lambda patch: _urgency(state, patch, making))

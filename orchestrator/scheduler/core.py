@@ -9,6 +9,8 @@ Promise emit-everything: every owed draw ends exactly once, as committed or as a
   are never given up because of it. See retry.py.
 - An engine that dies of NaN names the draws at fault where it can, and they are given up at once. While no draw of a
   patch has ever been committed, every draw may give NaN: one draw at a time, alone, finds out. See retry.py.
+- A machine that cannot read what the driver read is avoided for that model's work. Nothing is given up for it: if no
+  machine is left, the draws stay owed, and the sweep ends when nothing else can be done. See nodes.py.
 - A store that cannot be used is nobody's fault: nothing is given up for it. If that persists, the sweep ends.
 - Nothing else retries anything: Ray's own retries are off.
 
@@ -17,7 +19,7 @@ What to do next is decided in schedule.py, assignment.py and scaling.py; transit
 
 from collections.abc import Iterable, Iterator
 
-from orchestrator.scheduler import retry, transitions
+from orchestrator.scheduler import nodes, retry, transitions
 from orchestrator.scheduler.events import (
     Command,
     Event,
@@ -81,15 +83,17 @@ class Core:
     def _apply(self, event: Event, now: float) -> Iterator[Command]:
         state = self.state
         match event:
-            case WorkerReady(name):
+            case WorkerReady(name, _, node):
                 if (worker := state.fleet.get(name)) is not None and worker.phase is Phase.STARTING:
-                    transitions.up(state, worker, now)
+                    transitions.up(state, worker, node, now)
             case Reported(name, report):
                 if (worker := state.fleet.get(name)) is not None:
                     transitions.heard(worker, now)
                 yield from self._apply_report(report, worker, now)
-            case WorkerLost(name, failure):
+            case WorkerLost(name, failure, node):
                 if (worker := state.fleet.get(name)) is not None:
+                    if failure.kind.of_node:
+                        nodes.could_not_start(state, worker, node, failure)
                     yield from self._worker_lost(worker, failure, now)
             case MissingFound(task_id, missing):
                 yield from self._missing_found(task_id, missing)
@@ -137,6 +141,8 @@ class Core:
                     yield from self._task_ended(task, worker.phase is Phase.CLOSING, now)
             case TaskFailed(task_id, failure):
                 if worker is not None and (task := transitions.free(state, worker, task_id, now)) is not None:
+                    if failure.kind.of_node:
+                        nodes.could_not_do(state, worker, task, failure)
                     yield from self._task_unfinished(task, failure, worker.phase is Phase.CLOSING, now)
             case Heartbeat(tokens=tokens):
                 if worker is not None:
@@ -219,7 +225,7 @@ class Core:
 
     def _worker_lost(self, worker: WorkerState, failure: Failure, now: float) -> Iterator[Command]:
         state = self.state
-        transitions.lost(state, worker, now)
+        transitions.lost(state, worker, failure, now)
         closing = worker.phase is Phase.CLOSING
         works = [(state.work_of[task_id], task_id) for task_id in worker.tasks if task_id in state.work_of]
         if failure.kind.final and not closing and works:

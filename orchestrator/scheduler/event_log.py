@@ -31,8 +31,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Assign, Command, Event
-from orchestrator.scheduler.lengths import LengthEstimator
-from orchestrator.scheduler.work import ContextWork, PatchWork, Policy
+from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchWork, Policy
 from workers.messages import Context, GradeTask, PruneTask
 
 FORMAT, VERSION = "prunesweep-events", 1

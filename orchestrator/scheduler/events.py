@@ -39,6 +39,8 @@ class WorkerReady:
 
     worker: str
     facts: WorkerInfo
+    node: str = ""
+    """The backend's name of the machine that it runs on; empty if there is only one."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class WorkerLost:
 
     worker: str
     failure: Failure
+    node: str = ""
+    """Of a worker that could not be built: the backend's name of its machine; empty if no machine was left for it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class StartWorker:
     role: Role
     shape: Shape | None = None
     """Of an engine."""
+    avoid: tuple[str, ...] = ()
+    """Machines that it must not run on."""
 
 
 @dataclass(frozen=True)

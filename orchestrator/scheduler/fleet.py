@@ -28,6 +28,10 @@ class WorkerState:
     """When it last reported or changed its phase."""
     shape: Shape | None = None
     """Of an engine."""
+    avoid: tuple[str, ...] = ()
+    """Machines that it was not to be started on."""
+    node: str = ""
+    """The machine that it runs on, once it is ready; empty if there is only one."""
     phase: Phase = Phase.STARTING
     patch_id: str | None = None
     """The weights that an engine holds, or has been told to take."""

@@ -78,7 +78,7 @@ def patch_failed(
     """A patch was not made: try again after a pause, or give up all that waits for it."""
     policy = state.policy
     if blameless or failure.kind.blameless:
-        patch.not_before = now + policy.backoff_seconds
+        patch.not_before = now + (0.0 if failure.kind.of_node else policy.backoff_seconds)
         state.set_patch_state(patch, PatchState.OWED)
         return
     patch.attempts += 1

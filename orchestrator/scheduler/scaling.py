@@ -5,6 +5,7 @@ For each model whose dense variant is to be evaluated an engine starts at once, 
 
 from collections.abc import Iterator
 
+from orchestrator.scheduler import nodes
 from orchestrator.scheduler.events import Command, Role
 from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.placement import pruners_wanted, share_engines
@@ -20,7 +21,7 @@ def surplus_pruners(state: SweepState) -> int:
     patches = len(state.owed_patches()) + sum(bool(worker.tasks) for worker in pruners)
     runnable = sum(map(len, state.runnable.values()))
     supplied = min(policy.engines, runnable + len(_unmade_dense(state)))
-    return len(pruners) - pruners_wanted(patches, policy.slots, supplied)
+    return len(pruners) - pruners_wanted(patches, nodes.slots(state), supplied)
 
 
 def _unmade_dense(state: SweepState) -> list[Shape]:
@@ -34,7 +35,7 @@ def start_pruners(state: SweepState, now: float) -> Iterator[Command]:
         return
     fleet = state.fleet
     idle = [] if any(state.runnable.values()) else fleet.idle(Role.ENGINE)
-    free = state.policy.slots - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
+    free = nodes.slots(state) - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
     for _ in range(-surplus_pruners(state)):
         if free > 0:
             free -= 1
@@ -49,7 +50,7 @@ def start_engines(state: SweepState, now: float) -> Iterator[Command]:
     """Retire engines that have no use, and start those that are wanted, as far as slots are free."""
     fleet, policy = state.fleet, state.policy
     engines = fleet.count(Role.ENGINE)
-    room = min(policy.engines - engines, policy.slots - engines - fleet.count(Role.PRUNE))
+    room = min(policy.engines - engines, nodes.slots(state) - engines - fleet.count(Role.PRUNE))
     idle = fleet.idle(Role.ENGINE)
     if room <= 0 and not idle:
         return
@@ -65,7 +66,7 @@ def start_engines(state: SweepState, now: float) -> Iterator[Command]:
     for patch_id, tokens in state.in_flight_tokens.items():  # or engines at work would count as too many
         shape = state.shape_of(patch_id)
         unfinished[shape] = unfinished.get(shape, 0.0) + tokens
-    shares = share_engines(unfinished, min(policy.engines, policy.slots))
+    shares = share_engines(unfinished, min(policy.engines, nodes.slots(state)))
     # With fewer engines than shapes, work that can be evaluated now or in a moment goes before larger work without a
     # patch, whose engine would wait, retire, and start again.
     now_runnable = {shape for shape, patches in state.runnable.items() if patches}

@@ -6,7 +6,7 @@ something happened that could change the answer.
 
 from collections.abc import Iterator
 
-from orchestrator.scheduler import transitions
+from orchestrator.scheduler import nodes, transitions
 from orchestrator.scheduler.assignment import assign_grading, assign_patches, assign_shards
 from orchestrator.scheduler.events import Command, Finish, Role
 from orchestrator.scheduler.fleet import Phase, WorkerState
@@ -83,7 +83,8 @@ def _shut_down(state: SweepState, now: float) -> Iterator[Command]:
 
 
 def _end_reason(state: SweepState) -> str | None:
-    """Why the sweep ends: everything is done, a stop was requested, or no worker that could go on can be started."""
+    """Why the sweep ends: everything is done, a stop was requested, or no worker that could go on can be started, for
+    any machine or for those that are left."""
     if state.stopping is not None:
         return state.stopping
     if state.pending_checks or state.fleet.any(Phase.BUSY):
@@ -93,11 +94,15 @@ def _end_reason(state: SweepState) -> str | None:
     if state.fleet.any(Phase.STARTING):
         return None
     dead = [role for role in Role if state.dead(role)]
-    if not dead:
+    if not dead and not state.stranded:
         return None
     can_go_on = (
         (not state.dead(Role.PRUNE) and any(state.patches[name].state is PatchState.OWED for name in state.unmade))
         or (not state.dead(Role.ENGINE) and any(state.runnable.values()))
         or (not state.dead(Role.GRADE) and bool(state.gradable))
     )
-    return None if can_go_on else f"no {' and no '.join(dead)} worker comes up"
+    if can_go_on:
+        return None
+    reasons = [f"no {' and no '.join(dead)} worker comes up"] if dead else []
+    reasons += nodes.why_stranded(state)
+    return "; ".join(reasons)

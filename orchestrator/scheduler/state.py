@@ -73,6 +73,10 @@ class SweepState:
         self.failed_at: dict[Role, float] = dict.fromkeys(Role, 0.0)
         self.store_failures = 0
         """Tasks in a row that failed because the store could not be used."""
+        self.avoided: dict[str, dict[str, str]] = {}
+        """Model, or patch, or "" for everything -> machines that cannot do its work -> why. See nodes.py."""
+        self.stranded: dict[str, str] = {}
+        """Model, or patch -> why no machine is left that can do its work."""
         self.checked_at = 0.0
         """When the workers were last checked for silence."""
         self.scaled = False
@@ -104,6 +108,7 @@ class SweepState:
         patch = self.patches[patch_id]
         state, probed = patch.state, patch.suspected and any(other.running for other in self.by_patch[patch_id])
         runnable = self.runnable.setdefault(shape, {})
+        waiting = waiting and not self.stranded.keys() & {shape.model, patch_id}
         if waiting and state is PatchState.STORED and not probed:
             runnable[patch_id] = None
         else:

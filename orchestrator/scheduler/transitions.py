@@ -4,6 +4,7 @@ Each function keeps the indexes of `Fleet` and `SweepState` true and, where the 
 command that tells it.
 """
 
+from orchestrator.scheduler import nodes
 from orchestrator.scheduler.events import Assign, Kill, Retire, Role, StartWorker, WorkerTask
 from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.state import SweepState
@@ -13,16 +14,17 @@ from workers.messages import Shape
 
 def start(state: SweepState, role: Role, now: float, shape: Shape | None = None) -> StartWorker:
     """Start a worker; `shape` is an engine's."""
-    worker = WorkerState(state.new_name(role), role, now, now, shape)
+    avoid = nodes.to_avoid(state, role, shape)
+    worker = WorkerState(state.new_name(role), role, now, now, shape, avoid)
     state.fleet.add(worker)
     state.counters.engines_started += role is Role.ENGINE
-    return StartWorker(worker.name, role, shape)
+    return StartWorker(worker.name, role, shape, avoid)
 
 
-def up(state: SweepState, worker: WorkerState, now: float) -> None:
+def up(state: SweepState, worker: WorkerState, node: str, now: float) -> None:
     """A worker is ready for tasks."""
     state.fleet.set_phase(worker, Phase.IDLE)
-    worker.since = now
+    worker.since, worker.node = now, node
     state.failed_starts[worker.role] = 0
 
 
@@ -116,11 +118,13 @@ def kill(worker: WorkerState, cause: str, now: float) -> Kill:
     return Kill(worker.name, Failure(FailureKind.HANG, cause))
 
 
-def lost(state: SweepState, worker: WorkerState, now: float) -> None:
+def lost(state: SweepState, worker: WorkerState, failure: Failure, now: float) -> None:
     """Forget a worker whose process is gone; its tasks are still to be dealt with."""
     set_hungry(state, worker, False)
     state.fleet.remove(worker)
     state.counters.workers_lost += worker.phase is not Phase.CLOSING
+    if failure.kind.of_node:
+        return  # another machine may do better, and each machine is tried once
     if worker.phase is Phase.STARTING and worker.started >= state.failed_at[worker.role]:
         state.failed_starts[worker.role] += 1
         state.failed_at[worker.role] = now

@@ -1,4 +1,5 @@
-"""What is owed, as the core sees it: patches, draws and gradings, and the policy for them. No decisions.
+"""What is owed, as the core sees it: patches, draws, their expected lengths, and gradings, and the policy for them. No
+decisions.
 
 Draws are numbers here, and those that wait are ranges or packed arrays, so a context takes little memory however many
 draws it owes.
@@ -13,7 +14,6 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.scheduler.lengths import LengthEstimator
 from workers.messages import Context, Gold, PruneTask
 
 
@@ -25,6 +25,8 @@ class Policy:
     """The most engines at a time."""
     slots: int = 2
     """Devices that engines and prune workers share."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """Machine -> how many of these devices it has. Empty if there is only one machine."""
     attempts: int = 3
     """Losses after which a draw that runs alone, a patch or a grading is given up."""
     start_seconds: float = 900.0
@@ -46,6 +48,46 @@ class Policy:
     smallest_shard: int = 16
     """The fewest draws of a shard, as long as that many wait."""
     largest_shard: int = 512
+
+
+class LengthEstimator:
+    """Expected trace lengths of one model's questions, in tokens: what the same question took under other variants,
+    else what its group takes.
+
+    Lengths decide only the order of work and estimates of what is left, never an answer. A trace cut by a limit counts
+    as long as the limit: what matters is that long ones start first.
+    """
+
+    def __init__(self, groups: Sequence[str], defaults: Sequence[float]) -> None:
+        """For each question, by its number: its group (a benchmark, say), whose other questions tell how long its
+        traces may be, and the length to expect until some have been observed."""
+        names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+        self._group = array("H", (names[name] for name in groups))
+        self._defaults = array("d", defaults)
+        self._sums = array("d", bytes(8 * len(groups)))
+        self._counts = array("I", bytes(4 * len(groups)))
+        self._group_sums = [0.0] * len(names)
+        self._group_counts = [0] * len(names)
+        self.questions = len(groups)
+        self.observed = 0
+        """How many lengths have been observed."""
+
+    def observe(self, question: int, tokens: int) -> None:
+        """Take in the length of a trace."""
+        self.observed += 1
+        self._sums[question] += tokens
+        self._counts[question] += 1
+        group = self._group[question]
+        self._group_sums[group] += tokens
+        self._group_counts[group] += 1
+
+    def expect(self) -> NDArray[np.float64]:
+        """The expected length of each question's traces, where no limit cuts them; shape (questions,)."""
+        counts = np.asarray(self._counts)
+        group_means = np.asarray(self._group_sums) / np.maximum(1, self._group_counts)
+        # Short traces end first, so the group's mean is biased low at the start and may only raise the default.
+        unobserved = np.maximum(np.asarray(self._defaults), group_means[np.asarray(self._group)])
+        return np.where(counts, np.asarray(self._sums) / np.maximum(1, counts), unobserved)
 
 
 @dataclass(frozen=True)

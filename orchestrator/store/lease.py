@@ -54,13 +54,22 @@ class Lease:
         A missing claim means that another driver took over and has ended since: only its holder, or a driver taking
         over, removes a claim.
         """
+        found = self._find()
+        if found is None:
+            return "a driver that has ended since"
+        return None if found.token == self.token else describe(found)
+
+    def in_sight(self) -> bool:
+        """Whether there is a claim to the sweep. If this machine sees none while the driver runs, what it has under the
+        store's address is not the driver's store. Raises StoreUnavailable if that cannot be read."""
+        return self._find() is not None
+
+    def _find(self) -> Claim | None:
         found = self._read()
         if found is None:
             time.sleep(SETTLE_SECONDS)  # a takeover removes the old claim just before it writes its own
             found = self._read()
-        if found is None:
-            return "a driver that has ended since"
-        return None if found.token == self.token else describe(found)
+        return found
 
     def _read(self) -> Claim | None:
         return read_claim(self.store.get_document(self.path))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pruning.model.checkpoint import Checkpoint
+from pruning.model.hub import HubUnreachable, cached_only, unreachable
 
 COLUMNS: Final = ("token_ids", "messages", "text")
 """What a row may hold; of several the first in this order counts."""
@@ -165,8 +167,15 @@ def _hub(data: str) -> Sequence[Any]:
 
     name, _, split = data.partition(":")
     repository, options, default = _HUB.get(name, (name, {}, "train"))
+    offline = unreachable()
     try:
-        found: Sequence[Any] = datasets.load_dataset(repository, split=split or default, **options)
+        with cached_only() if offline else nullcontext():
+            found: Sequence[Any] = datasets.load_dataset(repository, split=split or default, **options)
     except (OSError, ValueError, RuntimeError) as error:
+        if offline:
+            raise HubUnreachable(
+                f"{data}: hub dataset {repository!r} is not in the local Hugging Face cache, and {offline}; load it "
+                "where there is a network, share HF_HOME, or give calibration.data as a file"
+            ) from None
         raise ValueError(f"{data}: cannot load hub dataset {repository!r} ({error}).") from None
     return found

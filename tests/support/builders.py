@@ -36,8 +36,7 @@ from orchestrator.scheduler.events import (
     StopRequested,
     WorkerReady,
 )
-from orchestrator.scheduler.lengths import LengthEstimator
-from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy
+from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
 from pruning.spec import PruneSpec
 from tests.support import ROOT
@@ -186,6 +185,7 @@ class TinySweep:
     """
 
     folder: Path
+    model: str = str(TINY / "model")
     variants: list[dict[str, Any]] = field(default_factory=lambda: [{"method": "dense"}])
     limits: tuple[int, ...] = (8, 32)
     seeds: tuple[int, ...] = (0, 1)
@@ -264,7 +264,7 @@ class _Fleet(LocalBackend):
         super().__init__(cpus=2)
         self._left, self._own_graders = stop_after, own_graders
 
-    def start(self, worker: str, recipe: Any, gpus: int) -> None:
+    def start(self, worker: str, recipe: Any, gpus: int, avoid: Sequence[str] = ()) -> None:
         lasting = isinstance(recipe, GradeRecipe) and not self._own_graders
         super().start(worker, _LastingGrading(recipe) if lasting else recipe, gpus)
 

@@ -20,6 +20,17 @@ def test_slots_are_the_engines_that_fit_onto_each_node(
     assert (policy.slots, policy.engines) == (slots, slots if any(node_gpus) else 1)
 
 
+@pytest.mark.parametrize(
+    ("node_gpus", "slots"), [((0, 8, 6), {"head": 0, "a": 2, "b": 1}), ((0, 0, 0), {"head": 1, "a": 16, "b": 16})]
+)
+def test_core_knows_which_slots_a_node_takes_with_it(
+    sweep: TinySweep, node_gpus: tuple[int, ...], slots: dict[str, int]
+) -> None:
+    sweep.runtime = {"slots": None, "engines": None, "tensor_parallel": 4}
+    plan, devices = sweep.plan(), Devices(33, node_gpus, (1, 16, 16), ("head", "a", "b"))
+    assert make_core(plan, sweep.store, plan.resolved.grid.runtime, devices).state.policy.nodes == slots
+
+
 def test_engine_that_fits_onto_no_node_is_refused_with_the_setting_and_the_nodes(sweep: TinySweep) -> None:
     sweep.runtime = {"tensor_parallel": 8}
     plan = sweep.plan()

@@ -91,7 +91,7 @@ def test_commands_come_back_as_they_were(command: Command) -> None:
 def test_a_value_says_which_of_its_unions_classes_it_is_of() -> None:
     assert json.loads(
         event_line(1.5, WorkerLost("engine-1", Failure(FailureKind.HANG, "silent")), [Kill("e", Failure("k", "c"))])
-    )[1] == ["WorkerLost", "engine-1", ["Failure", "hang", "silent", ""]]
+    )[1] == ["WorkerLost", "engine-1", ["Failure", "hang", "silent", ""], ""]
 
 
 def test_text_that_is_not_unicode_is_logged_all_the_same() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.scheduler.lengths import LengthEstimator
+from orchestrator.scheduler.work import LengthEstimator
 
 GROUPS = ["short", "long", "short", "long", "short"]
 DEFAULTS = [100.0, 900.0, 100.0, 900.0, 100.0]

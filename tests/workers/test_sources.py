@@ -1,0 +1,93 @@
+"""How a worker's machine finds the driver's weights, fetches them once, or says why not."""
+
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pruning.model.checkpoint import Checkpoint
+from pruning.spec import CalibrationSpec, PruneSpec
+from tests.support.fake_hub import COMMIT, MODEL, fake_hub, fill_cache, find_base_on_a_machine
+from workers.messages import PruneTask
+from workers.sources import SourceFault, check_sources, data_digest, find_base
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture(scope="module")
+def digest(tiny: Path) -> str:
+    return Checkpoint.open(tiny).digest()
+
+
+def test_folder_with_the_drivers_weights_is_taken(tiny: Path, digest: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny, tmp_path / "elsewhere"))
+    assert find_base(str(copy), digest) == copy
+
+
+def test_missing_folder_is_named_with_the_machine(digest: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceFault, match=f"^{HOST}: {tmp_path}/model: no such folder"):
+        find_base(str(tmp_path / "model"), digest)
+
+
+def test_other_weights_are_refused(tiny: Path, digest: str, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny, tmp_path / "model"))
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    with pytest.raises(SourceFault, match=f"^{HOST}: {other} has other weights than the driver's"):
+        find_base(str(other), digest)
+
+
+def test_hub_model_is_fetched_once_by_all_workers_of_a_machine(tiny: Path, digest: str, tmp_path: Path) -> None:
+    with fake_hub(tiny) as hub:
+        found = [find_base_on_a_machine(tmp_path, digest, HF_ENDPOINT=hub.url) for _ in range(3)]
+        said = {process.communicate()[0].strip() for process in found}
+        again, _ = find_base_on_a_machine(tmp_path, digest, HF_ENDPOINT=hub.url).communicate()
+    folder = tmp_path / "hub" / "models--org--tiny" / "snapshots" / COMMIT
+    assert said == {str(folder)} == {again.strip()}
+    assert Checkpoint.open(folder).digest() == digest
+    assert set(hub.fetched.values()) == {1}, hub.fetched
+    assert "pytorch_model.bin" not in hub.fetched
+
+
+def test_hub_model_in_the_cache_needs_no_hub_and_a_broken_off_download_does(
+    tiny: Path, digest: str, tmp_path: Path
+) -> None:
+    snapshot = fill_cache(tmp_path / "hub", tiny)
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:1"}
+    assert find_base_on_a_machine(tmp_path, digest, **nowhere).communicate()[0].strip() == str(snapshot)
+    (snapshot / "model.safetensors").unlink()
+    fault, _ = find_base_on_a_machine(tmp_path, digest, **nowhere).communicate()
+    assert f"fault: {HOST}: model {MODEL}: " in fault
+    assert "http://127.0.0.1:1 cannot be reached" in fault
+    assert f"`hf download org/tiny --revision {COMMIT}`" in fault
+    fault, _ = find_base_on_a_machine(tmp_path, digest, HF_HUB_OFFLINE="1").communicate()
+    assert "HF_HUB_OFFLINE is set" in fault
+
+
+def test_patch_is_made_of_the_drivers_weights_tokenizer_and_data_or_not_at_all(
+    tiny: Path, digest: str, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny, tmp_path / "model"))
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "1+1"}\n')
+    calibration = CalibrationSpec(str(data))
+    payload = {
+        "base": digest,
+        "tokenizer": Checkpoint.open(model).tokenizer_digest(),
+        "spec": {"calibration": {"data": data_digest(calibration)}},
+    }
+    task = PruneTask("prune", str(model), PruneSpec("wanda", 0.5, calibration=calibration), "patch", payload)
+    assert check_sources(task) == model
+    with pytest.raises(SourceFault, match="has other weights"):
+        check_sources(replace(task, payload=payload | {"base": "0" * 64}))
+    with pytest.raises(SourceFault, match=f"^{HOST}: {model} has another tokenizer"):
+        check_sources(replace(task, payload=payload | {"tokenizer": "0" * 64}))
+    data.write_text('{"text": "1+2"}\n')
+    with pytest.raises(SourceFault, match=f"{data} is not the driver's"):
+        check_sources(task)
+    data.unlink()
+    with pytest.raises(SourceFault, match=f"{data}: no such file"):
+        check_sources(task)

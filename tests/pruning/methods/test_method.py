@@ -22,8 +22,8 @@ def test_method_prunes_in_one_way(method):
     ("method", "knobs"),
     [
         ("dense", []),
-        ("magnitude", ["group", "selection"]),
-        ("wanda", ["group", "selection", "propagate"]),
+        ("magnitude", ["group", "selection", "tie_limit"]),
+        ("wanda", ["group", "selection", "tie_limit", "propagate"]),
         ("sparsegpt", ["selection", "propagate", "sparsegpt_block", "sparsegpt_damp"]),
         ("shortgpt", ["last_block"]),
     ],

@@ -91,8 +91,9 @@ class Host:
             return node, Failure(FailureKind.WORKER_ERROR, _line(error), log)
 
     def serve(self) -> Iterator[Report]:
-        """The reports of the worker that was built before."""
-        assert self._worker is not None, "build() comes first, and its failure ends the actor"
+        """The reports of the worker that was built before; none if that failed, which the backend has been told."""
+        if self._worker is None:
+            return
         # Ray calls send() on its generators; with `yield from`, the iterator inside would need a send(), too.
         for report in serve(self._worker, self._inbox):  # noqa: UP028 - see above
             yield report

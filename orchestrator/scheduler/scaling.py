@@ -35,6 +35,12 @@ def start_pruners(state: SweepState, now: float) -> Iterator[Command]:
         return
     fleet = state.fleet
     idle = [] if any(state.runnable.values()) else fleet.idle(Role.ENGINE)
+    for pruner in fleet.of(Role.PRUNE, Phase.STARTING):
+        # It may only run where an engine waits for the very patch: the engine can be anywhere.
+        waits = pruner.avoid and now - pruner.started > state.policy.patch_patience
+        if waits and (engine := next((one for one in idle if one.node not in pruner.avoid), None)) is not None:
+            idle.remove(engine)
+            yield retire(state, engine, now)
     free = nodes.slots(state) - fleet.count(Role.ENGINE) - fleet.count(Role.PRUNE)
     for _ in range(-surplus_pruners(state)):
         if free > 0:

@@ -233,6 +233,8 @@ def test_every_draw_is_made_that_some_machine_can_make_and_none_is_given_up(data
     hand = owing({model: PatchState(state) for model, state in models.items()}, nodes, data.draw(st.integers(1, 4)))
     Cluster(nodes, lacks, one_at_a_time=False).serve(hand, rounds=4000)
     assert not hand.failures()
+    if len(models) == 1:
+        assert not [kill for kill in of_kind(hand.said, Kill) if kill.failure.kind is FailureKind.HANG], "none pends"
     contexts = hand.core.state.contexts
     for name, work in contexts.items():
         model = work.context.shape.model

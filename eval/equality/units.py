@@ -56,19 +56,23 @@ _LABEL = re.compile(r"\s*(?:\\text\{\s*(?:[^{}]*(?::|\bis|\bare)|\(?[A-E]\)?[.:)
 _WORD = r"(?:\\text\{[^{}]*\}|[^\W\d_]+(?:[./][^\W\d_]+)*\.?)"
 _ORDINAL = re.compile(r"(?<=\d)\s*(?:\^\s*)?\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}$")
 _TRAILING = re.compile(rf"(?<![\\A-Za-z])(?P<words>{_WORD}(?:\s*{_WORD})*)(?P<power>\s*\^\s*\{{?\s*[-\d]+\s*\}}?)?\s*$")
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_REMARK = re.compile(r"(?<=[\d}]) \((?:\\text\{)?\s*[A-Za-z]{3,}[^()\\]{0,80}\)$")
 _UNIT_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
 def quantity(text: str) -> Quantity:
     r"""`text`, in `notation.plain`, without a label before and a unit or explanation after it."""
     text = _ORDINAL.sub("", _without_label(text))
-    text = _without_explanation(text)
+    text = _REMARK.sub("", _without_explanation(text))
     for sign, unit in _CURRENCY.items():
         if sign in text:
             rest = text.replace(sign, " ", 1).strip()
             if any(character.isdigit() for character in rest):
                 return Quantity(quantity(rest).value, unit)
     for sign, unit in ((r"\%", "%"), (r"^\circ", "degree")):
+        if _FUNCTION.search(text) is not None:
+            break  # of an angle
         if text.endswith(sign):
             return Quantity(text.removesuffix(sign).strip(), unit)
         if sign == r"^\circ" and re.search(r"\^\\circ\s*\\?(?:text\{)?\s*[CF]\s*\}?$", text):

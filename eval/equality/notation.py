@@ -8,7 +8,9 @@ What is written in `\text{...}` stays marked as such, because words are read dif
 import re
 import unicodedata
 
-LATIN = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D6A6), *range(0x1D7CE, 0x1D800))}
+LATIN = {
+    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D6A6), *range(0x1D7CE, 0x1D800))
+}
 LATIN |= {code: chr(code - 0xFEE0) for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
 """Bold, script and full-width letters and digits -> plain ones."""
 _CHARACTERS = {
@@ -96,7 +98,9 @@ _BREAK_AT_END = re.compile(r"\\+\s*\Z")
 _VARIABLE = re.compile(r"\s*[A-Za-z](?:_\{?\w\}?)?\s*")
 _HEDGE = re.compile(r"(?i)\s*(?:\\text\{\s*)?(?:approximately|about|roughly|exactly)(?:\s*\}|(?= ))")
 _BRACED = re.compile(r"(\{+)([^{}]*)(\}+)")
-_OUTWARD = re.compile(r"(?:(?<=^)|(?<=\\cup)|(?<=\\cup ))([\[\](])([^\[\](){}]{1,80}[,;][^\[\](){}]{1,80})([\[\])])(?=\s*(?:\\cup|$))")
+_OUTWARD = re.compile(
+    r"(?:(?<=^)|(?<=\\cup)|(?<=\\cup ))([\[\](])([^\[\](){}]{1,80}[,;][^\[\](){}]{1,80})([\[\])])(?=\s*(?:\\cup|$))"
+)
 _NAMED_SETS = (
     (re.compile(r"(?i)(?:the set of )?(?:all )?(?:reals|real numbers)"), r"(-\infty,\infty)"),
     (re.compile(r"(?i)(?:the )?empty set|no (?:real )?solutions?"), r"\emptyset"),
@@ -108,10 +112,10 @@ DEEPEST = 12
 def plain(expression: str) -> str:
     r"""`expression` in one notation, outer punctuation removed. Time in proportion to its length."""
     text = _BREAK_AT_END.sub("", _raised(expression.strip().strip("*")).translate(_TABLE))
-    for pattern, replacement in _SAME:
-        text = pattern.sub(replacement, text)
     if _ALIGNED.search(text):
         text = _ALIGNED.sub("", text).replace("&", " ").replace("\\\\", " ")
+    for pattern, replacement in _SAME:
+        text = pattern.sub(replacement, text)
     text = _SWITCH.sub(" ", text)
     for _ in range(DEEPEST):
         text, changed = _FONT.subn(r"\1", text)

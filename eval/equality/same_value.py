@@ -10,8 +10,19 @@ from functools import lru_cache
 from eval.equality.arithmetic import EnormousError
 from eval.equality.notation import plain, trimmed
 from eval.equality.numerals import exact, integer_digits
-from eval.equality.relations import assigned_values, stated_value
-from eval.equality.shapes import Matrix, Ordered, Ratio, Relation, Several, Shape, Union, Value, both_bounds, mirrored, shape_of
+from eval.equality.relations import assigned_values, both_bounds, stated_value
+from eval.equality.shapes import (
+    Matrix,
+    Ordered,
+    Ratio,
+    Relation,
+    Several,
+    Shape,
+    Union,
+    Value,
+    mirrored,
+    shape_of,
+)
 from eval.equality.symbolic import same_function
 from eval.equality.units import quantity
 from eval.equality.values import based, is_algebra, is_wordy, same_values, same_words, spelled, units_agree

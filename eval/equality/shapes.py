@@ -72,7 +72,9 @@ _OPERATORS = frozenset({"=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"})
 _CONJUNCTION = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _TEXT_CONJUNCTION = re.compile(r"\\text\{([^{}]*?)\s*(?:\b(?:and|or)\b|,)\s*([^{}]*)\}")
 # A determinant (`vmatrix`) is a number.
-_MATRIX = re.compile(r"\[?\s*\\begin\{([pbB]?matrix|array|smallmatrix)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}\s*\]?", re.DOTALL)
+_MATRIX = re.compile(
+    r"\[?\s*\\begin\{([pbB]?matrix|array|smallmatrix)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}\s*\]?", re.DOTALL
+)
 _PUNCTURED = re.compile(r"\(-\\infty,\\infty\) ?(?:\\setminus|\\backslash|-|\\) ?\\\{([^{},]+)\\\}")
 _POINT = re.compile(r"[A-Z] ?(?=\()")
 _MIRRORED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
@@ -182,17 +184,6 @@ def _as_interval(relation: Relation) -> Shape | None:
 
 def _all_but(number: str) -> Union:
     return Union((rf"(-\infty,{number})", rf"({number},\infty)"))
-
-
-def both_bounds(items: tuple[str, ...]) -> Ordered | None:
-    r"""The interval of `x \ge 1` and `x < 3`; None if these are not a lower and an upper bound."""
-    bounds = [shape_of(item) for item in items]
-    if len(bounds) != 2 or not all(isinstance(bound, Ordered) for bound in bounds):
-        return None
-    lower, upper = sorted((bound for bound in bounds if isinstance(bound, Ordered)), key=lambda one: one.items[0] == r"-\infty")
-    if lower.items[1] != r"\infty" or upper.items[0] != r"-\infty":
-        return None
-    return Ordered((lower.items[0], upper.items[1]), lower.brackets[0] + upper.brackets[1])
 
 
 def _is_variable(side: str) -> bool:

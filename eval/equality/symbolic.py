@@ -65,7 +65,8 @@ def _equal_values(left: Any, right: Any) -> bool | None:
         # as a number's sign: of a negative number, roots and logarithms have no real value.
         scale = Rational(signs[point], 7 if point == 1 else 1)
         values = {
-            symbol: scale * Rational(1_000_003 + 7_919 * (index + 1) * (point + 2) ** 2, 900_001 + 104_729 * index + 31 * point)
+            symbol: scale
+            * Rational(1_000_003 + 7_919 * (index + 1) * (point + 2) ** 2, 900_001 + 104_729 * index + 31 * point)
             for index, symbol in enumerate(symbols)
             if isinstance(symbol, Symbol)
         }

@@ -90,8 +90,10 @@ def boxed_answer(text: str) -> Boxed | None:
     if not last.closed:
         said = last.content.strip()
         closed = [box for box in boxes if box.closed and box.start < last.start]
-        if not closed or not closed[-1].content.strip().startswith(said) or not (
-            said or _line_before(text, last) == _line_before(text, closed[-1])
+        if (
+            not closed
+            or not closed[-1].content.strip().startswith(said)
+            or not (said or _line_before(text, last) == _line_before(text, closed[-1]))
         ):
             return Boxed("", 1)
         boxes = closed

@@ -7,6 +7,7 @@ from typing import Literal
 
 from eval.equality.notation import plain
 from eval.equality.numerals import exact_or_none, is_numeral
+from eval.extraction.found import LONGEST_EXPRESSION
 
 SEVERAL = "several"
 """More than one letter is named, so none is picked."""
@@ -32,7 +33,10 @@ class ShownChoices:
     """The choices as shown, and the patterns that find their letters."""
 
     def __init__(self, letters: str, choices: Sequence[str]) -> None:
-        self.letters, self.choices = letters, choices
+        self.letters = letters
+        self._texts = [_squeezed(choice) for choice in choices]
+        self._unspaced = [_unspaced(choice) for choice in choices]
+        self._numbers = [_number(choice) for choice in choices]
         upper, lower = f"[{letters}]", f"[{letters.lower()}]"
         article = r"(?! (?!is\b|was\b|because\b|since\b|as\b|and\b|or\b|but\b|nor\b|fits\b|has\b|must\b)[a-z])"
         self.token = re.compile(rf"{_BEGINS}[(\[]?({upper}){article}{_ENDS}(?!-)[)\]]?|[(\[]({lower})[)\]]")
@@ -45,14 +49,16 @@ class ShownChoices:
         opening += "|my|final|the|correct|option|choice|answer|letter|is|:|,"
         self.alone = re.compile(rf"(?i:(?:(?:{opening}) ?){{0,6}})[(\[{{]?({upper}|{lower})[)\]}}]?[.:]?")
         self.led = re.compile(
-            rf"[(\[]?({upper}|{lower}(?=[).]))(?:[)\].:](?: (.*))?|,? (?:because|since) .*)$|({upper}) ?[-–—] ?(?!{upper}\b)(\S.*)$"
+            rf"[(\[]?({upper}|{lower}(?=[).]))(?:[)\].:](?: (.*))?|,? (?:because|since) .*)$"
+            rf"|({upper}) ?[-–—] ?(?!{upper}\b)(\S.*)$"
         )
         praise = r"(?:the )?(?:most |only )?(?i:correct|right|best|better|true|consistent|valid|answer)\b"
         fits = rf" (?:is|must be|seems) {praise}| (?:fits|matches)(?: best)?(?=[.!]?$)| it is(?=[.!]?$)| ?是?正确"
         self.correct = re.compile(rf"{_BEGINS}[(\[]?({upper})[)\]]?(?:{fits})", re.MULTILINE)
         self.listed = re.compile(rf"(?<!\w)[(\[]?({upper})[).:\]](?!\w)")
         verb = "choose|chose|pick|select|go with|going with|leaves|leaving|favou?rs?|match(?:es)?|to|be|is"
-        choosing = rf"(?i:(?<!not )(?<!cannot )(?<!never )\b(?:{verb}|hence|thus|so|therefore|option|choice),? )(?:(?i:option|choice|answer) )?"
+        verb += "|hence|thus|so|therefore|option|choice"
+        choosing = rf"(?i:(?<!not )(?<!cannot )(?<!never )\b(?:{verb}),? )(?:(?i:option|choice|answer) )?"
         letter = rf"[(\[]?({upper}|(?<=(?i:option) )[(\[]?{lower})[)\]]?"
         self.chosen = re.compile(rf"{choosing}{letter}(?=[.,;!]?(?:$|\s[—–-]))", re.MULTILINE)
 
@@ -72,23 +78,23 @@ class ShownChoices:
 
     def text_in(self, sentence: str) -> Pick:
         """The letter of the only choice whose text `sentence` contains."""
-        said = _squeezed(sentence)
+        said = _squeezed(sentence[-LONGEST_EXPRESSION:])
         found = [
             (letter, squeezed)
-            for letter, choice in zip(self.letters, self.choices, strict=True)
-            if (squeezed := _squeezed(choice)) and re.search(rf"(?<![\w.]){re.escape(squeezed)}(?!\w|\.\d)", said)
+            for letter, squeezed in zip(self.letters, self._texts, strict=True)
+            if squeezed and re.search(rf"(?<![\w.]){re.escape(squeezed)}(?!\w|\.\d)", said)
         ]
         longest = [(a, one) for a, one in found if not any(one != other and one in other for _, other in found)]
         return None if not longest else longest[0][0] if len(longest) == 1 else SEVERAL
 
     def text_of(self, content: str) -> Pick:
         """The letter of the only choice whose text, or whose number, is `content`."""
-        for form in (_unspaced, _number):
-            said = form(content)
-            same = [index for index, choice in enumerate(self.choices) if said is not None and form(choice) == said]
-            if same:
-                return self.letters[same[0]] if len(same) == 1 else None
-        return None
+        if len(content) > LONGEST_EXPRESSION:
+            return None
+        said, number = _unspaced(content), _number(content)
+        same = [index for index, one in enumerate(self._unspaced) if one == said]
+        same = same or [index for index, one in enumerate(self._numbers) if number is not None and one == number]
+        return self.letters[same[0]] if len(same) == 1 else None
 
     def content(self, content: str) -> Pick:
         """What a box, a tag or a completed line picks: a letter in any markup, `C) text`, or the text of one choice."""

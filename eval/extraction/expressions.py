@@ -67,8 +67,8 @@ def _free_answer(text: str) -> Found | None:
         rule = "box" if boxed.boxes == 1 else "adjacent boxes"
         return Found(boxed.content, rule) if boxed.content else None
     if (given := structured(text)) is not None:
-        said = _free_answer(given) if boxed_answer(given) is not None or CUE.search(given) is not None else None
-        return Found(said.expression if said is not None else given, "structured")
+        inner = _free_answer(given) if boxed_answer(given) is not None or CUE.search(given) is not None else None
+        return Found(inner.expression if inner is not None else given, "structured")
     for rule, pattern in (("final answer", FINAL_CUE), ("answer", CUE)):
         for sentence in said_sentences(text, pattern):
             if (said := stated(sentence) or mentioned(sentence)) is not None:

@@ -31,7 +31,8 @@ INVERTED = re.compile(
 )
 HEADING = re.compile(rf"(?im)^[#*_ ]{{0,6}}(?:the )?(?:final )?{NOUN}[ :*_]{{0,6}}$\n?")
 _STRUCTURED = re.compile(
-    r"(?i)[\"'](?:final_)?answer[\"'] ?: ?(?:\"(?P<quoted>[^\"\n]{1,200})\"|'(?P<single>[^'\n]{1,200})'|(?P<number>-?[0-9][0-9.eE+-]{0,40}))"
+    r"(?i)[\"'](?:final_)?answer[\"'] ?: ?(?:\"(?P<quoted>[^\"\n]{1,200})\"|'(?P<single>[^'\n]{1,200})'"
+    r"|(?P<number>-?[0-9][0-9.eE+-]{0,40}))"
     r"|<answer>(?P<tagged>[^<]{1,300})</answer>"
 )
 _SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=[\s*_\"')]|$)|\n|;(?= [A-Za-z]{2})|<\|")
@@ -40,8 +41,8 @@ _COPULA = re.compile(r"^.*(?<![A-Za-z])(?:is|are|be|equals|becomes|gives)\b[ :*_
 _CLOSING_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*\.?$")
 _NOT = re.compile(r"(?i)(?:not|unknown|never|no)\b")
 _HEDGES = re.compile(
-    r"(?i)(?:(?:approximately|about|roughly|exactly|therefore|then|thus|hence|clearly|simply|just|indeed|equal to|given by"
-    r"|the (?:number|integer|value|fraction)),? )+(?=\S)"
+    r"(?i)(?:(?:approximately|about|roughly|exactly|therefore|then|thus|hence|clearly|simply|just|indeed"
+    r"|equal to|given by|the (?:number|integer|value|fraction)(?= [-\d$\\])),? )+(?=\S)"
 )
 _CONCLUDES = re.compile(r".*,? (?:so|thus|hence|therefore),? (?=[^=]*=)")
 _LIST_MARKER = re.compile(r"(?:\d{1,3}[.)]|[-+*•]) (?=\D)")

@@ -57,6 +57,7 @@ _SAME: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),
         (r"\\mathbb\s*(?:\{\s*R\s*\}|R)|\\(?:R|reals)(?![A-Za-z])", r"(-\\infty,\\infty)"),
         (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"\\log_\{?e\}?(?![A-Za-z])", r"\\ln "),
         (r"(?<=\d) x (?=\d)", r"\\times "),
         (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),

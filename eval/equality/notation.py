@@ -104,7 +104,7 @@ _OUTWARD = re.compile(
 )
 _NAMED_SETS = (
     (re.compile(r"(?i)(?:the set of )?(?:all )?(?:reals|real numbers)"), r"(-\infty,\infty)"),
-    (re.compile(r"(?i)(?:the )?empty set|no (?:real )?solutions?"), r"\emptyset"),
+    (re.compile(r"(?i)(?:the )?empty set"), r"\emptyset"),
 )
 DEEPEST = 12
 """How many nested fonts are taken off."""

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 from eval.equality.notation import plain
 from eval.equality.numerals import exact_or_none, is_numeral
 from eval.extraction.found import LONGEST_EXPRESSION
 
+LONGEST_NUMBER = 100
+"""Characters of a choice that is compared as a number."""
 SEVERAL = "several"
 """More than one letter is named, so none is picked."""
 
@@ -122,6 +125,7 @@ def unmarked(text: str) -> str:
     return re.sub(r"\( ?([A-Za-z]) ?\)", r"(\1)", text)
 
 
+@lru_cache(maxsize=256)  # a loop says the same sentence again and again
 def _squeezed(text: str) -> str:
     """`text` as it is compared with others: one notation, lower case, no space around operators."""
     one = re.sub(r"\^\s?\{([^{}]*)\}", r"^\1", unmarked(plain(unmarked(text))))
@@ -134,5 +138,7 @@ def _unspaced(text: str) -> str:
 
 def _number(text: str) -> Fraction | None:
     """The number that `text` is, with no unit."""
+    if len(text) > LONGEST_NUMBER:
+        return None
     one = plain(unmarked(text))
     return exact_or_none(one) if is_numeral(one) else None

@@ -6,7 +6,13 @@ What is written in `\text{...}` stays marked as such, because words are read dif
 """
 
 import re
+import unicodedata
 
+LATIN = {
+    code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0x1D400, 0x1D6A6), *range(0x1D7CE, 0x1D800))
+}
+LATIN |= {code: chr(code - 0xFEE0) for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
+"""Bold, script and full-width letters and digits -> plain ones."""
 _CHARACTERS = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "＋": "+", "＝": "=", "×": r"\times ",
     "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ", "÷": r"\div ", "∕": "/", "⁄": "/", "π": r"\pi ",
@@ -18,14 +24,14 @@ _CHARACTERS = {
     "［": "[", "］": "]", "｛": r"\{", "｝": r"\}", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ",
     "\u200b": "", "\ufeff": "", "⟨": "(", "⟩": ")", "〈": "(", "〉": ")", "√": r"\sqrt ", "∛": r"\sqrt[3] ",
     "＜": "<", "＞": ">", "€": r"\euro ", "£": r"\pound ", "¥": r"\yen ", "￥": r"\yen ", "…": r"\ldots ",
-    **{chr(ord("０") + digit): str(digit) for digit in range(10)},
+    "ℝ": r"\mathbb{R}", "或": r"\text{ or }", "和": r"\text{ and }",
 }  # fmt: skip
 _FRACTIONS = {
     "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5),
     "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅐": (1, 7), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8),
     "⅑": (1, 9), "⅒": (1, 10),
 }  # fmt: skip
-_TABLE = str.maketrans(_CHARACTERS | {sign: rf"\frac{{{a}}}{{{b}}}" for sign, (a, b) in _FRACTIONS.items()})
+_TABLE = LATIN | str.maketrans(_CHARACTERS | {sign: rf"\frac{{{a}}}{{{b}}}" for sign, (a, b) in _FRACTIONS.items()})
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
@@ -49,6 +55,13 @@ _SAME: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\(?:langle|lparen)(?![A-Za-z])", "("),
         (r"\\(?:rangle|rparen)(?![A-Za-z])", ")"),
+        (r"\\mathbb\s*(?:\{\s*R\s*\}|R)|\\(?:R|reals)(?![A-Za-z])", r"(-\\infty,\\infty)"),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"),
+        (r"\\log_\{?e\}?(?![A-Za-z])", r"\\ln "),
+        (r"(?<=\d) x (?=\d)", r"\\times "),
+        (r"(?<=[)\]])\s*U\s*(?=[(\[])", r"\\cup "),
+        (r"(?<=\d)(?:\s*\\text\{\s*to\s*\}\s*| to )(?=\d)", ":"),
         (r"\\(?:lbrack)(?![A-Za-z])", "["),
         (r"\\(?:rbrack)(?![A-Za-z])", "]"),
         (r"\\(?:colon)(?![A-Za-z])", ":"),
@@ -82,22 +95,34 @@ _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(pi|sin|cos|tan|cot|log|ln)(?![A-Za-z
 _UNBRACED_FRACTION = re.compile(r"\\frac\s*([0-9a-zA-Z]|\{[^{}]*\})\s*([0-9a-zA-Z]|(?=\{))")
 _APPROXIMATE = re.compile(r"\\(?:approx|simeq|doteq)(?![A-Za-z])|≈")
 _SPACES = re.compile(r"\s+")
+_BREAK_AT_END = re.compile(r"\\+\s*\Z")
+_VARIABLE = re.compile(r"\s*[A-Za-z](?:_\{?\w\}?)?\s*")
+_HEDGE = re.compile(r"(?i)\s*(?:\\text\{\s*)?(?:approximately|about|roughly|exactly)(?:\s*\}|(?= ))")
+_BRACED = re.compile(r"(\{+)([^{}]*)(\}+)")
+_OUTWARD = re.compile(
+    r"(?:(?<=^)|(?<=\\cup)|(?<=\\cup ))([\[\](])([^\[\](){}]{1,80}[,;][^\[\](){}]{1,80})([\[\])])(?=\s*(?:\\cup|$))"
+)
+_NAMED_SETS = (
+    (re.compile(r"(?i)(?:the set of )?(?:all )?(?:reals|real numbers)"), r"(-\infty,\infty)"),
+    (re.compile(r"(?i)(?:the )?empty set"), r"\emptyset"),
+)
 DEEPEST = 12
 """How many nested fonts are taken off."""
 
 
 def plain(expression: str) -> str:
     r"""`expression` in one notation, outer punctuation removed. Time in proportion to its length."""
-    text = _raised(expression).translate(_TABLE)
-    for pattern, replacement in _SAME:
-        text = pattern.sub(replacement, text)
+    text = _BREAK_AT_END.sub("", _raised(expression.strip().strip("*")).translate(_TABLE))
     if _ALIGNED.search(text):
         text = _ALIGNED.sub("", text).replace("&", " ").replace("\\\\", " ")
+    for pattern, replacement in _SAME:
+        text = pattern.sub(replacement, text)
     text = _SWITCH.sub(" ", text)
     for _ in range(DEEPEST):
         text, changed = _FONT.subn(r"\1", text)
         if not changed:
             break
+    text = _HEDGE.sub("", text, count=1) if _HEDGE.match(text) else text
     text = _WORDS.sub(lambda match: rf"\text{{{match[1]}}}" if match[1].strip() else " ", text)
     if (whole := _TEXT_ALONE.fullmatch(text)) is not None and any(map(str.isdigit, text)):
         text = whole[1]
@@ -106,21 +131,28 @@ def plain(expression: str) -> str:
     text = _PLAIN_EXP.sub(r"e^{\1}", text)
     text = _PLAIN_NAMES.sub(r"\\\1 ", text)
     text = _UNBRACED_FRACTION.sub(_braced_fraction, text)
-    text = _exact_part(text)
-    return trimmed(_SPACES.sub(" ", text))
+    text = trimmed(_SPACES.sub(" ", _exact_part(text)))
+    text = _OUTWARD.sub(_inward, text)
+    said = _WORDS.sub(r"\1", text).strip(" .")
+    return next((name for pattern, name in _NAMED_SETS if pattern.fullmatch(said)), text)
 
 
 def trimmed(text: str) -> str:
     """`text` without white space, emphasis and final punctuation around it, nor braces that hold all of it."""
     text = text.strip().strip("`#*").strip().rstrip(".,;").removeprefix("=").strip()
-    while text.startswith("{") and text.endswith("}") and "{" not in text[1:] and "}" not in text[:-1]:
-        text = text[1:-1].strip()
-    return text
+    braced = _BRACED.fullmatch(text)
+    return braced[2].strip() if braced is not None and len(braced[1]) == len(braced[3]) else text
 
 
 def _raised(text: str) -> str:
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: f"^{{{match[0].translate(_RAISED)}}}", text)
     return re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda match: f"_{{{match[0].translate(_LOWERED)}}}", text)
+
+
+def _inward(match: re.Match[str]) -> str:
+    """`]0, 1[` as `(0, 1)`."""
+    opening, closing = match[1].replace("]", "("), match[3].replace("[", ")")
+    return f"{opening}{match[2]}{closing}"
 
 
 def _inner(group: str) -> str:
@@ -133,8 +165,10 @@ def _braced_fraction(match: re.Match[str]) -> str:
 
 
 def _exact_part(text: str) -> str:
-    r"""The exact side of `exact \approx rounded`; all of `\approx 5`."""
+    r"""The exact side of `exact \approx rounded`; all of `\approx 5`; `x \approx 5` is `x = 5`."""
     sides = [side for side in _APPROXIMATE.split(text) if side.strip()]
+    if len(sides) == 2 and _VARIABLE.fullmatch(sides[0]):
+        return "=".join(sides)
     return sides[0] if sides else ""
 
 

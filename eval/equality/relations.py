@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from eval.equality.numerals import exact_or_none
-from eval.equality.shapes import Ratio, Relation, shape_of
+from eval.equality.shapes import Ordered, Ratio, Relation, shape_of
 from eval.equality.units import quantity
 
 _CALL = re.compile(r"[A-Za-z]+'*\s*\([^()]*\)")
@@ -55,3 +55,16 @@ def assigned_values(items: Sequence[str]) -> list[str] | None:
         names.append("".join(shape.sides[0].split()))
         values.append(shape.sides[-1])
     return values if len(set(names)) == len(names) else None
+
+
+def both_bounds(items: Sequence[str]) -> Ordered | None:
+    r"""The interval of `x \ge 1` and `x < 3`; None if these are not a lower and an upper bound."""
+    bounds = [shape_of(item) for item in items]
+    if len(bounds) != 2 or not all(isinstance(bound, Ordered) for bound in bounds):
+        return None
+    lower, upper = sorted(
+        (bound for bound in bounds if isinstance(bound, Ordered)), key=lambda one: one.items[0] == r"-\infty"
+    )
+    if lower.items[1] != r"\infty" or upper.items[0] != r"-\infty":
+        return None
+    return Ordered((lower.items[0], upper.items[1]), lower.brackets[0] + upper.brackets[1])

@@ -10,8 +10,19 @@ from functools import lru_cache
 from eval.equality.arithmetic import EnormousError
 from eval.equality.notation import plain, trimmed
 from eval.equality.numerals import exact, integer_digits
-from eval.equality.relations import assigned_values, stated_value
-from eval.equality.shapes import Matrix, Ordered, Ratio, Relation, Several, Shape, Union, Value, mirrored, shape_of
+from eval.equality.relations import assigned_values, both_bounds, stated_value
+from eval.equality.shapes import (
+    Matrix,
+    Ordered,
+    Ratio,
+    Relation,
+    Several,
+    Shape,
+    Union,
+    Value,
+    mirrored,
+    shape_of,
+)
 from eval.equality.symbolic import same_function
 from eval.equality.units import quantity
 from eval.equality.values import based, is_algebra, is_wordy, same_values, same_words, spelled, units_agree
@@ -80,9 +91,12 @@ def _same_shapes(left: Shape, right: Shape, gold: str, answer: str, depth: int) 
         case (Several(items=assigned), Ordered(items=others)) | (Ordered(items=others), Several(items=assigned)):
             values = assigned_values(assigned)
             if values is None:
-                return False
+                interval = left if isinstance(left, Ordered) else right
+                return both_bounds(assigned) == interval
             return _all_same(others, values, depth) if isinstance(left, Ordered) else _all_same(values, others, depth)
         case Union(parts=ones), Union(parts=others):
+            return _same_sets(ones, others, depth)
+        case (Union(parts=ones), Several(items=others)) | (Several(items=others), Union(parts=ones)):
             return _same_sets(ones, others, depth)
         case Matrix(rows=ones), Matrix(rows=others):
             return [len(row) for row in ones] == [len(row) for row in others] and _all_same(

@@ -71,7 +71,12 @@ _OPENERS, _CLOSERS = frozenset({"(", "[", "{", r"\{", r"\begin"}), frozenset({")
 _OPERATORS = frozenset({"=", "<", ">", r"\le", r"\ge", r"\ne", r"\in"})
 _CONJUNCTION = re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 _TEXT_CONJUNCTION = re.compile(r"\\text\{([^{}]*?)\s*(?:\b(?:and|or)\b|,)\s*([^{}]*)\}")
-_MATRIX = re.compile(r"\\begin\{([pbvBV]?matrix|array|smallmatrix)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL)
+# A determinant (`vmatrix`) is a number.
+_MATRIX = re.compile(
+    r"\[?\s*\\begin\{([pbB]?matrix|array|smallmatrix)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}\s*\]?", re.DOTALL
+)
+_PUNCTURED = re.compile(r"\(-\\infty,\\infty\) ?(?:\\setminus|\\backslash|-|\\) ?\\\{([^{},]+)\\\}")
+_POINT = re.compile(r"[A-Z] ?(?=\()")
 _MIRRORED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 _ALIKE = {r"\{": "{", r"\}": "}"}
 
@@ -91,12 +96,14 @@ def shape_of(text: str) -> Shape:
     sides, operators = split(text, _OPERATORS)
     if operators and all(sides):
         return _relation(sides, operators)
+    if (punctured := _PUNCTURED.fullmatch(text)) is not None:
+        return _all_but(punctured[1])
     parts, _ = split(text, {r"\cup"})
     if len(parts) > 1:
         return Union(tuple(parts))
     if (bracketed := _bracketed(text)) is not None:
         return bracketed
-    if r"\pm" in text:
+    if r"\pm" in text or r"\mp" in text:
         return Several((_signs(text, "+", "-"), _signs(text, "-", "+")))
     parts, _ = split(text, {":"})
     if len(parts) > 1 and all(parts):
@@ -163,7 +170,7 @@ def _as_interval(relation: Relation) -> Shape | None:
             r"\le": Ordered((r"-\infty", bound), "(]"),
             ">": Ordered((bound, r"\infty"), "()"),
             r"\ge": Ordered((bound, r"\infty"), "[)"),
-            r"\ne": Union((rf"(-\infty,{bound})", rf"({bound},\infty)")),
+            r"\ne": _all_but(bound),
         }
         return forms[operators[0]]
     if len(sides) != 3 or not _is_variable(sides[1]) or _is_variable(sides[0]):
@@ -175,11 +182,16 @@ def _as_interval(relation: Relation) -> Shape | None:
     return Ordered((sides[0], sides[2]), ("(" if operators[0] == "<" else "[") + (")" if operators[1] == "<" else "]"))
 
 
+def _all_but(number: str) -> Union:
+    return Union((rf"(-\infty,{number})", rf"({number},\infty)"))
+
+
 def _is_variable(side: str) -> bool:
     return re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?|\\(?:theta|alpha|beta|lambda|phi|varphi|omega)", side) is not None
 
 
 def _bracketed(text: str) -> Shape | None:
+    text = _POINT.sub("", text, count=1) if _POINT.match(text) and "," in text else text
     opening, closing = text[:1], text[-1:]
     if text.startswith(r"\{") and text.endswith(r"\}"):
         inner = text[2:-2].strip()

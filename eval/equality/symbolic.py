@@ -7,6 +7,7 @@ once, and math-verify's own comparison, which rounds to six decimals, never call
 Slow and memory-hungry on hostile input: call it through `eval.grader_pool`.
 """
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -15,11 +16,12 @@ DIGITS = 40
 TOLERANCE = 1e-25
 """Relative; far above rounding at `DIGITS`, far below any decimal that a model writes."""
 POINTS = 3
+_DEGREES = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*\^\\circ")
 
 
 def same_function(gold: str, answer: str) -> bool:
     """Whether two expressions in `notation.plain` are equal wherever both are defined."""
-    left, right = parsed(gold), parsed(answer)
+    left, right = parsed(_in_radians(gold)), parsed(_in_radians(answer))
     if not left or not right:
         return False
     equal = _equal_values(left[0], right[0])
@@ -28,6 +30,11 @@ def same_function(gold: str, answer: str) -> bool:
     from math_verify import verify
 
     return bool(verify(left, right, timeout_seconds=None))
+
+
+def _in_radians(text: str) -> str:
+    r"""`\sin 30^\circ` as `\sin (30\pi/180)`."""
+    return _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
 
 
 @lru_cache(maxsize=512)
@@ -41,7 +48,7 @@ def parsed(expression: str) -> Any:
 
 def _equal_values(left: Any, right: Any) -> bool | None:
     """Whether both agree at random points; None where values cannot tell."""
-    from sympy import Expr, I, Integral, Product, Rational, Sum, Symbol
+    from sympy import Abs, Expr, I, Integral, Product, Rational, Sum, Symbol
     from sympy.core.function import AppliedUndef
 
     if not isinstance(left, Expr) or not isinstance(right, Expr):
@@ -51,11 +58,15 @@ def _equal_values(left: Any, right: Any) -> bool | None:
     imaginary = {symbol: I for symbol in left.free_symbols | right.free_symbols if str(symbol) == "i"}
     left, right = left.xreplace(imaginary), right.xreplace(imaginary)
     symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    signs = (1, 1, -1) if left.has(Abs) or right.has(Abs) else (1, 1, 1)
     compared = 0
     for point in range(POINTS if symbols else 1):
-        # Positive, irregular and different for each symbol and point.
+        # Irregular and different for each symbol and point; above 1, then below, and below 0 only where that is read
+        # as a number's sign: of a negative number, roots and logarithms have no real value.
+        scale = Rational(signs[point], 7 if point == 1 else 1)
         values = {
-            symbol: Rational(1_000_003 + 7_919 * (index + 1) * (point + 2) ** 2, 900_001 + 104_729 * index + 31 * point)
+            symbol: scale
+            * Rational(1_000_003 + 7_919 * (index + 1) * (point + 2) ** 2, 900_001 + 104_729 * index + 31 * point)
             for index, symbol in enumerate(symbols)
             if isinstance(symbol, Symbol)
         }
@@ -65,8 +76,7 @@ def _equal_values(left: Any, right: Any) -> bool | None:
             return None
         if one is None or other is None:
             return None
-        scale = max(abs(one), abs(other))
-        if abs(one - other) > TOLERANCE * scale:
+        if abs(one - other) > TOLERANCE * max(abs(one), abs(other)):
             return False
         compared += 1
     return True if compared else None

@@ -50,30 +50,41 @@ _SPELLINGS = {
 UNITS = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 """Spelling -> unit. Two answers with different known units are different; any other word after a number is ignored."""
 
+LONGEST_UNIT = 150
+"""Characters in which words after a number are looked for."""
+
 _CURRENCY = {r"\dollar": "dollar", r"\euro": "euro", r"\pound": "pound sterling", r"\yen": "yen"}
 _EXPLAINS = re.compile(r"\s*(?:\(|,?\s*(?:since|because|where|as|for|when|if|so|i\.e)\b)", re.IGNORECASE)
 _LABEL = re.compile(r"\s*(?:\\text\{\s*(?:[^{}]*(?::|\bis|\bare)|\(?[A-E]\)?[.:)]?)\s*\}\s*|\(?[A-E]\)\s+)(?=\S)")
 _WORD = r"(?:\\text\{[^{}]*\}|[^\W\d_]+(?:[./][^\W\d_]+)*\.?)"
+# Letters never follow letters without a space, or "aaa...a1" would be cut in words in exponentially many ways.
+_NEXT_WORD = rf"\s+{_WORD}|\\text\{{[^{{}}]*\}}|(?<=\}})[^\W\d_]+"
 _ORDINAL = re.compile(r"(?<=\d)\s*(?:\^\s*)?\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}$")
-_TRAILING = re.compile(rf"(?<![\\A-Za-z])(?P<words>{_WORD}(?:\s*{_WORD})*)(?P<power>\s*\^\s*\{{?\s*[-\d]+\s*\}}?)?\s*$")
+_TRAILING = re.compile(
+    rf"(?<![\\A-Za-z])(?P<words>{_WORD}(?:{_NEXT_WORD})*)(?P<power>\s*\^\s*\{{?\s*[-\d]+\s*\}}?)?\s*$"
+)
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_REMARK = re.compile(r"(?<=[\d}]) \((?:\\text\{)?\s*[A-Za-z]{3,}[^()\\]{0,80}\)$")
 _UNIT_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 
 def quantity(text: str) -> Quantity:
     r"""`text`, in `notation.plain`, without a label before and a unit or explanation after it."""
     text = _ORDINAL.sub("", _without_label(text))
-    text = _without_explanation(text)
+    text = _REMARK.sub("", _without_explanation(text))
     for sign, unit in _CURRENCY.items():
         if sign in text:
             rest = text.replace(sign, " ", 1).strip()
             if any(character.isdigit() for character in rest):
                 return Quantity(quantity(rest).value, unit)
     for sign, unit in ((r"\%", "%"), (r"^\circ", "degree")):
+        if _FUNCTION.search(text) is not None:
+            break  # of an angle
         if text.endswith(sign):
             return Quantity(text.removesuffix(sign).strip(), unit)
         if sign == r"^\circ" and re.search(r"\^\\circ\s*\\?(?:text\{)?\s*[CF]\s*\}?$", text):
             return Quantity(text[: text.rindex(r"^\circ")].strip(), "degree")
-    match = _TRAILING.search(text)
+    match = _TRAILING.search(text, max(0, len(text) - LONGEST_UNIT))
     if match is None or match.start() == 0:
         return Quantity(text, "")
     before, said = text[: match.start()].rstrip(), match["words"]

@@ -8,15 +8,15 @@ from eval.equality.numerals import exact, is_numeral, leaves_a_sum
 from eval.equality.symbolic import same_function
 from eval.equality.units import quantity
 
-_BASED = re.compile(r"([0-9A-Z]+)_\{?(?:\\text\{)?([0-9]+|[a-z]+)\}{0,2}")
+_BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?_\{?(?:\\text\{)?\(?([0-9]+|[a-z]+)\)?\}{0,2}")
 _NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 _BASES = {name: str(number) for number, name in enumerate(_NUMBERS.split())}
 _WORDY = re.compile(r"\\text\{|(?<![\\A-Za-z])[A-Za-z]{3,}")
 
 
 def spelled(text: str) -> str:
-    """`text` without white space."""
-    return "".join(text.split())
+    """`text` without white space, but for that between digits: `2 1/4` is not `21/4`."""
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text)
 
 
 def is_wordy(text: str) -> bool:
@@ -26,7 +26,7 @@ def is_wordy(text: str) -> bool:
 
 def same_values(gold: str, answer: str) -> bool:
     """Whether two values in `notation.plain` are equal."""
-    one, other = quantity(gold), quantity(answer)
+    one, other = quantity(_in_digits(gold)), quantity(_in_digits(answer))
     number = exact(one.value)
     if number is not None:
         if is_numeral(one.value) and leaves_a_sum(other.value):
@@ -41,6 +41,11 @@ def same_values(gold: str, answer: str) -> bool:
     if spelled(one.value) == spelled(other.value):
         return True
     return is_algebra(one.value) and is_algebra(other.value) and same_function(one.value, other.value)
+
+
+def _in_digits(text: str) -> str:
+    """`text`, or the digits of the number up to sixteen that it is in words."""
+    return _BASES.get(words(text), text)
 
 
 def _same_numbers(gold: Fraction, unit: str, answer: Fraction, other: str) -> bool:
@@ -72,9 +77,10 @@ def same_words(gold: str, answer: str) -> bool:
 def based(text: str) -> tuple[str, str] | None:
     """(digits, base) of a numeral with a base, such as `204_5` or `101_{\\text{two}}`."""
     match = _BASED.fullmatch(spelled(text))
-    return (match[1], _BASES.get(match[2], match[2])) if match is not None else None
+    return (match[1].upper(), _BASES.get(match[2], match[2])) if match is not None else None
 
 
 def is_algebra(text: str) -> bool:
-    r"""Whether algebra can read `text`: words and hidden digits (`5\phantom{0}`) mean nothing to it."""
-    return r"\text" not in text and r"\phantom" not in text and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{5,}", text)
+    r"""Whether algebra can read `text`: words, omissions and hidden digits (`5\phantom{0}`) mean nothing to it."""
+    unread = (r"\text", r"\phantom", r"\ldots", r"\%")
+    return not any(name in text for name in unread) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{5,}", text)

@@ -13,12 +13,17 @@ class Box(NamedTuple):
     closed: bool
 
 
+LONGEST_LINE = 400
 _OPENS = re.compile(r"\\(?:boxed|fbox|framebox)[ \n]*")
 _BRACES = re.compile(r"\\(?:boxed|fbox|framebox)[ \n]*\{?|\\.|[{}]", re.DOTALL)
 _JOINS = re.compile(
     r"(?:[\s,;.&~$]|\\[,;:!)(\]\[ ]|\\\\|\\q?quad|\\(?:text|mathrm|textbf)\{\s*(?:and|or|,)?\s*\}|and|or)*"
 )
-_EMPTY = re.compile(r"(?:[\s{}~$.,]|\\[,;:! ]|\\(?:text|mathrm|textbf|mathbf|placeholder)(?![A-Za-z]))*")
+_EMPTY = re.compile(
+    r"(?:[\s{}~$.,?…_]|\\[,;:! _]|\\(?:text|mathrm|textbf|mathbf|placeholder|[lc]?dots|q?quad)(?![A-Za-z]))*"
+    r"(?:(?:(?:your|the|final) ){0,3}answer(?: here)?[\s.}]*)?",
+    re.IGNORECASE,
+)
 
 
 def boxes_in(text: str) -> list[Box]:
@@ -85,7 +90,11 @@ def boxed_answer(text: str) -> Boxed | None:
     if not last.closed:
         said = last.content.strip()
         closed = [box for box in boxes if box.closed and box.start < last.start]
-        if not said or not closed or not closed[-1].content.strip().startswith(said):
+        if (
+            not closed
+            or not closed[-1].content.strip().startswith(said)
+            or not (said or _line_before(text, last) == _line_before(text, closed[-1]))
+        ):
             return Boxed("", 1)
         boxes = closed
     group = [boxes[-1]]
@@ -96,3 +105,8 @@ def boxed_answer(text: str) -> Boxed | None:
         group.insert(0, box)
     contents = list(dict.fromkeys(box.content.strip() for box in group))
     return Boxed(", ".join(contents), len(contents))
+
+
+def _line_before(text: str, box: Box) -> str:
+    """What stands on its line before a box."""
+    return text[max(0, box.start - LONGEST_LINE) : box.start].rpartition("\n")[2].strip()

@@ -6,15 +6,26 @@ from collections.abc import Iterator, Sequence
 from eval.extraction.boxes import boxed_answer, boxes_in, completed_box
 from eval.extraction.choice_letters import SEVERAL, Pick, ShownChoices, unmarked
 from eval.extraction.found import Found
-from eval.extraction.phrases import HEADING, LONGEST_SENTENCE, MOST_CUES, first_sentence, structured
-from eval.extraction.text import bounded, lines_of
-
-_LINK = r"(?:is|was|be|are|ist|es|est)\b"
-_CUE = re.compile(
-    r"(?i)(?<![a-z])(?:answers?|antwort|respuesta|réponse|option|choice|response)\b"
-    rf"(?! ?[(\[]?[a-j][)\]]?(?![a-z]))(?:[^.\n:]{{0,60}}?(?<![a-z]){_LINK}[: ]*| ?[:=→-] ?)"
-    r"|答案 ?(?:是|为|:)[: ]*"
+from eval.extraction.phrases import (
+    HEADING,
+    LONGEST_SENTENCE,
+    MOST_CUES,
+    NOUN,
+    OTHER_SCRIPTS,
+    first_sentence,
+    is_question,
+    structured,
 )
+from eval.extraction.text import after_thinking, bounded, lines_of
+
+_LINK = r"(?:is|was|be|are|ist|lautet|es|est|è|é)\b"
+_CUE = re.compile(
+    rf"(?i)(?<![a-z])(?<!if the )(?<!whether the )(?:{NOUN}|option|choice|response)\b"
+    rf"(?! ?[(\[]?[a-j][)\]]?(?![a-z]))(?:[^.\n:]{{0,60}}?(?<![a-z]){_LINK}[: ]*| ?[:=→-] ?)"
+    rf"|{OTHER_SCRIPTS}|(?<![a-z])ans[.:=] ?|(?:故选|应选|应该选|选择?|正确选项)(?:是|为|:)?[: ]*"
+)
+_NUMBERED = re.compile(r"^\d{1,2}[.)] ")
+_DENIED = re.compile(r"(?i)\b(?:not|cannot|never)\b|n[’']t\b")
 
 
 def find_choice(text: str, choices: Sequence[str], cue: str = "") -> Found | None:
@@ -24,12 +35,13 @@ def find_choice(text: str, choices: Sequence[str], cue: str = "") -> Found | Non
     count only where they cannot be the article "a".
     """
     letters = "".join(choice_letter(index) for index in range(len(choices)))
-    text = bounded(text)
-    for rule, pick in _picks(text, cue, ShownChoices(letters, choices)):
-        if pick == SEVERAL:
-            return None
-        if pick is not None:
-            return Found(pick, rule)
+    text, shown = bounded(text), ShownChoices(letters, choices)
+    for part in (text,) if cue else (after_thinking(text), text):
+        for rule, pick in _picks(part, cue, shown):
+            if pick == SEVERAL:
+                return None
+            if pick is not None:
+                return Found(pick, rule)
     return None
 
 
@@ -53,7 +65,8 @@ def _picks(text: str, cue: str, shown: ShownChoices) -> Iterator[tuple[str, Pick
         yield "structured", shown.content(given)
     plain = unmarked(text)
     for match in reversed(list(_CUE.finditer(plain))[-MOST_CUES:]):
-        yield "answer", _said(plain[match.end() : match.end() + LONGEST_SENTENCE], shown)
+        if _DENIED.search(match[0]) is None:
+            yield "answer", _said(plain[match.end() : match.end() + LONGEST_SENTENCE], shown)
     for match in reversed(list(HEADING.finditer(plain))[-MOST_CUES:]):
         yield "answer", _said(plain[match.end() : match.end() + LONGEST_SENTENCE], shown)
     yield "is correct", _last(shown.correct.findall(plain))
@@ -63,7 +76,8 @@ def _picks(text: str, cue: str, shown: ShownChoices) -> Iterator[tuple[str, Pick
     last_sentence = _last_sentence(lines[-1])
     alone = shown.alone.fullmatch(lines[-1].strip(" ."))
     alone = alone or shown.alone.fullmatch(last_sentence.strip(" ."))
-    yield "last line", alone[1].upper() if alone is not None else None
+    if alone is not None and not _is_option(lines, len(lines) - 1, shown):
+        yield "last line", alone[1].upper()
     yield "chosen", _last(shown.chosen.findall(lines[-1]))
     if not _is_option(lines, 0, shown):
         yield "first line", _led(lines[0], shown)
@@ -88,12 +102,12 @@ def _completion(text: str, cue: str, shown: ShownChoices) -> Pick:
 def _said(text: str, shown: ShownChoices) -> Pick:
     """What the sentence after a cue picks."""
     sentence = first_sentence(text)
-    if text.lstrip(" \n:")[len(sentence) : len(sentence) + 1] == "?":
+    if is_question(text):
         return None
     led = shown.led.match(next(iter(lines_of(text)), ""))
     if led is not None and shown.named_in(sentence) != SEVERAL:
         return (led[1] or led[3]).upper()
-    return shown.named_in(sentence) or shown.text_in(sentence)
+    return shown.named_in(sentence) or shown.text_of(sentence) or shown.text_in(sentence)
 
 
 def _led(line: str, shown: ShownChoices) -> Pick:
@@ -103,19 +117,34 @@ def _led(line: str, shown: ShownChoices) -> Pick:
     if alone is not None:
         return alone[1].upper()
     led = shown.led.match(line)
-    return (led[1] or led[3]).upper() if led is not None else None
+    if led is None:
+        return None
+    letter, rest = (led[1] or led[3]).upper(), led[2] or ""
+    if line.startswith("A: ") and (said := shown.alone.fullmatch(rest.strip(" ."))) is not None:
+        return said[1].upper()  # "Q: ... A: C"
+    following = chr(ord(letter) + 1)
+    return SEVERAL if following in shown.listed.findall(rest) else letter
 
 
 def _is_option(lines: list[str], index: int, shown: ShownChoices) -> bool:
     """Whether a line belongs to a list of the choices: a neighbour begins with the letter before or after its own."""
-    own = shown.led.match(lines[index])
+    own = _marker(lines[index], shown)
     if own is None:
         return False
     for neighbour, step in ((index - 1, -1), (index + 1, 1)):
-        other = shown.led.match(lines[neighbour]) if 0 <= neighbour < len(lines) else None
-        if other is not None and ord((other[1] or other[3]).upper()) - ord((own[1] or own[3]).upper()) == step:
+        other = _marker(lines[neighbour], shown) if 0 <= neighbour < len(lines) else None
+        if other is not None and ord(other) - ord(own) == step:
             return True
     return False
+
+
+def _marker(line: str, shown: ShownChoices) -> str | None:
+    """The letter that a line is or begins with, after the number of a list."""
+    line = _NUMBERED.sub("", line, count=1)
+    if len(line) <= 3 and (alone := shown.alone.fullmatch(line)) is not None:
+        return alone[1].upper()
+    led = shown.led.match(line)
+    return (led[1] or led[3]).upper() if led is not None else None
 
 
 def _last(found: list[str]) -> Pick:

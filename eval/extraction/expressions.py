@@ -7,13 +7,14 @@ prose is no answer: where the harness would ask a judge model, there is none.
 from eval.equality.notation import plain
 from eval.equality.shapes import Relation, shape_of
 from eval.extraction.boxes import boxed_answer, completed_box
-from eval.extraction.formulas import last_formulas, on_one_line
+from eval.extraction.formulas import FORMULA_OPENS, last_formulas, on_one_line
 from eval.extraction.found import LONGEST_EXPRESSION, Found
 from eval.extraction.phrases import (
     CUE,
     FINAL_CUE,
     HEADING,
     INVERTED,
+    LABEL,
     MOST_CUES,
     bare,
     closing_formula,
@@ -23,7 +24,7 @@ from eval.extraction.phrases import (
     stated,
     structured,
 )
-from eval.extraction.text import bounded, lines_of
+from eval.extraction.text import after_thinking, bounded, ends_a_list, is_marked, lines_of, without_bullet
 
 
 def find_expression(text: str, cue: str = "") -> Found | None:
@@ -35,9 +36,8 @@ def find_expression(text: str, cue: str = "") -> Found | None:
     text = on_one_line(bounded(text))
     if cue:
         completed = _completion(cue, text)
-        if completed is not None:
-            return Found(completed, "cue")
-    return _free_answer(text)
+        return Found(completed, "cue") if completed is not None else _free_answer(text)
+    return _free_answer(after_thinking(text)) or _free_answer(text)
 
 
 def find_whole_number(text: str, cue: str = "") -> Found | None:
@@ -58,7 +58,7 @@ def _completion(cue: str, text: str) -> str | None:
     boxed = boxed_answer(first_line)
     if boxed is not None:
         return boxed.content or None
-    return stated(first_sentence(first_line))
+    return None if is_marked(first_line) else stated(first_sentence(first_line))
 
 
 def _free_answer(text: str) -> Found | None:
@@ -67,19 +67,21 @@ def _free_answer(text: str) -> Found | None:
         rule = "box" if boxed.boxes == 1 else "adjacent boxes"
         return Found(boxed.content, rule) if boxed.content else None
     if (given := structured(text)) is not None:
-        return Found(given, "structured")
+        inner = _free_answer(given) if boxed_answer(given) is not None or CUE.search(given) is not None else None
+        return Found(inner.expression if inner is not None else given, "structured")
     for rule, pattern in (("final answer", FINAL_CUE), ("answer", CUE)):
         for sentence in said_sentences(text, pattern):
             if (said := stated(sentence) or mentioned(sentence)) is not None:
                 return Found(said, rule)
-    for sentence in said_sentences(text, HEADING):
-        if (said := stated(sentence)) is not None:
-            return Found(said, "answer")
+    for pattern in (HEADING, LABEL):
+        for sentence in said_sentences(text, pattern):
+            if (said := stated(sentence)) is not None:
+                return Found(said, "answer")
     for match in reversed(list(INVERTED.finditer(text))[-MOST_CUES:]):
         if (said := bare(match[1])) is not None:
             return Found(said, "answer")
     lines = lines_of(text)
-    if not lines:
+    if not lines or ends_a_list(lines):
         return None
     if (last := _alone(lines[-1])) is not None:
         return Found(last, "last line")
@@ -91,9 +93,10 @@ def _free_answer(text: str) -> Found | None:
 
 def _alone(line: str) -> str | None:
     """The expression that `line` is, with nothing around it."""
+    line = without_bullet(line)
     inner = line.strip("*_`#>. ")
     formulas = last_formulas(inner)
     if formulas is not None:
-        covered = inner.startswith(("$", r"\(", r"\[")) and stated(inner) == formulas
+        covered = inner.startswith(FORMULA_OPENS) and stated(inner) == formulas
         return formulas if covered and len(inner) <= len(formulas) + 12 else None
     return bare(line)

@@ -1,4 +1,4 @@
-r"""Formulas in a text: what stands between `$`, `$$`, `\(` `\)`, or `\[` `\]`. One pass."""
+r"""Formulas in a text: what stands between `$`, `$$`, `\(` `\)`, `\[` `\]`, or is a displayed environment. One pass."""
 
 import re
 from typing import NamedTuple
@@ -12,7 +12,9 @@ class Formula(NamedTuple):
     content: str
 
 
-_DELIMITER = re.compile(r"\\\$|\$\$|\$|\\[()\[\]]|\\\\|\n")
+_DISPLAY = r"\{(?:align|equation|gather|multline|eqnarray)\*?\}"
+_DELIMITER = re.compile(rf"\\\$|\$\$|\$|\\[()\[\]]|\\(?:begin|end){_DISPLAY}|\\\\|\n")
+FORMULA_OPENS = ("$", r"\(", r"\[", r"\begin{")
 _CLOSES = {"$$": "$$", "$": "$", r"\(": r"\)", r"\[": r"\]"}
 _JOIN = re.compile(r"\s*(?:,|;|and|or|, and|, or|,? ?\\text\{ ?(?:and|or) ?\})?\s*")
 
@@ -29,9 +31,10 @@ def formulas_in(text: str) -> list[Formula]:
             if opened is not None and opened[0] == "$":
                 opened = None
         elif opened is None:
-            opened = match if token in _CLOSES else None
-        elif token == _CLOSES[opened[0]]:
-            content = text[opened.end() : match.start()].strip()
+            opened = match if token in _CLOSES or token.startswith(r"\begin") else None
+        elif token == (_CLOSES.get(opened[0]) or opened[0].replace("begin", "end")):
+            display = token.startswith(r"\end")
+            content = text[opened.start() : match.end()] if display else text[opened.end() : match.start()].strip()
             if content:
                 found.append(Formula(opened.start(), match.end(), content))
             opened = None
@@ -51,7 +54,7 @@ def on_one_line(text: str) -> str:
 
 def first_formulas(text: str) -> str | None:
     """The formulas that `text` begins with, joined by commas if "and", "or" or a comma joins them."""
-    return _joined(formulas_in(text), text, from_end=False) if text[:1] == "$" or text[:2] in (r"\(", r"\[") else None
+    return _joined(formulas_in(text), text, from_end=False) if text.startswith(FORMULA_OPENS) else None
 
 
 def last_formulas(text: str) -> str | None:

@@ -107,8 +107,11 @@ class ScriptedEngines:
         return ScriptedEngine(base, settings, self)
 
     def generated(self) -> list[Generated]:
-        """Every completion of this ledger's engines so far, in no particular order."""
-        lines = [line for file in Path(self.ledger).glob("*.jsonl") for line in file.open()]
+        """Every completion of this ledger's engines so far, in no particular order.
+
+        A line without an end is still being written, or its engine was killed meanwhile: not a completion yet.
+        """
+        lines = [line for file in Path(self.ledger).glob("*.jsonl") for line in file.open() if line.endswith("\n")]
         return [Generated(**(one | {"prompt_ids": tuple(one["prompt_ids"])})) for one in map(json.loads, lines)]
 
     def happens(self, fault: Fault) -> bool:

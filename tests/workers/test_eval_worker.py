@@ -97,6 +97,18 @@ def test_every_generated_token_is_counted_once(tmp_path: Path, mode: str) -> Non
     assert sum(report.trace_tokens for report in committed) == sum(store.read("draws", "d")["trace_tokens"].to_pylist())
 
 
+def test_line_of_the_ledger_that_is_still_being_written_is_no_completion(tmp_path: Path) -> None:
+    """As the drill and its tests may find it: they read while engines write, and after some were killed."""
+    evaluate(tmp_path, Store.open(str(tmp_path / "store")), Shard("new", make_context("d"), (make_item("p0"),)))
+    engines = ScriptedEngines(str(tmp_path / "ledger"))
+    whole = engines.generated()
+    (ledger,) = Path(engines.ledger).glob("*.jsonl")
+    with ledger.open("a") as file:
+        file.write('{"variant": "cut o')
+    assert whole
+    assert engines.generated() == whole
+
+
 def test_loop_that_began_in_a_stored_trace_is_known_of_its_continuation(tmp_path: Path) -> None:
     store, digit = Store.open(str(tmp_path / "store")), 7
     store.commit_draws([make_row([digit] * 80, (80,), limit=80)])

@@ -49,7 +49,9 @@ class Manifest:
 
     `payload` is the caller's identity payload, kept verbatim; `base` the digest of the checkpoint that the patch
     belongs to; `tensors` the digest of every tensor of base + patch, named as an export names it; `evidence` the
-    layer statistics that an allocator or shortgpt decided by; `calibration` the digests of the token windows used.
+    layer statistics that an allocator or shortgpt decided by; `calibration` the digests of the token windows used;
+    `trees` the tree digest of every tensor, by which an engine proves what it holds (model/tree_digest.py). Patches
+    made before it was recorded have none, and are proved by `tensors`.
     """
 
     payload: dict[str, Any]
@@ -67,6 +69,7 @@ class Manifest:
     seconds: float
     peak_memory_bytes: int
     format: int = FORMAT
+    trees: dict[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:

@@ -17,6 +17,7 @@ from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.tensors import masked
+from pruning.model.tree_digest import tree_digest
 from pruning.patch.block_files import write_layer
 from pruning.patch.canary import make_canary
 from pruning.patch.manifest import MANIFEST, FileRecord, LayerRecord, Manifest, encode_manifest
@@ -73,19 +74,26 @@ class PatchWriter:
         }
 
     def finish(self, draft: Manifest, device: str) -> Manifest:
-        """Read the patch back, run the canary on it and write the manifest last: `draft` with its canary filled in."""
-        patch = Patch(self._folder, draft)
-        stream = _verified(patch.weights(self._base), draft.tensors, self._folder)
-        manifest = replace(draft, canary=make_canary(self._base, patch.config(self._base), stream, device))
+        """Read the patch back, run the canary on it and write the manifest last.
+
+        It is `draft`, with the canary and the tree digests filled in.
+        """
+        patch, trees = Patch(self._folder, draft), dict[str, str]()
+        stream = _verified(patch.weights(self._base), draft.tensors, self._folder, trees)
+        manifest = replace(draft, canary=make_canary(self._base, patch.config(self._base), stream, device), trees=trees)
         write_atomically(self._folder / MANIFEST, encode_manifest(manifest))
         return manifest
 
 
 def _verified(
-    stream: Iterator[tuple[str, torch.Tensor]], expected: Mapping[str, str], folder: Path
+    stream: Iterator[tuple[str, torch.Tensor]], expected: Mapping[str, str], folder: Path, trees: dict[str, str]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The stream, unchanged. Raises ValueError at a tensor whose digest is not the expected one."""
+    """The stream, unchanged; each tensor's tree digest is added to `trees`.
+
+    Raises ValueError at a tensor whose digest is not the expected one.
+    """
     for name, tensor in stream:
         if digest_tensor(tensor) != expected[name]:
             raise ValueError(f"{folder}: {name} does not decode to what was pruned; the disk or memory is faulty.")
+        trees[name] = tree_digest(tensor)
         yield name, tensor

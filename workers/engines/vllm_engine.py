@@ -70,7 +70,7 @@ from workers.engines.capacity import CPU_SEQUENCES, DTYPE_BYTES, WORKING_BYTES, 
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.model_folder import model_folder
 from workers.engines.ranks import Ranks, failure_of, nan_requests
-from workers.engines.weight_proof import DigestPool, ParameterDigests, VerifiedStream, layout, shapes
+from workers.engines.weight_proof import DigestPool, ParameterDigests, Promise, VerifiedStream, layout, shapes
 from workers.failure import Failure, FailureKind
 from workers.parent_death import die_with
 from workers.store import unavailable
@@ -271,10 +271,9 @@ class SwapExtension:
             if not beside_loading:
                 _zero(caches)
             emptied = beside.submit(_zero, caches if beside_loading else [])
-            stream = VerifiedStream(
-                made.weights(checkpoint, ahead=threads), made.manifest.tensors, plan.slices, dtype, digests
-            )
-            parameters = ParameterDigests(model, plan, digests)
+            promise = Promise.of(made.manifest)
+            stream = VerifiedStream(made.weights(checkpoint, ahead=threads), promise, plan.slices, dtype, digests)
+            parameters = ParameterDigests(model, plan, promise.digest, digests)
             with parameters.observing():
                 worker.reload_weights(weights_iterator=iter(stream))
                 with set_current_vllm_config(worker.vllm_config):

@@ -10,7 +10,9 @@ CPU repacks matrices into an opaque layout and frees the original. Therefore:
 - `ParameterDigests.mismatches` names every tensor whose two digests differ.
 
 A tensor that lies whole in the engine is thus digested once, and this digest proves file, decoding and placement
-together. Hashing releases the GIL and runs beside the loading, in the threads of `DigestPool`.
+together. It is digested where it lies, by the tree digest (pruning/model/tree_digest.py): on a device by the thread
+that loads, behind the copies on its stream, so that only 1/512 of the bytes comes to the host; in host memory beside
+the loading, in the threads of `DigestPool`, without the GIL.
 
 No vllm here: modules are recognised by the attributes that vLLM's layers carry.
 """
@@ -27,7 +29,24 @@ import torch
 
 from pruning.model.architecture import layer_prefix, split_layer_name
 from pruning.model.checkpoint import Checkpoint
+from pruning.model.tree_digest import tree_digest
+from pruning.patch.manifest import Manifest
 from pruning.patch.patch import Patch, digest_tensor
+
+Digest = Callable[[torch.Tensor], str]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A digest of each of the variant's tensors, by name, and the function that computes it."""
+
+    digests: Mapping[str, str]
+    digest: Digest
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Promise":
+        """The manifest's tree digests; its SHA-256 where an earlier version made it, which recorded no others."""
+        return cls(manifest.trees, tree_digest) if manifest.trees else cls(manifest.tensors, digest_tensor)
 
 
 class DigestPool:
@@ -37,10 +56,17 @@ class DigestPool:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="digest")
         self._room = threading.Semaphore(4 * threads)
 
-    def take(self, digest: Callable[[], str]) -> Future[str]:
-        """Schedule `digest()` on the pool; blocks while the pool is full."""
+    def take(self, digest: Digest, tensor: torch.Tensor) -> Future[str]:
+        """Schedule `digest(tensor)` on the pool; blocks while the pool is full.
+
+        On a device it is computed at once: another thread's stream would not wait for the copies on this one's.
+        """
+        if tensor.device.type != "cpu":
+            done = Future[str]()
+            done.set_result(digest(tensor))
+            return done
         self._room.acquire()
-        future = self._pool.submit(digest)
+        future = self._pool.submit(digest, tensor)
         future.add_done_callback(lambda _: self._room.release())
         return future
 
@@ -49,7 +75,7 @@ class DigestPool:
 
 
 class VerifiedStream:
-    """The variant's tensors on their way into the engine, each compared with the manifest.
+    """The variant's tensors on their way into the engine, each compared with what the manifest promises.
 
     `slices` gives the part of a source tensor that this rank keeps: (dimension, start, length), by the tensor's name.
     A tensor that is not in it is kept whole.
@@ -58,12 +84,12 @@ class VerifiedStream:
     def __init__(
         self,
         tensors: Iterable[tuple[str, torch.Tensor]],
-        manifest: Mapping[str, str],
+        promise: Promise,
         slices: Mapping[str, tuple[int, int, int]],
         dtype: torch.dtype,
         digests: DigestPool,
     ) -> None:
-        self._tensors, self._manifest, self._slices, self._dtype = tensors, manifest, slices, dtype
+        self._tensors, self._promise, self._slices, self._dtype = tensors, promise, slices, dtype
         self._digests = digests
         self._streamed: set[str] = set()
         self._parts: dict[str, Future[str]] = {}
@@ -71,27 +97,28 @@ class VerifiedStream:
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in self._tensors:
             if name in self._slices or tensor.dtype != self._dtype:
-                self._parts[name] = self._digests.take(partial(self._part, name, tensor))
+                self._parts[name] = self._digests.take(partial(self._part, name), tensor)
             self._streamed.add(name)
             yield name, tensor
 
     def _part(self, name: str, tensor: torch.Tensor) -> str:
-        if self._manifest.get(name) != digest_tensor(tensor):
+        if self._promise.digests.get(name) != self._promise.digest(tensor):
             raise ValueError(f"tensor {name} differs from the patch's manifest; make the patch anew")
         dimension, start, length = self._slices.get(name, (0, 0, tensor.shape[0]))
-        return digest_tensor(tensor.narrow(dimension, start, length).to(self._dtype).contiguous())
+        return self._promise.digest(tensor.narrow(dimension, start, length).to(self._dtype).contiguous())
 
     def expected(self) -> dict[str, str]:
         """Tensor name -> digest of what this rank must hold of it. Call it when the stream has ended.
 
         Raises ValueError for a streamed tensor that differs from the manifest.
         """
-        whole = {name: self._manifest[name] for name in self._streamed & self._manifest.keys() - self._parts.keys()}
+        promised = self._promise.digests
+        whole = {name: promised[name] for name in self._streamed & promised.keys() - self._parts.keys()}
         return whole | {name: part.result() for name, part in self._parts.items()}
 
     def missing(self) -> list[str]:
         """Tensors of the manifest that the stream did not contain."""
-        return sorted(set(self._manifest) - self._streamed)
+        return sorted(set(self._promise.digests) - self._streamed)
 
 
 @dataclass(frozen=True)
@@ -197,15 +224,15 @@ def _slice(module: Any, index: int, dimensions: int, rank: int) -> tuple[int, in
 class ParameterDigests:
     """Digests of one rank's parameters, by source tensor."""
 
-    def __init__(self, model: torch.nn.Module, plan: Layout, digests: DigestPool) -> None:
-        self._model, self._plan, self._digests = model, plan, digests
+    def __init__(self, model: torch.nn.Module, plan: Layout, digest: Digest, digests: DigestPool) -> None:
+        self._model, self._plan, self._digest, self._digests = model, plan, digest, digests
         self._seen: dict[str, Future[str]] = {}
 
     def _observe(self, name: str, parameter: torch.Tensor) -> None:
         for piece in self._plan.pieces.get(name, ()):
             if parameter.shape[0] >= piece.start + piece.length:
-                rows = parameter.detach().narrow(0, piece.start, piece.length).contiguous().cpu()
-                self._seen[piece.source] = self._digests.take(partial(digest_tensor, rows))
+                rows = parameter.detach().narrow(0, piece.start, piece.length)
+                self._seen[piece.source] = self._digests.take(self._digest, rows)
 
     @contextmanager
     def observing(self) -> Iterator[None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,14 @@ def test_another_format_is_refused_before_anything_else_is_read(patch, tmp_path)
     (tmp_path / "old" / "manifest.json").write_text(json.dumps({"format": 0}))
     with pytest.raises(ValueError, match="format 0, this version reads 1"):
         read_manifest(tmp_path / "old")
+
+
+def test_manifest_of_an_earlier_version_is_read(patch, tmp_path):
+    """It recorded no tree digests, and nothing of what rounding does to the canary."""
+    value = json.loads((patch / "manifest.json").read_text())
+    del value["trees"], value["canary"]["rounded"], value["sha256"]
+    seal = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps(value | {"sha256": seal}))
+    old, new = read_manifest(tmp_path), read_manifest(patch)
+    assert old == replace(new, trees={}, canary=replace(new.canary, rounded={}))
+    assert old.weights_digest == new.weights_digest

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pruning.model.checkpoint import Checkpoint
+from pruning.model.tree_digest import tree_digest
 from pruning.patch.manifest import read_manifest
 from pruning.patch.patch import Patch, digest_tensor, export
 from pruning.prune import prune
@@ -61,6 +62,7 @@ def test_half_precision_checkpoints_keep_their_dtype(tmp_path, calibration):
         tensors = dict(Patch.open(tmp_path / f"{dtype}-patch").weights(Checkpoint.open(model_dir)))
         assert {tensor.dtype for tensor in tensors.values()} == {dtype}
         assert {name: digest_tensor(tensor) for name, tensor in tensors.items()} == manifest.tensors
+        assert {name: tree_digest(tensor) for name, tensor in tensors.items()} == manifest.trees
 
 
 def test_every_flipped_byte_is_refused_by_file_name(patch, tmp_path):

@@ -191,16 +191,24 @@ def test_checkpoint_that_lacks_a_tensor_is_refused(
     engine.close()
 
 
+@pytest.mark.parametrize("digests", ["trees", "tensors"])
 def test_patch_that_promises_other_weights_than_it_holds_is_refused(
-    tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+    digests: str, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
 ) -> None:
-    """The proof's own test: seals and file digests hold, and still one tensor does not come out as promised."""
-    lying = tmp_path / "lying"
-    shutil.copytree(make_patch(tiny, "magnitude", sparsity=0.5), lying)
+    """The proof's own test: seals and file digests hold, and still one tensor does not come out as promised.
+
+    A patch of an earlier version has no tree digests, and is proved by its SHA-256.
+    """
+    lying, honest = tmp_path / "lying", make_patch(tiny, "magnitude", sparsity=0.5)
+    shutil.copytree(honest, lying)
     manifest, name = read_manifest(lying), "model.layers.2.mlp.up_proj.weight"
-    promised = manifest.tensors | {name: read_manifest(make_patch(tiny)).tensors[name]}
-    (lying / "manifest.json").write_bytes(encode_manifest(replace(manifest, tensors=promised)))
+    if digests == "tensors":
+        manifest = replace(manifest, trees={})
     one = engine(tiny, fresh=True)
+    (lying / "manifest.json").write_bytes(encode_manifest(manifest))
+    assert one.load(tiny, lying) == one.load(tiny, honest), "both kinds of digests prove the same weights"
+    promised = getattr(manifest, digests) | {name: getattr(read_manifest(make_patch(tiny)), digests)[name]}
+    (lying / "manifest.json").write_bytes(encode_manifest(replace(manifest, **{digests: promised})))
     with pytest.raises(EngineFault, match=f"rank 0: 1 tensors differ from the manifest, among them {name}"):
         one.load(tiny, lying)
     engine.close()

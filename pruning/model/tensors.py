@@ -22,10 +22,25 @@ DTYPE_NAME: Final[Mapping[torch.dtype, str]] = {dtype: name for name, dtype in T
 
 def read_tensor(header: TensorHeader) -> torch.Tensor:
     """The whole tensor, read (not memory-mapped: mapped pages would count as resident memory)."""
-    raw = np.fromfile(header.file, dtype=np.uint8, count=header.end - header.begin, offset=header.begin)
-    if raw.size != header.end - header.begin:
-        raise ValueError(f"{header.file}: truncated while reading {header.name!r}; download it again.")
-    return torch.from_numpy(raw).view(TORCH_DTYPE[header.dtype]).reshape(header.shape)
+    return typed(header, read_into(header, torch.empty(header.end - header.begin, dtype=torch.uint8)))
+
+
+def read_into(header: TensorHeader, content: torch.Tensor) -> torch.Tensor:
+    """Fill `content`, uint8 in host memory, with the tensor's bytes. Raises ValueError if the file ends before."""
+    left = memoryview(content.numpy())
+    with header.file.open("rb", buffering=0) as file:
+        file.seek(header.begin)
+        while left:
+            count = file.readinto(left)  # at most 2 GiB at once
+            if not count:
+                raise ValueError(f"{header.file}: truncated while reading {header.name!r}; download it again.")
+            left = left[count:]
+    return content
+
+
+def typed(header: TensorHeader, content: torch.Tensor) -> torch.Tensor:
+    """A tensor's bytes as the tensor."""
+    return content.view(TORCH_DTYPE[header.dtype]).reshape(header.shape)
 
 
 def read_finite(header: TensorHeader) -> torch.Tensor:

@@ -11,12 +11,14 @@ manifests and must not load it.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pruning.files import file_digest, folder_in_one_piece
 from pruning.model.architecture import (
@@ -35,6 +37,10 @@ from pruning.patch.prefetch import prefetch
 
 if TYPE_CHECKING:
     import torch
+
+    from pruning.patch.block_files import Kept
+
+T = TypeVar("T")
 
 
 def digest_tensor(tensor: torch.Tensor) -> str:
@@ -63,8 +69,11 @@ class Patch:
         for name in sorted(present ^ manifest.files.keys()):
             state = "missing" if name in manifest.files else "not part of the patch"
             raise ValueError(f"{path / name}: {state}; prune again.")
-        for name, record in manifest.files.items() if verify else ():
-            if file_digest(path / name) != record.sha256:
+        records = manifest.files if verify else {}
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashlib releases the GIL
+            found = list(pool.map(lambda name: file_digest(path / name), records))
+        for (name, record), digest in zip(records.items(), found, strict=True):
+            if digest != record.sha256:
                 raise ValueError(f"{path / name}: damaged (its sha256 is not the manifest's); prune again.")
         return cls(path, manifest)
 
@@ -72,10 +81,13 @@ class Patch:
         """config.json of base + patch: the base's, without the removed blocks."""
         return config_after_removal(base.config, self.manifest.kept_layers)
 
-    def weights(self, base: Checkpoint, ahead: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
+    def weights(
+        self, base: Checkpoint, ahead: int = 0, device: torch.device | None = None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """Base + patch, tensor by tensor in layer order, named as in an export, in the base's dtypes.
 
-        Threads read and decode up to `ahead` blocks before they are asked for; each takes its size in memory.
+        Threads read and decode up to `ahead` blocks before they are asked for; each takes its size in memory. Where
+        `device` is a GPU, the thread that iterates has the tensors copied and pruned there (landing.py).
         Raises ValueError if the base is not the checkpoint that the patch was made from.
         """
         if base.digest() != self.manifest.base:
@@ -83,31 +95,55 @@ class Patch:
                 f"{self.folder}: made from base {self.manifest.base[:16]}, "
                 f"but {base.path} is {base.digest()[:16]}; give the checkpoint it was made from."
             )
-        return self._stream(base, ahead)
+        if device is None or device.type == "cpu":
+            return self._on_host(base, ahead)
+        return self._on_device(base, ahead, device)
 
-    def _stream(self, base: Checkpoint, ahead: int) -> Iterator[tuple[str, torch.Tensor]]:
-        from pruning.model.tensors import read_tensor
+    def _on_host(self, base: Checkpoint, ahead: int) -> Iterator[tuple[str, torch.Tensor]]:
+        for block in self._blocks(base, ahead, _decode):
+            yield from block.items()
 
-        yield EMBEDDING, read_tensor(base.tensors[EMBEDDING])
-        blocks = prefetch((partial(self._block, base, index) for index in self.manifest.kept_layers), ahead)
-        for position, block in enumerate(blocks):
-            for tail, tensor in block.items():
-                yield layer_prefix(position) + tail, tensor
-        for name in (FINAL_NORM, HEAD):
-            if name in base.tensors:
-                yield name, read_tensor(base.tensors[name])
+    def _on_device(self, base: Checkpoint, ahead: int, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+        from pruning.patch.landing import land
 
-    def _block(self, base: Checkpoint, index: int) -> dict[str, torch.Tensor]:
-        """The resulting tensors of the base's block `index`, without their layer prefix."""
-        from pruning.model.tensors import layer_tensors
-        from pruning.patch.block_files import layer_file, read_layer
+        for block in self._blocks(base, ahead, land):
+            for name, landed in block.items():
+                yield name, landed.on(device)
 
-        tensors = layer_tensors(base, index)
+    def _blocks(
+        self, base: Checkpoint, ahead: int, read: Callable[[TensorHeader, Kept | None], T]
+    ) -> Iterator[dict[str, T]]:
+        """What `read` makes of each tensor, by its name in the result: the embedding, each block, and what follows."""
+        calls: list[Callable[[], dict[str, T]]] = [partial(self._outer, base, (EMBEDDING,), read)]
+        calls += [partial(self._block, base, *kept, read) for kept in enumerate(self.manifest.kept_layers)]
+        calls.append(partial(self._outer, base, (FINAL_NORM, HEAD), read))
+        return prefetch(calls, ahead)
+
+    def _outer(
+        self, base: Checkpoint, names: Sequence[str], read: Callable[[TensorHeader, Kept | None], T]
+    ) -> dict[str, T]:
+        return {name: read(base.tensors[name], None) for name in names if name in base.tensors}
+
+    def _block(
+        self, base: Checkpoint, position: int, index: int, read: Callable[[TensorHeader, Kept | None], T]
+    ) -> dict[str, T]:
+        from pruning.patch.block_files import layer_file, read_kept
+
+        headers = {tail: base.tensors[layer_prefix(index) + tail] for tail in base.layer_tails(index)}
+        kept: dict[str, Kept] = {}
         if layer_file(index) in self.manifest.files:
-            linears = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
-            pruned = read_layer(self.folder / layer_file(index), linears)
-            tensors |= {f"{linear}.weight": weight for linear, weight in pruned}
-        return tensors
+            sizes = {linear: headers[f"{linear}.weight"].numel for linear in LINEARS}
+            kept = {f"{linear}.weight": k for linear, k in read_kept(self.folder / layer_file(index), sizes)}
+        return {layer_prefix(position) + tail: read(header, kept.get(tail)) for tail, header in headers.items()}
+
+
+def _decode(header: TensorHeader, kept: Kept | None) -> torch.Tensor:
+    from pruning.model.tensors import read_tensor
+
+    weight = read_tensor(header)
+    if kept is not None:
+        kept.apply(weight)
+    return weight
 
 
 _SHARD_BYTES: Final = 4 << 30

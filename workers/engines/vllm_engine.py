@@ -272,7 +272,8 @@ class SwapExtension:
                 _zero(caches)
             emptied = beside.submit(_zero, caches if beside_loading else [])
             promise = Promise.of(made.manifest)
-            stream = VerifiedStream(made.weights(checkpoint, ahead=threads), promise, plan.slices, dtype, digests)
+            weights = made.weights(checkpoint, ahead=threads, device=worker.device)
+            stream = VerifiedStream(weights, promise, plan.slices, dtype, digests)
             parameters = ParameterDigests(model, plan, promise.digest, digests)
             with parameters.observing():
                 worker.reload_weights(weights_iterator=iter(stream))

@@ -47,20 +47,23 @@ def solve(weight: Tensor, hessian: Tensor, sparsity: float, spec: PruneSpec) -> 
     for start in range(0, columns, block):
         here = slice(start, min(start + block, columns))
         span = updated[:, here]
-        importance = (span / factor.diagonal()[here]).square()
         if pattern is None:
+            importance = (span / factor.diagonal()[here]).square()
             where = cutoff(partial(iter, (importance,)), int(importance.numel() * sparsity), selection)
             (keep[:, here],) = cut([importance], where)
-        errors = torch.empty_like(span)
-        for column in range(here.start, here.stop):
-            offset = column - here.start
-            if pattern is not None and column % members == 0:
-                group = slice(column, column + members)
-                keep[:, group] = pattern_mask((updated[:, group] / factor.diagonal()[group]).square(), pattern)
-            errors[:, offset] = updated[:, column].masked_fill(keep[:, column], 0) / factor[column, column]
-            updated[:, column : here.stop] -= torch.outer(errors[:, offset], factor[column, column : here.stop])
-        updated[:, here].masked_fill_(~keep[:, here], 0)
-        updated[:, here.stop :] -= errors @ factor[here, here.stop :]
+        # Columns as rows: each step reads and writes whole cache lines. The arithmetic is that of the columns.
+        across, kept = span.T.contiguous(), keep[:, here].T.contiguous()
+        errors, corner = torch.empty_like(across), factor[here, here]
+        for step in range(len(across)):
+            if pattern is not None and step % members == 0:
+                group = slice(step, step + members)
+                scores = (across[group].T / corner.diagonal()[group]).square()
+                kept[group] = pattern_mask(scores, pattern).T
+            errors[step] = across[step].masked_fill(kept[step], 0) / corner[step, step]
+            across[step + 1 :] -= torch.outer(corner[step, step + 1 :], errors[step])
+        keep[:, here] = kept.T
+        updated[:, here] = across.masked_fill_(~kept, 0).T
+        updated[:, here.stop :] -= errors.T.contiguous() @ factor[here, here.stop :]
     return keep, updated
 
 

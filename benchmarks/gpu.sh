@@ -1,59 +1,51 @@
 #!/usr/bin/env bash
-# Every check that needs a GPU, in one call: what ran, what could not, and a non-zero exit if anything that ran failed.
+# The checks that only a GPU can make, part by part: a table each, and what ran, what could not, and what failed.
 #
-#     benchmarks/gpu.sh                        on a machine with a CUDA device
-#     benchmarks/gpu.sh --device cpu --small   the same script on a CPU, to prove that it works; its figures mean nothing
+#     benchmarks/gpu.sh [PART...] [--device cuda|cpu] [--small] [--work DIR]
 #
-# PYTHON names the interpreter (default: python).
+# Parts (default: all, in this order): thread model answers swap throughput pruning. Each is bounded to 8 minutes, so
+# that a machine lent for a few minutes can run one at a time: a 16 GB model of random weights is made once in DIR
+# (default: the cache folder), by `model` or by the first part that needs it. docs/gpu.md says what each part shows.
+#
+#     benchmarks/gpu.sh --device cpu --small     the same script on a CPU, to prove that it works; figures mean nothing
+#
+# PYTHON names the interpreter (default: python3). Exit 1 if a part failed, 2 for bad use, else 0.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python}
-device=cuda small=()
+PYTHON=${PYTHON:-python3}
+PARTS=(thread model answers swap throughput pruning)
+device=cuda options=() parts=()
+usage() {
+  echo "$1; known are the parts ${PARTS[*]}, --device cuda|cpu, --small and --work DIR" >&2
+  exit 2
+}
 while (($#)); do
   case $1 in
-    --device) device=${2:?--device needs cuda or cpu}; shift 2 ;;
-    --small) small=(--small); shift ;;
-    *) echo "unknown option $1; known are --device cuda|cpu and --small" >&2; exit 2 ;;
+    --device) device=${2:-}; [[ $device == cuda || $device == cpu ]] || usage "--device needs cuda or cpu"; shift 2 ;;
+    --work) [[ -n ${2:-} ]] || usage "--work needs a folder"; options+=(--work "$2"); shift 2 ;;
+    --small) options+=(--small); shift ;;
+    *) [[ " ${PARTS[*]} " == *" $1 "* ]] || usage "unknown part or option $1"; parts+=("$1"); shift ;;
   esac
 done
+((${#parts[@]})) || parts=("${PARTS[@]}")
+
+if [[ $device == cuda ]] && ! "$PYTHON" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+  echo "no CUDA device that torch of $PYTHON can see; nothing was run" >&2
+  exit 2
+fi
 
 ran=() failed=() skipped=()
-part() { # part NAME COMMAND...
-  local name=$1
-  shift
-  echo "== $name: $*"
-  if "$@"; then ran+=("$name"); else ran+=("$name"); failed+=("$name"); fi
-}
-skip() {
-  echo "== $1: not run: $2"
-  skipped+=("$1 ($2)")
-}
-
-if [[ $device == cuda ]]; then
-  if ! "$PYTHON" -c 'import torch; assert torch.cuda.is_available(); print("device:", torch.cuda.get_device_name())'; then
-    echo "no CUDA device that torch can see; nothing was run" >&2
-    exit 2
-  fi
-else
-  echo "device: cpu; these figures are not a GPU's"
-fi
-
-if ((${#small[@]})); then
-  part pruning "$PYTHON" -m benchmarks.pruning --device "$device" --hidden 256 --layers 2 --samples 2 --tokens 32
-else
-  part pruning "$PYTHON" -m benchmarks.pruning --device "$device" --hidden 4096 --layers 8 --samples 128 --tokens 2048
-fi
-
-if reason=$("$PYTHON" -m benchmarks.gpu_swap --device "$device" --check 2>&1 | tail -1) && [[ $reason == ready ]]; then
-  for check in answers swap throughput; do
-    part "$check" "$PYTHON" -m benchmarks.gpu_swap --device "$device" ${small[@]+"${small[@]}"} "$check"
-  done
-else
-  for check in answers swap throughput; do skip "$check" "$reason"; done
-fi
-
+for part in "${parts[@]}"; do
+  timeout --kill-after=20 480 "$PYTHON" -m benchmarks.gpu_checks --device "$device" ${options[@]+"${options[@]}"} "$part"
+  case $? in
+    0) ran+=("$part") ;;
+    3) skipped+=("$part") ;;
+    124 | 137) failed+=("$part (not done in 480 s)") ;;
+    *) failed+=("$part") ;;
+  esac
+done
 echo
-echo "ran: ${ran[*]:-nothing}"
-for one in ${skipped[@]+"${skipped[@]}"}; do echo "not run: $one"; done
+echo "held: ${ran[*]:-none}"
+echo "not run: ${skipped[*]:-none}"
 echo "failed: ${failed[*]:-none}"
 ((${#failed[@]} == 0))

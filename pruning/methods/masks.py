@@ -57,9 +57,14 @@ def pattern_mask(score: torch.Tensor, pattern: str) -> torch.Tensor:
     rows, columns = score.shape
     if columns % m:
         raise ValueError(f"pattern {pattern} needs a multiple of {m} inputs, not {columns}; use another pattern.")
-    order = score.reshape(rows, columns // m, m).argsort(dim=-1, stable=True)
-    keep = torch.ones_like(order, dtype=torch.bool).scatter_(-1, order[..., :n], False)
-    return keep.reshape(rows, columns)
+    members = score.reshape(-1, m).T.contiguous()
+    earlier = torch.zeros_like(members, dtype=torch.uint8)  # of its group, how many fall before it
+    for later in range(1, m):
+        for first in range(later):
+            smaller = members[later] < members[first]
+            earlier[first] += smaller
+            earlier[later] += ~smaller
+    return (earlier >= n).T.reshape(rows, columns)
 
 
 def cutoff(scores: Scores, dropped: int, selection: str) -> Cutoff:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruning.spec import Knob, PruneSpec
 
@@ -28,10 +28,15 @@ class Method:
     `norms` is the L2 norm of each input over all calibration tokens, [d_in] float32, and empty, [0], unless
     `calibrated`. What is dropped is decided by the spec's `group`, `selection` or `pattern`.
     """
-    solve: Callable[[Tensor, Tensor, float, PruneSpec], tuple[Tensor, Tensor]] | None = None
-    """(weight [d_out, d_in], Hessian, sparsity, spec) -> the keep mask [d_out, d_in] and the updated weights.
+    solve: Callable[[Tensor, Any, float, PruneSpec], tuple[Tensor, Tensor]] | None = None
+    """(weight [d_out, d_in], what `prepare` made, sparsity, spec) -> the keep mask and the updated weights, like it.
 
-    The Hessian is the sum of x x^T over all calibration tokens, [d_in, d_in] float32, a copy that may be overwritten.
+    It is called for a positive sparsity or a pattern only, and must not change what `prepare` made.
+    """
+    prepare: Callable[[Tensor, PruneSpec], Any] = lambda hessian, spec: hessian
+    """(Hessian, spec) -> what all linears that read the same input share; called once for them.
+
+    The Hessian is the sum of x x^T over all calibration tokens, [d_in, d_in] float32; it may be overwritten.
     """
     keep_blocks: Callable[[Sequence[float], PruneSpec], tuple[int, ...]] | None = None
     """(block influence by layer, spec) -> the blocks that stay, ascending; `spec.blocks` says how many go."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 
 from pruning.methods import METHODS
 from pruning.methods.masks import cut, cutoff, pattern_mask, row_mask
+from pruning.model.architecture import INPUT_OF
 from pruning.model.input_statistics import InputStatistics
 from pruning.spec import PruneSpec
 
@@ -63,13 +65,26 @@ def prune_by_solver(
     statistics: InputStatistics,
     sparsity: Mapping[str, float],
 ) -> PrunedBlock:
-    """Solve for one linear at a time; new weights are rounded to the stored dtype. `sparsity` is by linear."""
-    solve = METHODS[spec.method].solve
-    assert solve is not None, f"{spec.method} does not update weights"
+    """Solve for one linear at a time; new weights are rounded to the stored dtype. `sparsity` is by linear.
+
+    Takes the Hessians out of `statistics`, one input at a time: what linears share is computed once, and before the
+    next input's is begun it is freed. A linear of which nothing is to go stays as it is.
+    """
+    method = METHODS[spec.method]
+    assert method.solve is not None, f"{spec.method} does not update weights"
     keep, updated = {}, {}
-    for linear, weight in weights.items():
-        mask, values = solve(weight, statistics.hessian(linear), sparsity[linear], spec)
-        keep[linear], updated[linear] = mask, values.to(weight.dtype)
+    for reader, linears in groupby(weights, INPUT_OF.__getitem__):
+        hessian: torch.Tensor | None = statistics.take_hessian(reader)
+        shared = None
+        for linear in linears:
+            weight = weights[linear]
+            if spec.pattern is None and sparsity[linear] <= 0:
+                keep[linear], updated[linear] = torch.ones_like(weight, dtype=torch.bool), weight
+                continue
+            if hessian is not None:
+                shared, hessian = method.prepare(hessian, spec), None
+            mask, values = method.solve(weight, shared, sparsity[linear], spec)
+            keep[linear], updated[linear] = mask, values.to(weight.dtype)
     return PrunedBlock(keep, updated)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def solve(weight: Tensor, hessian: Tensor, sparsity: float, spec: PruneSpec) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class InverseHessian:
+    """Of one input: `factor`, upper U [d_in, d_in] with U^T U = H^-1 (damped), and `dead`, the always zero inputs."""
+
+    factor: Tensor
+    dead: Tensor
+
+
+def solve(weight: Tensor, inverse: InverseHessian, sparsity: float, spec: PruneSpec) -> tuple[Tensor, Tensor]:
     """The keep mask and the updated weights (float32, zero where dropped), both [d_out, d_in].
 
-    `hessian` is overwritten; any positive factor of it cancels. The weights of an input that is always zero
-    become zero, as upstream. Raises ValueError if the damped Hessian is not positive definite or the pattern does
-    not divide d_in.
+    The weights of an input that is always zero become zero, as upstream. Raises ValueError if the pattern does not
+    divide d_in.
     """
     import torch
 
@@ -37,48 +45,51 @@ def solve(weight: Tensor, hessian: Tensor, sparsity: float, spec: PruneSpec) -> 
     pattern, selection, block = spec.pattern, spec.selection or "exact", spec.sparsegpt_block
     updated = weight.float().clone()
     keep = torch.ones_like(updated, dtype=torch.bool)
-    if pattern is None and sparsity <= 0:
-        return keep, updated
     columns = updated.shape[1]
     members = 1 if pattern is None else n_of_m(pattern)[1]
-    dead = hessian.diagonal() == 0
-    updated[:, dead] = 0
-    factor = _inverse_factor(hessian, dead, spec.sparsegpt_damp or 0.0)
+    factor = inverse.factor
+    updated[:, inverse.dead] = 0
     for start in range(0, columns, block):
         here = slice(start, min(start + block, columns))
         span = updated[:, here]
-        importance = (span / factor.diagonal()[here]).square()
         if pattern is None:
+            importance = (span / factor.diagonal()[here]).square()
             where = cutoff(partial(iter, (importance,)), int(importance.numel() * sparsity), selection)
             (keep[:, here],) = cut([importance], where)
-        errors = torch.empty_like(span)
-        for column in range(here.start, here.stop):
-            offset = column - here.start
-            if pattern is not None and column % members == 0:
-                group = slice(column, column + members)
-                keep[:, group] = pattern_mask((updated[:, group] / factor.diagonal()[group]).square(), pattern)
-            errors[:, offset] = updated[:, column].masked_fill(keep[:, column], 0) / factor[column, column]
-            updated[:, column : here.stop] -= torch.outer(errors[:, offset], factor[column, column : here.stop])
-        updated[:, here].masked_fill_(~keep[:, here], 0)
-        updated[:, here.stop :] -= errors @ factor[here, here.stop :]
+        # Columns as rows: each step reads and writes whole cache lines. The arithmetic is that of the columns.
+        across, kept = span.T.contiguous(), keep[:, here].T.contiguous()
+        errors, corner = torch.empty_like(across), factor[here, here]
+        for step in range(len(across)):
+            if pattern is not None and step % members == 0:
+                group = slice(step, step + members)
+                scores = (across[group].T / corner.diagonal()[group]).square()
+                kept[group] = pattern_mask(scores, pattern).T
+            errors[step] = across[step].masked_fill(kept[step], 0) / corner[step, step]
+            across[step + 1 :] -= torch.outer(corner[step, step + 1 :], errors[step])
+        keep[:, here] = kept.T
+        updated[:, here] = across.masked_fill_(~kept, 0).T
+        updated[:, here.stop :] -= errors.T.contiguous() @ factor[here, here.stop :]
     return keep, updated
 
 
-def _inverse_factor(hessian: Tensor, dead: Tensor, damp: float) -> Tensor:
-    """Upper U with U^T U = (H + damp * mean(diag H) * I)^-1."""
+def prepare(hessian: Tensor, spec: PruneSpec) -> InverseHessian:
+    """The factor of (H + damp * mean(diag H) * I)^-1. `hessian` is overwritten; any positive factor of it cancels.
+
+    Raises ValueError if the damped Hessian is not positive definite.
+    """
     import torch
 
     diagonal = hessian.diagonal()
+    dead = diagonal == 0
     diagonal[dead] = 1
-    diagonal += damp * diagonal.mean()
+    diagonal += (spec.sparsegpt_damp or 0.0) * diagonal.mean()
     with _one_thread(hessian):
         lower, failed = torch.linalg.cholesky_ex(hessian)
         if int(failed):
             raise ValueError(
                 "sparsegpt: the Hessian is not positive definite; raise sparsegpt_damp or add calibration data."
             )
-        factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
-    return factor
+        return InverseHessian(torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True), dead)
 
 
 @contextmanager
@@ -110,6 +121,7 @@ METHOD: Final = Method(
     "sparsegpt",
     calibrated=True,
     solve=solve,
+    prepare=prepare,
     check=check,
     knobs={
         "sparsegpt_block": Knob("columns per lazy update; sparsegpt", Whole(1), always(128)),

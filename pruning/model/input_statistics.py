@@ -43,9 +43,17 @@ class InputStatistics:
         """`norms` of every linear of the block."""
         return {linear: self.norms(linear) for linear in LINEARS}
 
-    def hessian(self, linear: str) -> torch.Tensor:
-        """Sum over tokens of x x^T, [d_in, d_in] float32; a fresh copy."""
-        return self._grams[INPUT_OF[linear]].clone()
+    def take_hessian(self, reader: str) -> torch.Tensor:
+        """Sum over tokens of x x^T of the input that `reader` reads first, [d_in, d_in] float32; it is held no longer.
+
+        A block's four Hessians are 4 (3 width^2 + inner^2) bytes until the first is taken.
+        """
+        return self._grams.pop(reader)
+
+    @property
+    def hessian_bytes(self) -> int:
+        """Size of the Hessians that are still held."""
+        return sum(gram.nbytes for gram in self._grams.values())
 
     def _hook(self, reader: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def gather(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

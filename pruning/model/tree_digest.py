@@ -65,11 +65,12 @@ def _leaves(tensor: torch.Tensor) -> torch.Tensor:
     content = flat.view(torch.uint8)
     whole = content.numel() // _ROW_BYTES * _ROW_BYTES
     first, second = (table.to(content.device) for table in TABLES)
-    parts = [_sums(block, first, second) for block in _blocks(content[:whole])]
+    sums = sums_on_host if content.device.type == "cpu" else sums_on_device
+    parts = [sums(block, first, second) for block in _blocks(content[:whole])]
     if whole < content.numel():
         last = torch.zeros(_ROW_BYTES, dtype=torch.uint8, device=content.device)
         last[: content.numel() - whole] = content[whole:]
-        parts.append(_sums(last.view(torch.int64).view(1, ROW), first, second))
+        parts.append(sums(last.view(torch.int64).view(1, ROW), first, second))
     return torch.cat(parts, dim=1) if parts else torch.empty((2, 0), dtype=torch.int64)
 
 
@@ -78,8 +79,11 @@ def _blocks(content: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return rows.split(_CPU_ROWS if rows.device.type == "cpu" else _DEVICE_ROWS) if len(rows) else ()
 
 
-def _sums(words: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    upper = words >> 32
-    if words.device.type == "cpu":
-        return torch.stack((torch.mv(words, first), torch.mv(upper, second)))
-    return torch.stack(((words * first).sum(1), upper.mul_(second).sum(1)))
+def sums_on_host(words: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """a and b of rows of words, int64 [2, rows], as two products of a matrix and a vector."""
+    return torch.stack((torch.mv(words, first), torch.mv(words >> 32, second)))
+
+
+def sums_on_device(words: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """The same by elementwise products, which every device has."""
+    return torch.stack(((words * first).sum(1), (words >> 32).mul_(second).sum(1)))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.model.tensors import DTYPE_NAME
-from pruning.model.tree_digest import ROW, TABLES, tree_digest
+from pruning.model.tree_digest import ROW, TABLES, sums_on_device, sums_on_host, tree_digest
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 MODULUS = 1 << 64
@@ -134,6 +134,13 @@ def test_digest_of_old_stays() -> None:
     tensor = torch.arange(5000, dtype=torch.float32)
     assert tree_digest(tensor) == "d531f8c5a42c9e1c5a9692c19ad4a805e4429938cffac6514d7817bf042c552f"
     assert tree_digest(torch.empty((0, 3))) == "a8c552dd309ddb106f14a30e35249a97c40101480941756432f9abb902c8e85c"
+
+
+def test_a_devices_way_of_summing_is_the_hosts() -> None:
+    words = random_tensor(3, 5 * ROW * 8, torch.float32).view(torch.int64).view(-1, ROW)
+    before = words.clone()
+    assert torch.equal(sums_on_device(words, *TABLES), sums_on_host(words, *TABLES))
+    assert torch.equal(words, before), "the weights themselves must stay"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

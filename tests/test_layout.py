@@ -71,6 +71,7 @@ COVERED_ELSEWHERE = {
     "pruning/patch/block_files.py": "pruning/patch/test_patch.py",
     "workers/engines/engine.py": "workers/engines/test_vllm_engine.py",
     "workers/engines/scripted_engine.py": "end_to_end/test_sweep_local.py",
+    "workers/engines/swap_extension.py": "workers/engines/test_weight_proof.py",
     "workers/evaluation.py": "workers/test_eval_worker.py",
     "workers/failure.py": "orchestrator/scheduler/test_core.py",
     "workers/messages.py": "orchestrator/scheduler/test_event_log.py",

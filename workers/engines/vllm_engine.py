@@ -1,4 +1,4 @@
-"""vLLM as an `Engine`, and the swap of weights inside it: the only import of vllm.
+"""vLLM as an `Engine`. The swap inside its worker is workers/engines/swap_extension.py; nothing else imports vllm.
 
 The engine runs inside the process that uses it, which calls its `step`: compared with the asynchronous engine it
 generates 1.4 times as many tokens on a small host and starts in a fifth of the time, and when the process dies nothing
@@ -43,8 +43,6 @@ import math
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +50,6 @@ import torch
 import torch._dynamo
 import vllm
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
-from vllm.config import set_current_vllm_config
 from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
@@ -70,18 +67,12 @@ from workers.engines.capacity import CPU_SEQUENCES, DTYPE_BYTES, WORKING_BYTES, 
 from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.model_folder import model_folder
 from workers.engines.ranks import Ranks, failure_of, nan_requests
-from workers.engines.weight_proof import DigestPool, ParameterDigests, Promise, VerifiedStream, layout, shapes
 from workers.failure import Failure, FailureKind
-from workers.parent_death import die_with
 from workers.store import unavailable
 
 GPU_BATCHED_TOKENS = 8192
 """Tokens of one step on a GPU. Forced answers bring their traces, and an evicted one is computed again in large pieces;
 vLLM's own choice for this interface, 2048, is meant for a server's latency."""
-
-SWAP_THREADS = 4
-"""Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
-that they do not slow down the thread that loads."""
 
 
 class VllmEngine:
@@ -248,77 +239,12 @@ class VllmEngine:
         LAYERWISE_INFO.clear()
 
 
-class SwapExtension:
-    """Mixed into vLLM's worker, one per rank; reached through `collective_rpc`."""
-
-    def swap_weights(self, base: str, patch: str) -> str:
-        """Stream base + patch into this rank. Returns what could not be proved, or an empty string."""
-        worker: Any = self
-        model = worker.model_runner.get_model()
-        made = Patch.open(patch, verify=False)
-        checkpoint = Checkpoint.open(base)
-        sources = shapes(checkpoint, made)
-        plan = layout(model, sources, worker.rank)
-        if problem := plan.mismatch(set(sources)):
-            return problem
-        dtype = worker.vllm_config.model_config.dtype
-        threads = max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
-        with closing(DigestPool(threads)) as digests, ThreadPoolExecutor(1) as beside:
-            # A NaN in the KV cache would outlive its variant. On a device this thread's stream clears it, behind a last
-            # step that may still run: another thread has another stream, which would not wait for it.
-            caches = getattr(worker.model_runner, "kv_caches", [])
-            beside_loading = current_platform.is_cpu()
-            if not beside_loading:
-                _zero(caches)
-            emptied = beside.submit(_zero, caches if beside_loading else [])
-            promise = Promise.of(made.manifest)
-            weights = made.weights(checkpoint, ahead=threads, device=worker.device)
-            stream = VerifiedStream(weights, promise, plan.slices, dtype, digests)
-            parameters = ParameterDigests(model, plan, promise.digest, digests)
-            with parameters.observing():
-                worker.reload_weights(weights_iterator=iter(stream))
-                with set_current_vllm_config(worker.vllm_config):
-                    _repack_vocabularies(model)
-            emptied.result()
-            if missing := stream.missing():
-                return f"{len(missing)} tensors are missing from the patch and its base, among them {missing[0]}"
-            if wrong := parameters.mismatches(stream.expected()):
-                return f"{len(wrong)} tensors differ from the manifest, among them {wrong[0]}"
-            return ""
-
-    def attention_backends(self) -> list[str]:
-        """The names of the attention backends that this rank's layers have chosen."""
-        worker: Any = self
-        layers = worker.vllm_config.compilation_config.static_forward_context.values()
-        return sorted({layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")})
-
-    def die_with(self, pid: int) -> None:
-        """Have this rank's process die with the process that drives the engine."""
-        die_with(pid)
-
-
 def _swap_failure(error: Exception) -> FailureKind:
     """The kind of failure of a broken-off swap: STORE if a file could not be read, since no patch is to blame.
 
     vLLM quotes the error of another process's rank, where an operating system's error begins with its number.
     """
     return FailureKind.STORE if isinstance(error, OSError) or "[Errno " in str(error) else FailureKind.PROOF
-
-
-def _repack_vocabularies(model: torch.nn.Module) -> None:
-    """Repack tied output heads, which vLLM's reload on a CPU leaves with a packed copy of the old weights."""
-    for module in model.modules():
-        if hasattr(module, "cpu_linear") and hasattr(module, "shard_indices"):
-            module.quant_method.process_weights_after_loading(module)
-
-
-def _zero(cache: Any) -> None:
-    if isinstance(cache, torch.Tensor):
-        cache.zero_()
-        cache[(0,) * cache.ndim].item()  # reading waits for the device
-    else:
-        for part in cache:
-            _zero(part)
 
 
 def _sequences(checkpoint: Checkpoint, config: Mapping[str, Any], settings: EngineSettings) -> int:
@@ -339,7 +265,7 @@ def _engine_args(folder: str, settings: EngineSettings, sequences: int) -> Engin
     common: dict[str, Any] = dict(
         model=folder,
         load_format="dummy",
-        worker_extension_cls="workers.engines.vllm_engine.SwapExtension",
+        worker_extension_cls="workers.engines.swap_extension.SwapExtension",
         generation_config="vllm",
         dtype=settings.dtype,
         max_num_seqs=sequences,

@@ -42,21 +42,39 @@ def folder_in_one_piece(destination: Path) -> Iterator[Path]:
     It and its files get the modes that the umask gives to new ones. Raises ValueError if the destination exists:
     nothing is ever overwritten.
     """
+    with unfinished_copy(destination) as working:
+        yield working
+        move_into_place(working, destination)
+
+
+@contextmanager
+def unfinished_copy(destination: Path) -> Iterator[Path]:
+    """An empty folder beside `destination`, for `move_into_place`; removed in the end unless that was called.
+
+    Raises ValueError if the destination exists.
+    """
     if destination.exists():
         raise ValueError(f"{destination}: already exists; choose another folder or remove it first.")
     with unfinished_folder(destination.parent, destination.name) as working:
         yield working
-        allowed = working.stat().st_mode
-        for entry in sorted(working.rglob("*")):
-            if entry.is_file():
-                entry.chmod(allowed & 0o666)  # safetensors writes 0600, whatever the umask
-            _sync(entry)
-        _sync(working)
-        try:
-            os.rename(working, destination)
-        except OSError as error:
-            raise ValueError(f"{destination}: appeared while it was being written ({error.strerror}).") from None
-        _sync(destination.parent)
+
+
+def move_into_place(working: Path, destination: Path) -> None:
+    """Flush a folder's files, give them the umask's modes, and rename the folder.
+
+    Raises ValueError if the destination exists.
+    """
+    allowed = working.stat().st_mode
+    for entry in sorted(working.rglob("*")):
+        if entry.is_file():
+            entry.chmod(allowed & 0o666)  # safetensors writes 0600, whatever the umask
+        _sync(entry)
+    _sync(working)
+    try:
+        os.rename(working, destination)
+    except OSError as error:
+        raise ValueError(f"{destination}: appeared while it was being written ({error.strerror}).") from None
+    _sync(destination.parent)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Prune a checkpoint: `prune` for one job, `prune_many` for several, which share what they have in common.
+"""Prune a checkpoint: `prune` for one job, `prune_many` and `prune_each` for several, which share what they can.
 
 Shared are the base's digests, the token windows, one dense pass per calibration (input norms, OWL's outliers,
 block influence), gradients and weight spectra, and one read of the weights for all jobs whose masks follow from
@@ -8,8 +8,8 @@ dense statistics. A job whose pruned activations feed its next block shares none
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from pruning.allocators import ALLOCATORS
 from pruning.allocators.allocator import Requested
 from pruning.allocators.statistics import JobStatistics, gather
-from pruning.files import folder_in_one_piece
+from pruning.files import move_into_place, unfinished_copy
 from pruning.methods import METHODS
 from pruning.methods.masks import cut, cutoff
 from pruning.methods.prune_block import PrunedBlock, prune_by_score, prune_by_solver, score
@@ -75,41 +75,101 @@ def prune_many(
 
     Patches appear as they are finished. An error leaves the finished ones and nothing of the others.
     """
+    manifests: dict[Path, Manifest] = {}
+    with closing(prune_each(model_dir, jobs, device=device, progress=progress)) as results:
+        for job, result in results:
+            if isinstance(result, ValueError):
+                raise result
+            manifests[job.destination] = result
+    return [manifests[job.destination] for job in jobs]
+
+
+def prune_each(
+    model_dir: str | Path,
+    jobs: Sequence[PruneJob],
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Generator[tuple[PruneJob, Manifest | ValueError], None, None]:
+    """Prune several specs of one checkpoint, and yield each job as soon as its patch lies in its destination.
+
+    In place of a manifest comes the ValueError of a job that cannot work, if it is its own: the others go on. Those of
+    the checkpoint, or of calibration data that jobs share, are raised. Close the generator to end it early: what it has
+    not yielded leaves nothing behind. The bytes of a patch do not depend on what is pruned along with it.
+    """
     say = progress or (lambda _text: None)
     started = time.monotonic()
     _check_device(device)
     base = Checkpoint.open(model_dir)
-    specs = [resolve(job.spec) for job in jobs]
-    for spec in specs:
-        check_against(base, spec)
-    statistics = gather(base, specs, device=device, progress=say)
+    accepted: list[tuple[PruneJob, PruneSpec]] = []
+    for job in jobs:
+        try:
+            spec = resolve(job.spec)
+            check_against(base, spec)
+        except ValueError as error:
+            yield job, error
+        else:
+            accepted.append((job, spec))
+    statistics = gather(base, [spec for _, spec in accepted], device=device, progress=say)
     planned = [
-        _PlannedJob(base, spec, found, job.destination, job.payload, device, started)
-        for spec, found, job in zip(specs, statistics, jobs, strict=True)
+        _PlannedJob(base, job, spec, found, device, started)
+        for (job, spec), found in zip(accepted, statistics, strict=True)
     ]
-    manifests: dict[Path, Manifest] = {}
+    yield from _prune_in_shared_pass([one for one in planned if not needs_own_pass(one.spec)], say)
+    for one in planned:
+        if needs_own_pass(one.spec):
+            try:
+                manifest = _prune_in_own_pass(one, say)
+            except ValueError as error:
+                yield one.job, error
+            else:
+                yield one.job, manifest
+
+
+def _prune_in_shared_pass(
+    planned: Sequence[_PlannedJob], say: Progress
+) -> Iterator[tuple[PruneJob, Manifest | ValueError]]:
+    """One read of the weights for all jobs whose masks follow from dense statistics; before it, those without masks."""
+    failed: dict[_PlannedJob, ValueError] = {}
+    writers: dict[_PlannedJob, PatchWriter] = {}
+    masking: dict[_PlannedJob, tuple[Chooser, Ties]] = {}
     with ExitStack() as folders:
-        shared = {job: job.open(folders) for job in planned if not needs_own_pass(job.spec)}
-        masking = {job: writer for job, writer in shared.items() if job.requested}
-        choosers = {job: _dense_chooser(job) for job in masking}
-        ties = {job: job.count_ties() for job in masking}
+        for one in planned:
+            with _noting(failed, one):
+                writers[one] = one.open(folders)
+                if one.requested:
+                    masking[one] = _dense_chooser(one), one.count_ties()
+
+        def visit(seen: BlockView) -> dict[str, torch.Tensor]:
+            for one, (choose, ties) in masking.items():
+                if one not in failed:
+                    with _noting(failed, one):
+                        pruned = choose(seen)
+                        ties.add(seen.index, seen.weights, pruned.keep, one.sparsity(seen.index))
+                        writers[one].add(seen.index, seen.weights, pruned, one.requested[seen.index])
+            return {}
+
+        def finish(one: _PlannedJob) -> tuple[PruneJob, Manifest | ValueError]:
+            if one not in failed:
+                with _noting(failed, one):
+                    return one.job, one.finish(writers[one])
+            return one.job, failed[one]
+
+        yield from (finish(one) for one in planned if one not in masking)
         if masking:
+            settings = PassSettings(planned[0].base, None, planned[0].device)
+            run_pass(settings, visit, lambda text: say(f"masks: {text}"))
+            _warn((ties for one, (_, ties) in masking.items() if one not in failed), say)
+            yield from map(finish, masking)
 
-            def visit(seen: BlockView) -> dict[str, torch.Tensor]:
-                for job, writer in masking.items():
-                    pruned = choosers[job](seen)
-                    ties[job].add(seen.index, seen.weights, pruned.keep, job.sparsity(seen.index))
-                    writer.add(seen.index, seen.weights, pruned, job.requested[seen.index])
-                return {}
 
-            run_pass(PassSettings(base, None, device), visit, lambda text: say(f"masks: {text}"))
-            _warn(ties.values(), say)
-        for job, writer in shared.items():
-            manifests[job.destination] = job.finish(writer)
-    for job in planned:
-        if needs_own_pass(job.spec):
-            manifests[job.destination] = _prune_in_own_pass(job, say)
-    return [manifests[job.destination] for job in planned]
+@contextmanager
+def _noting(failed: dict[_PlannedJob, ValueError], one: _PlannedJob) -> Iterator[None]:
+    """Note a job's error, so that the others go on."""
+    try:
+        yield
+    except ValueError as error:
+        failed[one] = error
 
 
 def _warn(counted: Iterable[Ties], say: Progress) -> None:
@@ -151,10 +211,10 @@ class _PlannedJob:
     """One job with everything that is decided before its weights are pruned."""
 
     base: Checkpoint
+    job: PruneJob
     spec: PruneSpec
+    """The job's, resolved."""
     statistics: JobStatistics
-    destination: Path
-    payload: dict[str, Any]
     device: str
     started: float
 
@@ -174,7 +234,7 @@ class _PlannedJob:
         return keep_blocks(self.statistics.layers["block_influence"], self.spec)
 
     def open(self, folders: ExitStack) -> PatchWriter:
-        return PatchWriter(folders.enter_context(folder_in_one_piece(self.destination)), self.base)
+        return PatchWriter(folders.enter_context(unfinished_copy(self.job.destination)), self.base)
 
     def count_ties(self) -> Ties:
         return Ties(self.spec, sum(map(sum, self.base.part_sizes.values())))
@@ -184,12 +244,12 @@ class _PlannedJob:
         return {linear: self.requested[layer][part] for part, linears in PARTS.items() for linear in linears}
 
     def finish(self, writer: PatchWriter) -> Manifest:
-        """Write the manifest, after which the folder may appear."""
+        """Write the manifest, and let the folder appear."""
         sizes = self.base.part_sizes.values()
         total = sum(map(sum, sizes))
         removed = sum(each[layer] for each in sizes for layer in range(len(each)) if layer not in self.kept)
         draft = Manifest(
-            payload=self.payload,
+            payload=self.job.payload,
             base=self.base.digest(),
             spec=self.spec,
             kept_layers=self.kept,
@@ -204,7 +264,9 @@ class _PlannedJob:
             seconds=round(time.monotonic() - self.started, 3),
             peak_memory_bytes=peak_memory(self.device),
         )
-        return writer.finish(draft, self.device)
+        manifest = writer.finish(draft, self.device)
+        move_into_place(writer.folder, self.job.destination)
+        return manifest
 
 
 Chooser = Callable[[BlockView], PrunedBlock]

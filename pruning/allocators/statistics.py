@@ -11,6 +11,7 @@ import torch
 
 from pruning.allocators import ALLOCATORS
 from pruning.allocators.allocator import BlockStatistic
+from pruning.allocators.shared_passes import block_statistic, reads_activations, reads_dense_activations
 from pruning.methods import METHODS
 from pruning.model.calibration import load_windows, windows_digest
 from pruning.model.checkpoint import Checkpoint
@@ -53,28 +54,16 @@ def gather(base: Checkpoint, specs: Sequence[PruneSpec], *, device: str, progres
     for source, loaded in calibrations.items():
         readers = [spec for spec in specs if spec.calibration == source and reads_dense_activations(spec)]
         if readers:
-            activations = [found for spec in readers if _is_calibrated(spec) and (found := _block_statistic(spec))]
+            activations = _statistics([spec for spec in readers if reads_activations(spec.allocator)])
             passes[source] = dense_pass(base, loaded, activations, device=device, progress=progress)
-    weights = [found for spec in specs if not _is_calibrated(spec) and (found := _block_statistic(spec))]
+    weights = _statistics([spec for spec in specs if not reads_activations(spec.allocator)])
     if weights:
         passes[None] = dense_pass(base, None, weights, device=device, progress=progress)
     return [_of_job(base, spec, calibrations, passes, device=device, progress=progress) for spec in specs]
 
 
-def reads_dense_activations(spec: PruneSpec) -> bool:
-    """Whether a resolved spec decides by activations of the unpruned model."""
-    method = METHODS[spec.method]
-    masked_at_once = spec.propagate == "dense" and not method.updates_weights
-    return masked_at_once or _is_calibrated(spec) or method.removes_blocks
-
-
-def _is_calibrated(spec: PruneSpec) -> bool:
-    return spec.allocator is not None and ALLOCATORS[spec.allocator].calibrated
-
-
-def _block_statistic(spec: PruneSpec) -> BlockStatistic | None:
-    make = ALLOCATORS[spec.allocator].block_statistic if spec.allocator is not None else None
-    return make(spec) if make is not None else None
+def _statistics(specs: Sequence[PruneSpec]) -> list[BlockStatistic]:
+    return [found for spec in specs if (found := block_statistic(spec)) is not None]
 
 
 def _calibration(base: Checkpoint, source: CalibrationSpec) -> Calibration:
@@ -99,9 +88,9 @@ def _of_job(
         windows["calibration"] = windows_digest(loaded.windows)
         if spec.calibration in passes:
             norms = passes[spec.calibration].norms
-    statistic = _block_statistic(spec)
+    statistic = block_statistic(spec)
     if statistic is not None:
-        source = spec.calibration if _is_calibrated(spec) else None
+        source = spec.calibration if reads_activations(spec.allocator) else None
         layers[statistic.name] = passes[source].measured[statistic]
     if METHODS[spec.method].removes_blocks:
         layers["block_influence"] = passes[spec.calibration].influence

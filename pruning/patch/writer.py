@@ -28,7 +28,7 @@ class PatchWriter:
     """Writes the layers of one patch into `folder`, which the caller renames into place afterwards."""
 
     def __init__(self, folder: Path, base: Checkpoint) -> None:
-        self._folder, self._base = folder, base
+        self.folder, self._base = folder, base
         self.layers: list[LayerRecord] = []
         self.files: dict[str, FileRecord] = {}
         self.zeros = 0
@@ -46,7 +46,7 @@ class PatchWriter:
             linear: masked(pruned.updated.get(linear, weight), pruned.keep[linear])
             for linear, weight in weights.items()
         }
-        name, record = write_layer(self._folder, index, pruned.keep, pruned.updated)
+        name, record = write_layer(self.folder, index, pruned.keep, pruned.updated)
         self.files[name] = record
         sizes = {linear: weight.numel() for linear, weight in weights.items()}
         zeros = {linear: sizes[linear] - int(result.count_nonzero()) for linear, result in results.items()}
@@ -78,10 +78,10 @@ class PatchWriter:
 
         It is `draft`, with the canary and the tree digests filled in.
         """
-        patch, trees = Patch(self._folder, draft), dict[str, str]()
-        stream = _verified(patch.weights(self._base), draft.tensors, self._folder, trees)
+        patch, trees = Patch(self.folder, draft), dict[str, str]()
+        stream = _verified(patch.weights(self._base), draft.tensors, self.folder, trees)
         manifest = replace(draft, canary=make_canary(self._base, patch.config(self._base), stream, device), trees=trees)
-        write_atomically(self._folder / MANIFEST, encode_manifest(manifest))
+        write_atomically(self.folder / MANIFEST, encode_manifest(manifest))
         return manifest
 
 

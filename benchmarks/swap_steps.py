@@ -19,7 +19,8 @@ import torch
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.tree_digest import tree_digest
 from pruning.patch.patch import Patch
-from workers.engines.swap_extension import swap_threads, zero
+from pruning.prefetch import spare_threads
+from workers.engines.swap_extension import SWAP_THREADS, zero
 from workers.engines.vllm_engine import VllmEngine
 
 ROUNDS = 3
@@ -47,7 +48,7 @@ def steps(engine: VllmEngine, base: Path, patches: Sequence[Path]) -> list[Step]
     worker: Any = engine._engine.collective_rpc(lambda worker: worker)[0]
     checkpoint, files = Checkpoint.open(base), list(base.glob("*.safetensors"))
     device: torch.device = worker.device
-    threads, turns = swap_threads(), cycle(patches)
+    threads, turns = spare_threads(SWAP_THREADS), cycle(patches)
     weights = sum(file.stat().st_size for file in files)
     caches = list(getattr(worker.model_runner, "kv_caches", []))
     made = Patch.open(patches[0], verify=False)

@@ -234,7 +234,8 @@ class _PlannedJob:
         return keep_blocks(self.statistics.layers["block_influence"], self.spec)
 
     def open(self, folders: ExitStack) -> PatchWriter:
-        return PatchWriter(folders.enter_context(unfinished_copy(self.job.destination)), self.base)
+        folder = folders.enter_context(unfinished_copy(self.job.destination))
+        return folders.enter_context(PatchWriter(folder, self.base))
 
     def count_ties(self) -> Ties:
         return Ties(self.spec, sum(map(sum, self.base.part_sizes.values())))
@@ -256,11 +257,11 @@ class _PlannedJob:
             layers=tuple(writer.layers),
             requested=self.spec.sparsity if self.spec.sparsity is not None else removed / total,
             realised=(writer.zeros + removed) / total,
-            tensors=writer.tensor_digests(self.kept),
+            tensors={},
             canary=Canary((), ()),
             calibration=self.statistics.windows,
             evidence=self.statistics.layers,
-            files=writer.files,
+            files={},
             seconds=round(time.monotonic() - self.started, 3),
             peak_memory_bytes=peak_memory(self.device),
         )

@@ -47,10 +47,11 @@ ORCHESTRATOR = {
 PRUNING = {
     "spec": set(),
     "files": set(),
-    "model": {"files", "spec"},
+    "prefetch": set(),
+    "model": {"files", "prefetch", "spec"},
     "methods": {"model", "spec"},
     "allocators": {"files", "methods", "model", "spec"},
-    "patch": {"files", "methods", "model", "spec"},
+    "patch": {"files", "methods", "model", "prefetch", "spec"},
     "knobs": {"allocators", "methods", "spec"},
     "resolve": {"allocators", "knobs", "methods", "spec"},
     "prune": {"allocators", "files", "methods", "model", "patch", "resolve", "spec"},

@@ -49,7 +49,8 @@ class Blocks:
         """Block `index` holding `tensors` (keys without the layer prefix), cast to the computing dtype."""
         block = self._layers[index]
         names = self.tensor_names(index)
-        block.load_state_dict({name: tensors[name].to(self.device, self.dtype) for name in names}, assign=True)
+        # In two steps: asked for both, PyTorch casts in one thread of the host and has the wider copy cross the bus.
+        block.load_state_dict({name: tensors[name].to(self.device).to(self.dtype) for name in names}, assign=True)
         block.requires_grad_(False)
         try:
             yield block

@@ -1,15 +1,17 @@
-"""One pass over the decoder blocks, holding one block's weights and one buffer of activations.
+"""One pass over the decoder blocks, holding one block's weights, those read ahead, and one buffer of activations.
 
-`run_pass` reads a block's tensors from safetensors, forwards all windows through it in batches and shows its
-linears and their input statistics to the visitor. The block's outputs overwrite the windows' hidden states batch
-by batch: at once if unpruned outputs are passed on, else in a second run through the block as the visitor pruned
-it (locuslab/wanda's order).
+`run_pass` reads a block's tensors from safetensors, in threads before they are due, forwards all windows through it in
+batches and shows its linears and their input statistics to the visitor. The block's outputs overwrite the windows'
+hidden states batch by batch: at once if unpruned outputs are passed on, else in a second run through the block as the
+visitor pruned it (locuslab/wanda's order).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.model.input_statistics import InputStatistics
 from pruning.model.memory import trim_heap
 from pruning.model.tensors import TORCH_DTYPE, layer_tensors, read_finite, read_rows
+from pruning.prefetch import prefetch, spare_threads
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,26 @@ def run_pass(settings: PassSettings, visit: Visitor, progress: Callable[[str], N
     if calibration is not None:
         blocks = Blocks(base.config, calibration.dtype, settings.device)
         hidden = embedded(base, calibration.windows, calibration.dtype, settings.device)
-    for index in range(base.num_layers):
-        tensors = {name: tensor.to(settings.device) for name, tensor in layer_tensors(base, index).items()}
-        for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"layer {index}: {name} has NaN or infinite weights; the checkpoint is damaged.")
-        weights = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
-        if blocks is None or hidden is None:
-            visit(BlockView(index, weights, None, None))
-        else:
-            statistics, influence = _observe(settings, blocks, hidden, index, tensors)
-            pruned = visit(BlockView(index, weights, statistics, influence))
-            if settings.rerun and index + 1 < base.num_layers:  # the last block's outputs are not used
-                replaced = tensors | {f"{linear}.weight": weight for linear, weight in pruned.items()}
-                with blocks.resident(index, replaced) as block, torch.no_grad():
-                    for part in batches(*hidden.shape[:2]):
-                        hidden[part] = _finite(blocks.forward(block, index, hidden[part]), index)
-        trim_heap()
-        progress(f"layer {index + 1}/{base.num_layers}")
+    reads = prefetch((partial(layer_tensors, base, index) for index in range(base.num_layers)), spare_threads(2))
+    with closing(reads):
+        for index, read in enumerate(reads):
+            tensors = {name: tensor.to(settings.device) for name, tensor in read.items()}
+            for name, tensor in tensors.items():
+                if not torch.isfinite(tensor).all():
+                    raise ValueError(f"layer {index}: {name} has NaN or infinite weights; the checkpoint is damaged.")
+            weights = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
+            if blocks is None or hidden is None:
+                visit(BlockView(index, weights, None, None))
+            else:
+                statistics, influence = _observe(settings, blocks, hidden, index, tensors)
+                pruned = visit(BlockView(index, weights, statistics, influence))
+                if settings.rerun and index + 1 < base.num_layers:  # the last block's outputs are not used
+                    replaced = tensors | {f"{linear}.weight": weight for linear, weight in pruned.items()}
+                    with blocks.resident(index, replaced) as block, torch.no_grad():
+                        for part in batches(*hidden.shape[:2]):
+                            hidden[part] = _finite(blocks.forward(block, index, hidden[part]), index)
+            trim_heap()
+            progress(f"layer {index + 1}/{base.num_layers}")
 
 
 def _observe(

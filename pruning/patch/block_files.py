@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from pruning.files import file_digest
 from pruning.model.tensors import raw_bytes
-from pruning.patch.codec import ENCODINGS, clear_dropped, decode, encode, unpack
+from pruning.patch.codec import ENCODINGS, clear_dropped, decode, encode, pack, unpack
+from pruning.patch.device_bits import pack_on_device
 from pruning.patch.manifest import FileRecord
 
 _UNSIGNED: Final = {2: torch.uint16, 4: torch.uint32}
@@ -27,28 +28,9 @@ def layer_file(index: int) -> str:
     return f"layer-{index:05d}.safetensors"
 
 
-def write_layer(
-    folder: Path, index: int, keep: Mapping[str, torch.Tensor], updated: Mapping[str, torch.Tensor]
-) -> tuple[str, FileRecord]:
-    """Write one block's keep masks, bool [d_out, d_in] by linear, and the kept values of the linears in `updated`.
-
-    Returns the file's name and record.
-    """
-    content: dict[str, torch.Tensor] = {}
-    for linear, mask in keep.items():
-        mask = mask.cpu()
-        encoding, packed = encode(mask.numpy())
-        content[f"{encoding}:{linear}"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
-        if linear in updated:
-            content[f"values:{linear}"] = updated[linear].cpu()[mask]
-    file = folder / layer_file(index)
-    save_file(content, file)
-    return file.name, FileRecord(file_digest(file), file.stat().st_size)
-
-
 @dataclass(frozen=True)
 class Kept:
-    """What a layer file says of one linear.
+    """What a layer file says of one linear, in host memory.
 
     `packed` is its keep bits, uint8 [ceil(weights / 8)]; `values` the kept weights in row-major order, if they changed.
     """
@@ -56,11 +38,33 @@ class Kept:
     packed: np.ndarray
     values: torch.Tensor | None
 
+    @classmethod
+    def of(cls, mask: torch.Tensor, updated: torch.Tensor | None) -> Kept:
+        """From a keep mask, bool [d_out, d_in], and the weights that a method changed. A device packs its own masks."""
+        packed = pack(mask.numpy()) if mask.device.type == "cpu" else pack_on_device(mask).cpu().numpy()
+        return cls(packed, None if updated is None else updated[mask].cpu())
+
     def apply(self, weight: torch.Tensor) -> None:
         """Turn the base's weight, in host memory, into the variant's."""
         clear_dropped(weight.view(_UNSIGNED[weight.dtype.itemsize]).numpy().reshape(-1), self.packed)
         if self.values is not None:
             weight.masked_scatter_(torch.from_numpy(unpack(self.packed, tuple(weight.shape))), self.values)
+
+
+def write_layer(folder: Path, index: int, kept: Mapping[str, Kept]) -> tuple[str, FileRecord]:
+    """Write one block's keep bits and, of the linears whose weights changed, the kept values.
+
+    Returns the file's name and record.
+    """
+    content: dict[str, torch.Tensor] = {}
+    for linear, of_linear in kept.items():
+        encoding, coded = encode(of_linear.packed)
+        content[f"{encoding}:{linear}"] = torch.frombuffer(bytearray(coded), dtype=torch.uint8)
+        if of_linear.values is not None:
+            content[f"values:{linear}"] = of_linear.values
+    file = folder / layer_file(index)
+    save_file(content, file)
+    return file.name, FileRecord(file_digest(file), file.stat().st_size)
 
 
 def read_kept(file: Path, sizes: Mapping[str, int]) -> Iterator[tuple[str, Kept]]:

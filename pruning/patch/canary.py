@@ -117,7 +117,8 @@ def _run(config: Mapping[str, Any], weights: Weights, forwards: Sequence[_Forwar
                 if not tied:
                     del outer[EMBEDDING]
             while begun and done < blocks and waiting.get(done, {}).keys() >= names:
-                block = waiting.pop(done)
+                device = forwards[0].blocks.device
+                block = {tail: tensor.to(device) for tail, tensor in waiting.pop(done).items()}
                 for forward in forwards:
                     forward.pass_block(done, block)
                 trim_heap()
@@ -158,7 +159,7 @@ def _logprobs(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -
     chosen = torch.zeros_like(total)
     start = 0
     for rows in head.split(_HEAD_ROWS):
-        logits = (hidden @ rows.to(hidden.device, hidden.dtype).T).float()
+        logits = (hidden @ rows.to(hidden.device).to(hidden.dtype).T).float()
         total = torch.logaddexp(total, logits.logsumexp(dim=1))
         here = (targets >= start) & (targets < start + len(rows))
         chosen[here] = logits[here, targets[here] - start]

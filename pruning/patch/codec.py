@@ -17,12 +17,17 @@ ENCODINGS: Final[tuple[Encoding, ...]] = ("bits", "huffman")
 _RAW_DEFLATE: Final = -15
 
 
-def encode(keep: np.ndarray) -> tuple[Encoding, bytes]:
-    """Pack a bool array in row-major order, first entry in the highest bit, by the shorter of the two encodings."""
-    packed = np.packbits(keep.reshape(-1)).tobytes()
+def pack(keep: np.ndarray) -> np.ndarray:
+    """The bits of a bool array in row-major order, first entry in the highest bit: uint8 [ceil(entries / 8)]."""
+    return np.packbits(keep.reshape(-1))
+
+
+def encode(packed: np.ndarray) -> tuple[Encoding, bytes]:
+    """Packed bits by the shorter of the two encodings."""
     coder = zlib.compressobj(level=1, wbits=_RAW_DEFLATE, memLevel=9, strategy=zlib.Z_HUFFMAN_ONLY)
-    coded = coder.compress(packed) + coder.flush()
-    return ("huffman", coded) if len(coded) < len(packed) else ("bits", packed)
+    content = packed.tobytes()
+    coded = coder.compress(content) + coder.flush()
+    return ("huffman", coded) if len(coded) < len(content) else ("bits", content)
 
 
 def decode(encoding: Encoding, content: bytes | memoryview, count: int) -> np.ndarray:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 
 from pruning.model.safetensors import TensorHeader
 from pruning.model.tensors import read_into, typed
 from pruning.patch.block_files import Kept
-
-_EIGHT: Final = (128, 64, 32, 16, 8, 4, 2, 1)
+from pruning.patch.device_bits import unpack_on_device
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,7 @@ class Landed:
         weight = self.weight.to(device, non_blocking=True)
         if self.packed is None:
             return weight
-        eight = torch.tensor(_EIGHT, dtype=torch.uint8, device=device)
-        bits = self.packed.to(device, non_blocking=True).unsqueeze(1) & eight
-        keep = bits.ne(0).view(-1)[: weight.numel()].view(weight.shape)
+        keep = unpack_on_device(self.packed.to(device, non_blocking=True), weight.shape)
         if self.values is None:
             return weight.masked_fill_(~keep, 0)  # +0, as a host's decoding leaves it
         return weight.zero_().masked_scatter_(keep, self.values.to(device, non_blocking=True))

@@ -33,7 +33,7 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.model.safetensors import TensorHeader, header_bytes
 from pruning.patch.manifest import MANIFEST, Manifest, read_manifest
 from pruning.patch.manifest import Canary as Canary
-from pruning.patch.prefetch import prefetch
+from pruning.prefetch import prefetch
 
 if TYPE_CHECKING:
     import torch
@@ -100,20 +100,23 @@ class Patch:
         return self._on_device(base, ahead, device)
 
     def _on_host(self, base: Checkpoint, ahead: int) -> Iterator[tuple[str, torch.Tensor]]:
-        for block in self._blocks(base, ahead, _decode):
+        for block in self.blocks(base, ahead, decoded):
             yield from block.items()
 
     def _on_device(self, base: Checkpoint, ahead: int, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
         from pruning.patch.landing import land
 
-        for block in self._blocks(base, ahead, land):
+        for block in self.blocks(base, ahead, land):
             for name, landed in block.items():
                 yield name, landed.on(device)
 
-    def _blocks(
+    def blocks(
         self, base: Checkpoint, ahead: int, read: Callable[[TensorHeader, Kept | None], T]
     ) -> Iterator[dict[str, T]]:
-        """What `read` makes of each tensor, by its name in the result: the embedding, each block, and what follows."""
+        """What `read` makes of each tensor, by its name in the result: the embedding, each block, and what follows.
+
+        It is given the tensor's place in the base and what the patch says of it, and called in up to `ahead` threads.
+        """
         calls: list[Callable[[], dict[str, T]]] = [partial(self._outer, base, (EMBEDDING,), read)]
         calls += [partial(self._block, base, *kept, read) for kept in enumerate(self.manifest.kept_layers)]
         calls.append(partial(self._outer, base, (FINAL_NORM, HEAD), read))
@@ -137,7 +140,8 @@ class Patch:
         return {layer_prefix(position) + tail: read(header, kept.get(tail)) for tail, header in headers.items()}
 
 
-def _decode(header: TensorHeader, kept: Kept | None) -> torch.Tensor:
+def decoded(header: TensorHeader, kept: Kept | None) -> torch.Tensor:
+    """A tensor of base + patch, in host memory."""
     from pruning.model.tensors import read_tensor
 
     weight = read_tensor(header)

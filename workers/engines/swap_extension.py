@@ -3,7 +3,6 @@
 What a swap proves, and in which order, is said in workers/engines/vllm_engine.py.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -13,17 +12,12 @@ from vllm.config import set_current_vllm_config
 
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.patch import Patch
+from pruning.prefetch import spare_threads
 from workers.engines.weight_proof import DigestPool, ParameterDigests, Promise, VerifiedStream, layout, shapes
 from workers.parent_death import die_with
 
 SWAP_THREADS = 4
-"""Most threads that read and decode ahead of a swap, and as many that digest behind it. At most half of the cores, so
-that they do not slow down the thread that loads."""
-
-
-def swap_threads() -> int:
-    """The threads of a swap on this machine."""
-    return max(1, min(SWAP_THREADS, len(os.sched_getaffinity(0)) // 2))
+"""Most threads that read and decode ahead of a swap, and as many that digest behind it."""
 
 
 class SwapExtension:
@@ -40,7 +34,7 @@ class SwapExtension:
         if problem := plan.mismatch(set(sources)):
             return problem
         dtype = worker.vllm_config.model_config.dtype
-        threads = swap_threads()
+        threads = spare_threads(SWAP_THREADS)
         with closing(DigestPool(threads)) as digests, ThreadPoolExecutor(1) as beside:
             # A NaN in the KV cache would outlive its variant. On a device this thread's stream clears it, behind a last
             # step that may still run: another thread has another stream, which would not wait for it.

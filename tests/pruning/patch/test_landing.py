@@ -46,7 +46,7 @@ def test_landed_patch_is_what_its_manifest_promises(
     spec = PruneSpec(method) if method == "dense" else PruneSpec(method, sparsity=0.3, **asked)
     manifest = prune(checkpoints["qwen3"], spec, tmp_path / "patch", payload={})
     patch, base = Patch.open(tmp_path / "patch"), Checkpoint.open(checkpoints["qwen3"])
-    landed = [item for block in patch._blocks(base, 2, partial(land, room=ORDINARY)) for item in block.items()]
+    landed = [item for block in patch.blocks(base, 2, partial(land, room=ORDINARY)) for item in block.items()]
     assert {name: tree_digest(each.on(CPU)) for name, each in landed} == manifest.trees
     assert [name for name, _ in landed] == list(manifest.trees), "in the order of an export"
 

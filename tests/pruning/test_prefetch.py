@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from pruning.patch.prefetch import prefetch
+from pruning.prefetch import prefetch
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 9])

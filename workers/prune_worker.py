@@ -79,10 +79,9 @@ class PruneWorker:
         """Prune what is not stored, and publish each patch when it is finished."""
         began = time.monotonic()
         owed = yield from self._not_stored(task, inbox)
-        owed = yield from self._with_their_data(task, owed)
-        if not owed:
+        base, owed = yield from self._with_their_data(task, owed)
+        if base is None:
             return
-        base = check_sources(task.model, owed[0])
         # Not in the scratch folder, which is this sweep's: what a kill leaves here is cleared by any next pruning.
         with unfinished_folder(Path(tempfile.gettempdir()), f"prunesweep-{owed[0].patch_id}") as making:
             jobs = [PruneJob(one.spec, making / one.patch_id, dict(one.payload)) for one in owed]
@@ -114,20 +113,22 @@ class PruneWorker:
 
     def _with_their_data(
         self, task: PruneTask, owed: list[PatchRequest]
-    ) -> Generator[Report, None, list[PatchRequest]]:
-        """Report the patches whose calibration data this machine lacks; returns the others. Raises SourceFault for the
-        model."""
-        found = []
+    ) -> Generator[Report, None, tuple[Path | None, list[PatchRequest]]]:
+        """Report the patches whose calibration data this machine lacks; returns the base checkpoint, and the others.
+
+        Raises SourceFault for the model.
+        """
+        base, found = None, []
         for request in owed:
             try:
-                check_sources(task.model, request)
+                base = check_sources(task.model, request)
             except SourceFault as fault:
                 if fault.kind is not FailureKind.DATA:
                     raise
                 yield PatchFailed(task.task_id, request.patch_id, Failure(fault.kind, str(fault), self._log))
             else:
                 found.append(request)
-        return found
+        return base, found
 
     def close(self) -> None:
         """There is nothing to release."""

@@ -9,7 +9,6 @@ from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
 from pruning.allocators.shared_passes import shared_passes
-from pruning.resolve import resolve
 from workers.messages import Gold, PatchRequest
 
 
@@ -49,7 +48,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         if variant.patch_id not in patches:
             request = PatchRequest(variant.patch_id, variant.spec, variant.patch_payload)
             state = PatchState.STORED if variant.patch_id in stored else PatchState.OWED
-            passes = shared_passes(resolve(variant.spec))
+            passes = shared_passes(variant.spec)
             patches[variant.patch_id] = PatchWork(request, owed.decoding.context.shape.model, state, passes)
         if variant.model_path not in models:
             models[variant.model_path] = (length_estimator(variant), tuple(q.gold for q in variant.questions))

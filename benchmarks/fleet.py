@@ -41,6 +41,7 @@ from workers.messages import (
     Graded,
     GradeTask,
     PatchMade,
+    PatchRequest,
     PruneTask,
     Shape,
     TaskEnded,
@@ -102,7 +103,7 @@ def paper_core(engines: int, made: bool = False) -> Core:
             name = f"m{model}v{variant:02}"
             state = PatchState.STORED if made else PatchState.OWED
             spec = PruneSpec("wanda" if variant else "dense")
-            patches.append(PatchWork(PruneTask(f"prune-{name}", shape.model, spec, name, {}), state))
+            patches.append(PatchWork(PatchRequest(name, spec, {}), shape.model, state))
             context = Context(name, "answers", shape, name, sampling, budget, None, 40960, name)
             contexts.append(ContextWork(context, (), len(contexts), expected, SEEDS, LIMIT, fresh=range(draws)))
     return Core(Policy(engines=engines, slots=engines, largest_shard=128), patches, contexts)
@@ -189,9 +190,11 @@ class VirtualFleet:
             case Assign(worker, ShardNumbers() as one):
                 self._take(now, worker, one)
             case Assign(worker, PruneTask() as task):
-                takes = self._speeds.record if task.spec.method == "dense" else self._speeds.prune
-                at = now + takes
-                self._later(at, Reported(worker, PatchMade(task.task_id, task.patch_id, 0.2, takes)))
+                at = now
+                for one in task.patches:
+                    takes = self._speeds.record if one.spec.method == "dense" else self._speeds.prune
+                    at += takes
+                    self._later(at, Reported(worker, PatchMade(task.task_id, one.patch_id, 0.2, takes)))
                 self._later(at, Reported(worker, TaskEnded(task.task_id)))
             case Assign(worker, GradeTask() as task):
                 self._later(now + 2.0, Reported(worker, Graded(task.task_id, task.context_id, 1)))

@@ -6,7 +6,8 @@ A model of random weights (about 450 M parameters by default) is pruned by Wanda
 own so that peak memory is that run's: by this package (digests, read-back and canary included), and by the
 straightforward way (whole model in memory, one window at a time, statistics by hooks, a stable sort of every row).
 Then the patch's size and decode speed are measured at 10 % and 20 %. With --device cuda only this package's run is
-timed.
+timed. Last, the calibration passes and the bytes read for the paper's grid are counted, its patches made one by one and
+together: see benchmarks/paper_passes.py.
 
 Seconds are CPU seconds of one thread, so that other load on the machine does not decide the ratio. The calibration set
 is small on purpose: both implementations forward every token twice, which on a CPU soon outweighs their differences.
@@ -66,6 +67,9 @@ def main() -> None:
                 f"patch {sparsity:.0%}     {size / decoded['bytes']:8.1f} x smaller than the checkpoint "
                 f"(target {target}), decodes {decoded['rate'] / 1e9:.2f} GB/s of weights on one core (target 1)"
             )
+    from benchmarks.paper_passes import print_counts  # only now: its imports are no part of what is measured above
+
+    print_counts()
 
 
 def arguments() -> argparse.Namespace:

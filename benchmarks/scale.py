@@ -25,7 +25,7 @@ from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Assign, Reported, ShardNumbers, StartWorker, Tick, WorkerReady
 from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from pruning.spec import PruneSpec
-from workers.messages import Committed, Context, Heartbeat, PruneTask, Shape, WorkerInfo
+from workers.messages import Committed, Context, Heartbeat, PatchRequest, Shape, WorkerInfo
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "examples" / "tiny"
@@ -113,7 +113,7 @@ def _core(draws: int) -> Core:
     patches, contexts = [], []
     for number in range(30):
         name, shape = f"v{number}", Shape("model", 28, "bfloat16")
-        patches.append(PatchWork(PruneTask(name, "model", PruneSpec("dense"), name, {}), PatchState.OWED))
+        patches.append(PatchWork(PatchRequest(name, PruneSpec("dense"), {}), "model", PatchState.OWED))
         context = Context(name, "answers", shape, name, sampling, budget, None, 40960, name)
         work = ContextWork(context, (), number, questions, draws // 768, 8192, fresh=range(draws))
         contexts.append(work)

@@ -18,15 +18,23 @@ from workers.failure import Failure
 
 
 @dataclass(frozen=True)
+class PatchRequest:
+    """One patch to be made and published to the store."""
+
+    patch_id: str
+    spec: PruneSpec
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class PruneTask:
-    """Make one patch and publish it to the store."""
+    """Make patches of one model together, which shares passes, and publish each as it is finished."""
 
     task_id: str
     model: str
     """As in `Shape`."""
-    spec: PruneSpec
-    patch_id: str
-    payload: Mapping[str, Any]
+    patches: tuple[PatchRequest, ...]
+    """The most urgent one first."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,15 @@ class PatchMade:
 
 
 @dataclass(frozen=True)
+class PatchFailed:
+    """A patch was not made, for a reason of its own; its task goes on with the others."""
+
+    task_id: str
+    patch_id: str
+    failure: Failure
+
+
+@dataclass(frozen=True)
 class Graded:
     """Grades of some answers were committed."""
 
@@ -216,6 +233,7 @@ Report = (
     | WeightsLoaded
     | Rejected
     | PatchMade
+    | PatchFailed
     | Graded
     | TaskEnded
     | TaskFailed

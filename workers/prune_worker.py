@@ -1,10 +1,12 @@
-"""Makes patches: prunes the checkpoint, writes a patch folder, publishes it to the store."""
+"""Makes patches: prunes a checkpoint, and publishes each patch to the store as it is finished."""
 
 import os
+import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +15,19 @@ import torch
 from pruning.files import unfinished_folder
 from pruning.model.hub import HubUnreachable
 from pruning.patch.manifest import read_manifest
-from pruning.prune import prune
+from pruning.prune import PruneJob, prune_each
 from workers.failure import Failure, FailureKind
-from workers.messages import PatchMade, PruneTask, Report, Task, TaskEnded, TaskFailed, WorkerInfo
+from workers.messages import (
+    PatchFailed,
+    PatchMade,
+    PatchRequest,
+    PruneTask,
+    Report,
+    Task,
+    TaskEnded,
+    TaskFailed,
+    WorkerInfo,
+)
 from workers.sources import SourceFault, check_sources
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
@@ -23,7 +35,7 @@ from workers.worker import Inbox
 
 
 class PruneWorker:
-    """One device that prunes, one patch at a time."""
+    """One device that prunes, one task at a time."""
 
     def __init__(self, name: str, store: WorkerStore, scratch: Path, log: str = "", store_seconds: float = 0.0) -> None:
         """`store_seconds`: how long an unavailable store is retried."""
@@ -36,47 +48,87 @@ class PruneWorker:
         return WorkerInfo(self._name, socket.gethostname(), os.getpid(), self._log, settings)
 
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
-        """Make one patch; a closed inbox does not interrupt it.
+        """Make the patches of a task; a closed inbox ends it after the one in the making.
 
-        Fails with "bad-input", which is final; with "source" or "data" if this machine lacks what the driver has read;
-        or with "store" or "prune", which may succeed when tried again.
+        A patch fails with "bad-input", which is final, or with "data" if this machine lacks its calibration data. The
+        task fails with "bad-input" for what its patches share, with "source" or "data" if this machine lacks what the
+        driver has read; or with "store" or "prune", which may succeed when tried again.
         """
         assert isinstance(task, PruneTask)
-        began = time.monotonic()
+        what = f"pruning {task.patches[0].patch_id}"
+        if len(task.patches) > 1:
+            what += f" and {len(task.patches) - 1} more"
         try:
-            sparsity = yield from self._make(task, inbox)
+            yield from self._make(task, inbox)
         except SourceFault as fault:
             yield TaskFailed(task.task_id, Failure(fault.kind, str(fault), self._log))
         except HubUnreachable as error:
             cause = f"{socket.gethostname()}: {error}"
             yield TaskFailed(task.task_id, Failure(FailureKind.DATA, cause, self._log))
         except ValueError as error:
-            yield TaskFailed(
-                task.task_id, Failure(FailureKind.BAD_INPUT, f"pruning {task.patch_id}: {error}", self._log)
-            )
+            yield TaskFailed(task.task_id, Failure(FailureKind.BAD_INPUT, f"{what}: {error}", self._log))
         except StoreError as error:
-            yield TaskFailed(task.task_id, Failure(FailureKind.STORE, f"pruning {task.patch_id}: {error}", self._log))
+            yield TaskFailed(task.task_id, Failure(FailureKind.STORE, f"{what}: {error}", self._log))
         except (OSError, MemoryError, RuntimeError) as error:
-            cause = f"pruning {task.patch_id}: {type(error).__name__}: {error}"
+            cause = f"{what}: {type(error).__name__}: {error}"
             yield TaskFailed(task.task_id, Failure(FailureKind.PRUNE, cause, self._log))
         else:
-            yield PatchMade(task.task_id, task.patch_id, sparsity, time.monotonic() - began)
             yield TaskEnded(task.task_id)
 
-    def _make(self, task: PruneTask, inbox: Inbox) -> Generator[Report, None, float]:
-        """Prune and publish, unless the patch is stored; returns its realised sparsity."""
-        stored = yield from retry_while_unavailable(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
-        if task.patch_id in stored:  # by a worker that died before it could report it
-            cache = self._scratch / "stored" / self._name  # its own, apart from the patches in the making
-            return read_manifest(self._store.fetch_patch(task.patch_id, cache)).realised
-        base = check_sources(task)
+    def _make(self, task: PruneTask, inbox: Inbox) -> Iterator[Report]:
+        """Prune what is not stored, and publish each patch when it is finished."""
+        began = time.monotonic()
+        owed = yield from self._not_stored(task, inbox)
+        base, owed = yield from self._with_their_data(task, owed)
+        if base is None:
+            return
         # Not in the scratch folder, which is this sweep's: what a kill leaves here is cleared by any next pruning.
-        with unfinished_folder(Path(tempfile.gettempdir()), f"prunesweep-{task.patch_id}") as making:
-            folder = making / "patch"
-            made = prune(base, task.spec, folder, payload=dict(task.payload), device=self._device)
-            publish = partial(self._store.publish_patch, folder, task.patch_id)
-            yield from retry_while_unavailable(task.task_id, publish, inbox, self._store_seconds)
-        return made.realised
+        with unfinished_folder(Path(tempfile.gettempdir()), f"prunesweep-{owed[0].patch_id}") as making:
+            jobs = [PruneJob(one.spec, making / one.patch_id, dict(one.payload)) for one in owed]
+            with closing(prune_each(base, jobs, device=self._device)) as results:
+                for job, result in results:
+                    patch_id = job.destination.name
+                    if isinstance(result, ValueError):
+                        failure = Failure(FailureKind.BAD_INPUT, f"pruning {patch_id}: {result}", self._log)
+                        yield PatchFailed(task.task_id, patch_id, failure)
+                        continue
+                    publish = partial(self._store.publish_patch, job.destination, patch_id)
+                    yield from retry_while_unavailable(task.task_id, publish, inbox, self._store_seconds)
+                    shutil.rmtree(job.destination)
+                    now = time.monotonic()
+                    yield PatchMade(task.task_id, patch_id, result.realised, now - began)
+                    began = now
+                    if inbox.closed:
+                        return
+
+    def _not_stored(self, task: PruneTask, inbox: Inbox) -> Generator[Report, None, list[PatchRequest]]:
+        """Report the patches that are stored, by a worker that died before it could; returns the others."""
+        stored = yield from retry_while_unavailable(task.task_id, self._store.patch_ids, inbox, self._store_seconds)
+        cache = self._scratch / "stored" / self._name  # its own, apart from the patches in the making
+        for request in task.patches:
+            if request.patch_id in stored:
+                manifest = read_manifest(self._store.fetch_patch(request.patch_id, cache))
+                yield PatchMade(task.task_id, request.patch_id, manifest.realised, 0.0)
+        return [request for request in task.patches if request.patch_id not in stored]
+
+    def _with_their_data(
+        self, task: PruneTask, owed: list[PatchRequest]
+    ) -> Generator[Report, None, tuple[Path | None, list[PatchRequest]]]:
+        """Report the patches whose calibration data this machine lacks; returns the base checkpoint, and the others.
+
+        Raises SourceFault for the model.
+        """
+        base, found = None, []
+        for request in owed:
+            try:
+                base = check_sources(task.model, request)
+            except SourceFault as fault:
+                if fault.kind is not FailureKind.DATA:
+                    raise
+                yield PatchFailed(task.task_id, request.patch_id, Failure(fault.kind, str(fault), self._log))
+            else:
+                found.append(request)
+        return base, found
 
     def close(self) -> None:
         """There is nothing to release."""

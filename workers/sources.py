@@ -13,7 +13,7 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.model.hub import unreachable
 from pruning.spec import DATA_FIELDS, CalibrationSpec
 from workers.failure import FailureKind
-from workers.messages import PruneTask
+from workers.messages import PatchRequest
 
 NEEDED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 """The files of a hub model that are read; many repositories hold the weights in other formats, too."""
@@ -46,18 +46,18 @@ def find_base(model: str, digest: str) -> Path:
     return folder
 
 
-def check_sources(task: PruneTask) -> Path:
+def check_sources(model: str, request: PatchRequest) -> Path:
     """The base checkpoint of a patch to be made, once that and the calibration data are known to be the driver's.
 
     Raises SourceFault.
     """
-    folder = find_base(task.model, task.payload.get("base", ""))
-    tokenizer = task.payload.get("tokenizer")
+    folder = find_base(model, request.payload.get("base", ""))
+    tokenizer = request.payload.get("tokenizer")
     if tokenizer is not None and Checkpoint.open(folder).tokenizer_digest() != tokenizer:
         raise SourceFault(f"{folder} has another tokenizer than the driver's; give every machine the same files")
     for field in DATA_FIELDS:
-        calibration: CalibrationSpec | None = getattr(task.spec, field)
-        expected = (task.payload.get("spec", {}).get(field) or {}).get("data")
+        calibration: CalibrationSpec | None = getattr(request.spec, field)
+        expected = (request.payload.get("spec", {}).get(field) or {}).get("data")
         if calibration is not None and expected:
             _check_data(calibration, expected)
     return folder

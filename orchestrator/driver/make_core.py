@@ -8,7 +8,8 @@ from orchestrator.plan.plan import Plan
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchState, PatchWork, Policy
 from orchestrator.store.store import Store
-from workers.messages import Gold, PruneTask
+from pruning.allocators.shared_passes import shared_passes
+from workers.messages import Gold, PatchRequest
 
 
 def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> Core:
@@ -45,15 +46,10 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
     for owed in plan.contexts:
         variant = owed.variant
         if variant.patch_id not in patches:
-            task = PruneTask(
-                f"prune-{variant.patch_id}",
-                owed.decoding.context.shape.model,
-                variant.spec,
-                variant.patch_id,
-                variant.patch_payload,
-            )
+            request = PatchRequest(variant.patch_id, variant.spec, variant.patch_payload)
             state = PatchState.STORED if variant.patch_id in stored else PatchState.OWED
-            patches[variant.patch_id] = PatchWork(task, state)
+            passes = shared_passes(variant.spec)
+            patches[variant.patch_id] = PatchWork(request, owed.decoding.context.shape.model, state, passes)
         if variant.model_path not in models:
             models[variant.model_path] = (length_estimator(variant), tuple(q.gold for q in variant.questions))
         lengths, golds = models[variant.model_path]

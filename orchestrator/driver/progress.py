@@ -24,7 +24,7 @@ from orchestrator.scheduler.events import (
 )
 from orchestrator.scheduler.fleet import Phase
 from workers.failure import FailureKind
-from workers.messages import PatchMade, StoreBlocked, TaskFailed, WeightsLoaded
+from workers.messages import PatchFailed, PatchMade, StoreBlocked, TaskFailed, WeightsLoaded
 
 LOG_SECONDS = 15.0
 LIVE_SECONDS = 0.25
@@ -139,6 +139,8 @@ def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]
         case NodeDraining(workers, reason):
             asked = f"{plural(len(workers), 'worker')} asked to commit and close"
             yield Text.assemble((asked, "yellow"), f": {reason}")
+        case Reported(worker, PatchFailed(_, patch, failure)):
+            yield Text.assemble((f"{labels[patch]} not made", "red"), f" on {worker}: {failure.kind}: {failure.cause}")
         case Reported(worker, TaskFailed(task_id, failure)):
             yield Text.assemble((f"{task_id} failed", "red"), f" on {worker}: {failure.kind}: {failure.cause}")
     for command in commands:

@@ -1,6 +1,6 @@
 """Why the core decided something: read off its state before and after the event, never off stored text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from orchestrator.console import plural
 from orchestrator.explain.replay import ReplayStep
@@ -22,7 +22,7 @@ from orchestrator.scheduler.events import (
 from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.state import SweepState
 from orchestrator.scheduler.work import PatchState
-from workers.messages import GradeTask, PruneTask, TaskFailed
+from workers.messages import GradeTask, PruneTask
 
 
 def reason(step: ReplayStep, index: int, names: Names) -> str:
@@ -33,8 +33,8 @@ def reason(step: ReplayStep, index: int, names: Names) -> str:
             return _why_started(step, index, names)
         case Assign(worker, ShardNumbers() as shard):
             return _why_shard(step, index, worker, shard, names)
-        case Assign(_, PruneTask(patch_id=patch_id)):
-            return _why_patch(before, after, patch_id, names)
+        case Assign(_, PruneTask(patches=patches)):
+            return _why_patches(before, after, [one.patch_id for one in patches], names)
         case Assign(_, GradeTask(context_id=context_id)):
             running = len(after.contexts[context_id].running)
             shards = f"{running} still run, and no context without any waits" if running else "none runs any more"
@@ -99,14 +99,15 @@ def _why_shard(step: ReplayStep, index: int, worker: str, shard: ShardNumbers, n
     return why + again
 
 
-def _why_patch(before: SweepState, after: SweepState, patch_id: str, names: Names) -> str:
-    shape = after.shape_of(patch_id)
+def _why_patches(before: SweepState, after: SweepState, patch_ids: Sequence[str], names: Names) -> str:
+    first, shape = after.patches[patch_ids[0]], after.shape_of(patch_ids[0])
     engines, ready = before.fleet.shapes.get(shape, 0), len(before.runnable.get(shape, ()))
-    attempts = after.patches[patch_id].attempts
-    again = f"attempt {attempts + 1}; " if attempts else ""
+    attempt = f"attempt {first.attempts + 1}; " if first.attempts else ""
+    why = "it was lost with others, so it is made alone; " if first.alone else ""
+    more = f"; {len(patch_ids) - 1} more share its passes" if patch_ids[1:] else ""
     if not engines:
-        return f"{again}its shape ({names.shape(shape)}) has no engine yet"
-    return f"{again}the most urgent: engines of its shape: {engines}, variants ready for them: {ready}"
+        return f"{attempt}{why}its shape ({names.shape(shape)}) has no engine yet{more}"
+    return f"{attempt}{why}the most urgent: engines of its shape: {engines}, variants ready for them: {ready}{more}"
 
 
 def _why_retired(step: ReplayStep, known: WorkerState | None, names: Names) -> str:
@@ -133,7 +134,7 @@ def _why_retired(step: ReplayStep, known: WorkerState | None, names: Names) -> s
 
 def changes(step: ReplayStep, names: Names) -> list[str]:
     """What the event changed besides the commands, as far as it matters for what happens next."""
-    return [*_redirected(step, names), *_idle(step, names), *_found(step, names), *_patch_failed(step, names)]
+    return [*_redirected(step, names), *_idle(step, names), *_found(step, names), *_not_made(step, names)]
 
 
 def _redirected(step: ReplayStep, names: Names) -> Iterator[str]:
@@ -167,13 +168,17 @@ def _found(step: ReplayStep, names: Names) -> Iterator[str]:
             yield f"{plural(again, 'draw')} of {names.context(check.context_id)} wait again"
 
 
-def _patch_failed(step: ReplayStep, names: Names) -> Iterator[str]:
-    if not isinstance(step.event, Reported) or not isinstance(step.event.report, TaskFailed):
-        return
-    known = step.before.fleet.get(step.event.worker)
-    task = known.tasks.get(step.event.report.task_id) if known is not None else None
-    if isinstance(task, PruneTask):
-        patch, limit = step.after.patches[task.patch_id], step.after.policy.attempts
-        wait = max(0.0, patch.not_before - step.now)
-        again = "given up" if patch.state is PatchState.FAILED else f"tried again in {wait:.0f} s"
-        yield f"{names.patch(task.patch_id)} is {again}: {patch.attempts} of {limit} attempts failed"
+def _not_made(step: ReplayStep, names: Names) -> Iterator[str]:
+    """Patches that were in the making before the event, and are owed again or given up."""
+    limit = step.after.policy.attempts
+    for name, old in step.before.patches.items():
+        patch = step.after.patches[name]
+        if old.making is None or patch.making == old.making or patch.state is PatchState.STORED:
+            continue
+        failed = f"{patch.attempts} of {limit} attempts failed"
+        if patch.alone and not old.alone:
+            yield f"{names.patch(name)} is tried again, alone: nobody knows which of those lost with it was at fault"
+        elif patch.state is PatchState.FAILED:
+            yield f"{names.patch(name)} is given up: {failed}"
+        else:
+            yield f"{names.patch(name)} is tried again in {max(0.0, patch.not_before - step.now):.0f} s: {failed}"

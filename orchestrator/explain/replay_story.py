@@ -25,7 +25,7 @@ from orchestrator.scheduler.events import (
     WorkerReady,
     WorkerTask,
 )
-from workers.messages import Committed, Graded, GradeTask, PatchMade, PruneTask, Rejected, WeightsLoaded
+from workers.messages import Committed, Graded, GradeTask, PatchFailed, PatchMade, PruneTask, Rejected, WeightsLoaded
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Story:
             case MissingFound(task_id):
                 check = step.before.pending_checks.get(task_id)
                 return check is not None and self._has_draws(check.context_id, check.numbers)
-            case Reported(worker, PatchMade(patch_id=patch_id) | WeightsLoaded(patch_id=patch_id)):
+            case Reported(
+                worker, PatchMade(patch_id=patch_id) | PatchFailed(patch_id=patch_id) | WeightsLoaded(patch_id=patch_id)
+            ):
                 return worker == self.worker or patch_id == self.patch_id
             case Reported(worker, Graded(context_id=context_id)):
                 return worker == self.worker or self._has_draws(context_id, None)
@@ -94,8 +96,8 @@ class Story:
 
     def _has_task(self, task: WorkerTask) -> bool:
         match task:
-            case PruneTask(patch_id=patch_id):
-                return patch_id == self.patch_id
+            case PruneTask(patches=patches):
+                return any(one.patch_id == self.patch_id for one in patches)
             case GradeTask(context_id=context_id):
                 return self._has_draws(context_id, None)
             case ShardNumbers(context_id=context_id, numbers=numbers):

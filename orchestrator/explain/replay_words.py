@@ -1,5 +1,6 @@
 """The core's events and commands, in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +33,7 @@ from workers.messages import (
     Graded,
     GradeTask,
     Heartbeat,
+    PatchFailed,
     PatchMade,
     PruneTask,
     Rejected,
@@ -57,6 +59,11 @@ class Names:
         works = self.state.by_patch.get(patch_id, [])
         label = works[0].context.variant if works else patch_id
         return label if self._several_models else label.partition(": ")[2] or label
+
+    def patches(self, patch_ids: Sequence[str]) -> str:
+        """At most three of them by name."""
+        told = [self.patch(patch_id) for patch_id in patch_ids[:3]]
+        return ", ".join(told) + (f" and {len(patch_ids) - 3} more" if len(patch_ids) > 3 else "")
 
     def context(self, context_id: str) -> str:
         work = self.state.contexts.get(context_id)
@@ -112,6 +119,8 @@ def _report(report: Report, step: ReplayStep, worker: str, names: Names) -> str:
             return f"cannot make {plural(len(numbers), 'draw')} of {what}: {_failure(failure)}"
         case PatchMade(patch_id=patch_id, seconds=seconds):
             return f"made {names.patch(patch_id)} in {seconds:.1f} s"
+        case PatchFailed(patch_id=patch_id, failure=failure):
+            return f"did not make {names.patch(patch_id)}: {_failure(failure)}"
         case Graded(answers=answers):
             return f"graded {plural(answers, 'answer')} of {what}"
         case TaskEnded():
@@ -144,8 +153,8 @@ def command_text(command: Command, names: Names) -> str:
 
 def task_text(task: WorkerTask, names: Names) -> str:
     match task:
-        case PruneTask(task_id, patch_id=patch_id):
-            return f"the pruning of {names.patch(patch_id)} ({task_id})"
+        case PruneTask(task_id, patches=patches):
+            return f"the pruning of {names.patches([one.patch_id for one in patches])} ({task_id})"
         case ShardNumbers(task_id, context_id):
             return f"{names.context(context_id)} ({task_id})"
         case GradeTask(task_id, context_id):

@@ -1,4 +1,4 @@
-"""Who gets which work: idle pruners the most urgent patch, engines draws, graders the contexts that no longer run.
+"""Who gets which work: idle pruners the most urgent patches, engines draws, graders the contexts that no longer run.
 
 Decisions that need nothing but numbers are in placement.py.
 """
@@ -6,33 +6,43 @@ Decisions that need nothing but numbers are in placement.py.
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 
 from orchestrator.scheduler import nodes
 from orchestrator.scheduler.events import Assign, Command, Role, ShardNumbers
-from orchestrator.scheduler.fleet import WorkerState
-from orchestrator.scheduler.placement import Demand, IdleEngine, choose_variant, help_laggard, shard_length
+from orchestrator.scheduler.fleet import Phase, WorkerState
+from orchestrator.scheduler.placement import Demand, IdleEngine, choose_variant, help_laggard, shard_length, share_out
 from orchestrator.scheduler.scaling import surplus_pruners
 from orchestrator.scheduler.state import SweepState
 from orchestrator.scheduler.transitions import assign, retire, switch
 from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, RetryGroup
-from workers.messages import GradeTask, Shape
+from workers.messages import GradeTask, PruneTask, Shape
 
 
 def assign_patches(state: SweepState, now: float) -> Iterator[Command]:
-    """Give each idle pruner a patch that its machine can make; retire it if there is none, or pruners are too many."""
+    """Give each idle pruner patches that its machine can make; retire it if there are none, or pruners are too many."""
     for worker in state.fleet.idle(Role.PRUNE):
-        owed, making = state.owed_patches(), _patches_in_making(state)
-        possible = [patch for patch in owed if not nodes.useless(state, worker, patch.task)]
+        owed = state.owed_patches()
+        possible = [patch for patch in owed if not nodes.useless(state, worker, patch)]
         due = [patch for patch in possible if patch.not_before <= now]
         if surplus_pruners(state) > 0 or (owed and not possible):
             yield retire(state, worker, now)
         elif due:
-            patch = min(due, key=lambda patch: _urgency(state, patch, making))
-            state.set_patch_state(patch, PatchState.MAKING)
-            # Each attempt is a task of its own, so that the end of an earlier one is not mistaken for its end.
-            task = replace(patch.task, task_id=f"{patch.task.task_id}-{patch.attempts + 1}")
-            yield assign(state, worker, task, now)
+            yield _assign_pruning(state, worker, due, now)
+
+
+def _assign_pruning(state: SweepState, worker: WorkerState, due: list[PatchWork], now: float) -> Assign:
+    """The most urgent patch, and with it others that share its passes, as long as every free pruner gets a task."""
+    making = _patches_in_making(state)
+    due.sort(key=lambda patch: _urgency(state, patch, making))
+    free = len(state.fleet.of(Role.PRUNE, Phase.STARTING, Phase.IDLE))
+    passes = {one.patch_id: () if one.alone else tuple((one.model, name) for name in one.passes) for one in due}
+    tasks = share_out(passes, free, state.policy.largest_pruning)
+    chosen = next(names for names in tasks if due[0].patch_id in names)
+    together = [patch for patch in due if patch.patch_id in chosen]
+    task = PruneTask(state.new_name("pruning"), due[0].model, tuple(patch.request for patch in together))
+    for patch in together:
+        state.set_patch_state(patch, PatchState.MAKING, task.task_id)
+    return assign(state, worker, task, now)
 
 
 def _patches_in_making(state: SweepState) -> Counter[Shape]:
@@ -45,7 +55,7 @@ def _urgency(state: SweepState, patch: PatchWork, making: Counter[Shape]) -> tup
 
     A patch whose shape has no engine comes first where there may be an engine for every shape, else last.
     """
-    work = state.by_patch[patch.task.patch_id][0]
+    work = state.by_patch[patch.patch_id][0]
     shape = work.context.shape
     engines = state.fleet.shapes.get(shape, 0)
     if not engines:

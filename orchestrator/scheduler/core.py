@@ -7,6 +7,8 @@ Promise emit-everything: every owed draw ends exactly once, as committed or as a
   wait again.
 - Draws that were lost together are retried in halves, until the draw at fault is alone and is given up. Its companions
   are never given up because of it. See retry.py.
+- Patches are made together where they share passes, and reported one by one. What a lost pruner had not reported is
+  made again, each patch alone, so that a bad one is never lost with others twice.
 - An engine that dies of NaN names the draws at fault where it can, and they are given up at once. While no draw of a
   patch has ever been committed, every draw may give NaN: one draw at a time, alone, finds out. See retry.py.
 - A machine that cannot read what the driver read is avoided for that model's work. Nothing is given up for it: if no
@@ -45,6 +47,7 @@ from workers.messages import (
     Graded,
     GradeTask,
     Heartbeat,
+    PatchFailed,
     PatchMade,
     PruneTask,
     Rejected,
@@ -133,6 +136,12 @@ class Core:
                 if state.patches[patch_id].state is not PatchState.STORED:
                     state.set_patch_state(state.patches[patch_id], PatchState.STORED)
                     counters.patches_made += 1
+            case PatchFailed(task_id, patch_id, failure):
+                patch = state.patches[patch_id]
+                if worker is not None and patch.making == task_id:
+                    if failure.kind.of_node:
+                        nodes.could_not_make(state, worker, patch, failure)
+                    yield from retry.patch_failed(state, patch, failure, worker.phase is Phase.CLOSING, now)
             case Graded(answers=answers):
                 state.store_failures = 0
                 counters.graded += answers
@@ -197,14 +206,12 @@ class Core:
     ) -> Iterator[Command]:
         """A task is over; what it did not report as done is owed again, for a shard once the store has been asked."""
         state = self.state
-        making = isinstance(task, PruneTask) and state.patches[task.patch_id].state is PatchState.MAKING
-        if failure.kind.of_store and (making or not isinstance(task, PruneTask)):
+        if failure.kind.of_store and (not isinstance(task, PruneTask) or state.patches_left(task)):
             state.store_failures += 1
             if state.store_failures >= state.policy.attempts:
                 state.stop(f"the store cannot be used: {failure.cause}", now)
         if isinstance(task, PruneTask):
-            if making:
-                yield from retry.patch_failed(state, state.patches[task.patch_id], failure, blameless, now)
+            yield from retry.pruning_failed(state, task, failure, blameless, now)
             return
         work = state.work_of.pop(task.task_id, None)
         if work is None:

@@ -32,7 +32,7 @@ from pydantic import ConfigDict, TypeAdapter
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import Assign, Command, Event
 from orchestrator.scheduler.work import ContextWork, LengthEstimator, PatchWork, Policy
-from workers.messages import Context, GradeTask, PruneTask
+from workers.messages import Context, GradeTask, PatchRequest, PruneTask
 
 FORMAT, VERSION = "prunesweep-events", 1
 GZIP = 31
@@ -112,8 +112,12 @@ def _bare_command(command: Command) -> Command:
         case Assign(worker, GradeTask() as task):
             return Assign(worker, replace(task, golds=()))
         case Assign(worker, PruneTask() as task):
-            return Assign(worker, replace(task, payload={}))
+            return Assign(worker, replace(task, patches=tuple(map(_bare_request, task.patches))))
     return command
+
+
+def _bare_request(request: PatchRequest) -> PatchRequest:
+    return replace(request, payload={})
 
 
 # --- the core's starting state ----------------------------------------------------------------------------------------
@@ -126,7 +130,7 @@ def encode_start(core: Core) -> dict[str, Any]:
     index = {name: number for number, name in enumerate(estimators)}
     return {
         "policy": encode(state.policy),
-        "patches": [encode(replace(work, task=replace(work.task, payload={}))) for work in state.patches.values()],
+        "patches": [encode(replace(work, request=_bare_request(work.request))) for work in state.patches.values()],
         "lengths": [_encode_estimator(estimator) for estimator in estimators.values()],
         "contexts": [
             {

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from orchestrator.scheduler.events import Role, WorkerTask
 from orchestrator.scheduler.fleet import WorkerState
 from orchestrator.scheduler.state import SweepState
+from orchestrator.scheduler.work import PatchWork
 from workers.failure import Failure, FailureKind
 from workers.messages import PruneTask, Shape
 
@@ -31,16 +32,16 @@ def to_avoid(state: SweepState, role: Role, shape: Shape | None) -> tuple[str, .
     if not state.avoided:
         return ()
     if role is Role.PRUNE:
-        owed = [patch.task for patch in state.owed_patches()]
-        machines = _everywhere(avoided(state, task.model, task.patch_id) for task in owed) if owed else avoided(state)
+        owed = state.owed_patches()
+        machines = _everywhere(avoided(state, one.model, one.patch_id) for one in owed) if owed else avoided(state)
     else:
         machines = avoided(state, shape.model) if shape is not None else avoided(state)
     return tuple(sorted(machines))
 
 
-def useless(state: SweepState, pruner: WorkerState, task: PruneTask) -> bool:
+def useless(state: SweepState, pruner: WorkerState, patch: PatchWork) -> bool:
     """Whether a pruner's machine cannot make a patch."""
-    return pruner.node in avoided(state, task.model, task.patch_id)
+    return pruner.node in avoided(state, patch.model, patch.patch_id)
 
 
 def slots(state: SweepState) -> int:
@@ -75,12 +76,20 @@ def could_not_start(state: SweepState, worker: WorkerState, node: str, failure: 
 
 
 def could_not_do(state: SweepState, worker: WorkerState, task: WorkerTask, failure: Failure) -> None:
-    """A task failed because of its worker's machine."""
-    if isinstance(task, PruneTask) and failure.kind is not FailureKind.OTHER_STORE:
-        key = task.patch_id if failure.kind is FailureKind.DATA else task.model
-    else:
-        key = worker.shape.model if worker.shape is not None else EVERYTHING
+    """A task failed because of its worker's machine. Which of several patches lacks its data, each will show alone."""
+    key = worker.shape.model if worker.shape is not None else EVERYTHING
+    if isinstance(task, PruneTask) and failure.kind is FailureKind.DATA:
+        if len(task.patches) > 1:
+            return
+        key = task.patches[0].patch_id
+    elif isinstance(task, PruneTask) and failure.kind is not FailureKind.OTHER_STORE:
+        key = task.model
     _avoid(state, key, worker.node, failure)
+
+
+def could_not_make(state: SweepState, pruner: WorkerState, patch: PatchWork, failure: Failure) -> None:
+    """A patch, and not its whole task, failed because of the pruner's machine."""
+    _avoid(state, patch.patch_id, pruner.node, failure)
 
 
 def _avoid(state: SweepState, key: str, node: str, failure: Failure) -> None:

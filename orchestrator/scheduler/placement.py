@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 from workers.messages import Shape
 
+Pass = tuple[str, str]
+"""(model, name): a pass over a model that several patches need."""
+
 SHARDS_PER_ENGINE = 6
 """A variant's waiting draws are cut into about this many shards per engine on it: large enough to keep an engine's
 batch full, small enough that the last ones even out. Without it all shards are of the largest size. Pays from about 50
@@ -136,3 +139,29 @@ def pruners_wanted(patches: int, slots: int, supplied: int) -> int:
     16, 1.17 -> 1.09 at 32, 1.28 -> 1.18 at 64; but not at 56 (1.22 -> 1.24).
     """
     return min(patches, max(math.ceil(slots / PRUNERS_SHARE), slots - supplied))
+
+
+def share_out(passes: Mapping[str, tuple[Pass, ...]], pruners: int, most: int) -> list[list[str]]:
+    """Divide patches into prunings: together what a pass connects, in halves until every pruner has something to do.
+
+    `passes`: patch -> the passes that it can share. A pruning has `most` patches at most. A half shares as much as it
+    can: patches with the same passes stay beside each other.
+    """
+    leader: dict[Pass, Pass] = {}
+
+    def find(one: Pass) -> Pass:
+        while leader.setdefault(one, one) != one:
+            one = leader[one]
+        return one
+
+    for needed in passes.values():
+        for other in needed[1:]:
+            leader[find(other)] = find(needed[0])
+    groups: dict[Pass | str, list[str]] = {}
+    for patch, needed in passes.items():
+        groups.setdefault(find(needed[0]) if needed else patch, []).append(patch)
+    tasks = [sorted(group, key=passes.__getitem__) for group in groups.values()]
+    while tasks and (length := len(longest := max(tasks, key=len))) > 1 and (length > most or len(tasks) < pruners):
+        tasks.remove(longest)
+        tasks += [longest[: length // 2], longest[length // 2 :]]
+    return tasks

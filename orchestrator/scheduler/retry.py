@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from orchestrator.scheduler.events import Command, RecordFailures
 from orchestrator.scheduler.state import PendingCheck, SweepState
 from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, RetryGroup
-from workers.failure import Failure
+from workers.failure import Failure, FailureKind
+from workers.messages import PruneTask
 
 
 def retry_missing(state: SweepState, check: PendingCheck, missing: tuple[int, ...]) -> Iterator[Command]:
@@ -72,6 +73,23 @@ def _always_nan(state: SweepState, patch: PatchWork) -> bool:
     return patch.suspected and patch.nan_losses >= max(2, state.policy.attempts)
 
 
+def pruning_failed(
+    state: SweepState, task: PruneTask, failure: Failure, blameless: bool, now: float
+) -> Iterator[Command]:
+    """A pruning ended without some of its patches, and not by the fault of one that it named.
+
+    Each that was in company is then tried alone, so that a bad one cannot take others with it, and no attempt counts.
+    """
+    blameless = blameless or (failure.kind.blameless and failure.kind is not FailureKind.DATA)
+    for patch in state.patches_left(task):
+        if len(task.patches) > 1 and not blameless:
+            patch.alone = True
+            patch.not_before = now + (0.0 if failure.kind.of_node else state.policy.backoff_seconds)
+            state.set_patch_state(patch, PatchState.OWED)
+        else:
+            yield from patch_failed(state, patch, failure, blameless, now)
+
+
 def patch_failed(
     state: SweepState, patch: PatchWork, failure: Failure, blameless: bool, now: float
 ) -> Iterator[Command]:
@@ -86,7 +104,7 @@ def patch_failed(
         patch.not_before = now + min(policy.longest_backoff, policy.backoff_seconds * 2 ** (patch.attempts - 1))
         state.set_patch_state(patch, PatchState.OWED)
         return
-    patch.state = PatchState.FAILED
+    state.set_patch_state(patch, PatchState.FAILED)
     yield from give_up_patch(state, patch, failure, patch.attempts)
 
 
@@ -100,7 +118,7 @@ def grading_failed(state: SweepState, work: ContextWork, failure: Failure, blame
 
 def give_up_patch(state: SweepState, patch: PatchWork, failure: Failure, attempts: int) -> Iterator[Command]:
     """Give up all draws that wait for a patch."""
-    for work in state.by_patch.get(patch.task.patch_id, ()):
+    for work in state.by_patch.get(patch.patch_id, ()):
         if work.fresh or work.retries:
             yield give_up(state, work, work.drain(), failure, attempts)
         state.reindex(work)

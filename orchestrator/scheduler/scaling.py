@@ -26,7 +26,7 @@ def surplus_pruners(state: SweepState) -> int:
 
 def _unmade_dense(state: SweepState) -> list[Shape]:
     """Shapes of the dense variants whose patches are not made yet. They take seconds, since nothing is pruned."""
-    return [state.shape_of(name) for name in state.unmade if state.patches[name].task.spec.is_dense]
+    return [state.shape_of(name) for name in state.unmade if state.patches[name].request.spec.is_dense]
 
 
 def start_pruners(state: SweepState, now: float) -> Iterator[Command]:

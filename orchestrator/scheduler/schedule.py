@@ -13,6 +13,7 @@ from orchestrator.scheduler.fleet import Phase, WorkerState
 from orchestrator.scheduler.scaling import start_engines, start_grader, start_pruners
 from orchestrator.scheduler.state import SweepState
 from orchestrator.scheduler.work import PatchState
+from workers.messages import PruneTask
 
 CHECK_SECONDS = 1.0
 """Workers are checked for silence this often."""
@@ -62,7 +63,12 @@ def _patience(state: SweepState, worker: WorkerState) -> float | None:
         return None
     if worker.phase is Phase.STARTING:
         return state.policy.start_seconds
-    patience = state.policy.prune_seconds if worker.role is Role.PRUNE else state.policy.silence_seconds
+    patience = state.policy.silence_seconds
+    if worker.role is Role.PRUNE:
+        left = [
+            patch for task in worker.tasks.values() if isinstance(task, PruneTask) for patch in state.patches_left(task)
+        ]
+        patience = state.policy.prune_seconds * max(1, len(left))
     return patience if state.stopping is None else min(patience, STOP_SECONDS)
 
 

@@ -8,7 +8,7 @@ from orchestrator.scheduler.events import Role
 from orchestrator.scheduler.fleet import Fleet, Phase, WorkerState
 from orchestrator.scheduler.work import ContextWork, PatchState, PatchWork, Policy, RunningShard
 from workers.failure import Failure
-from workers.messages import Shape
+from workers.messages import PruneTask, Shape
 
 
 @dataclass
@@ -51,7 +51,7 @@ class SweepState:
 
     def __init__(self, policy: Policy, patches: Iterable[PatchWork], contexts: Iterable[ContextWork]) -> None:
         self.policy = policy
-        self.patches = {patch.task.patch_id: patch for patch in patches}
+        self.patches = {patch.patch_id: patch for patch in patches}
         self.contexts = {work.context.context_id: work for work in contexts}
         self.by_patch: dict[str, list[ContextWork]] = {}
         for work in self.contexts.values():
@@ -118,13 +118,19 @@ class SweepState:
         else:
             self.unmade.pop(patch_id, None)
 
-    def set_patch_state(self, patch: PatchWork, patch_state: PatchState) -> None:
-        patch.state = patch_state
+    def set_patch_state(self, patch: PatchWork, patch_state: PatchState, task_id: str | None = None) -> None:
+        """`task_id`: of the pruning that makes the patch now."""
+        patch.state, patch.making = patch_state, task_id
         self.reindex_patch(patch)
+
+    def patches_left(self, task: PruneTask) -> list[PatchWork]:
+        """The patches of a pruning that are neither made nor given back."""
+        patches = [self.patches[request.patch_id] for request in task.patches]
+        return [patch for patch in patches if patch.making == task.task_id]
 
     def reindex_patch(self, patch: PatchWork) -> None:
         """Bring the indexes up to date with a patch and its contexts."""
-        for work in self.by_patch.get(patch.task.patch_id, ()):
+        for work in self.by_patch.get(patch.patch_id, ()):
             self.reindex(work)
 
     def begin_shard(self, work: ContextWork, task_id: str, numbers: tuple[int, ...], losses: int) -> None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.messages import Context, Gold, PruneTask
+from workers.messages import Context, Gold, PatchRequest
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class Policy:
     stall_seconds: float = 900.0
     """An engine that reports but has generated nothing for this long is stuck."""
     prune_seconds: float = 3600.0
-    """Pruning reports nothing until it is done, and SparseGPT on a large model takes long."""
+    """Pruning reports nothing until a patch is done, and SparseGPT on a large model takes long. Times the patches of
+    the task that are not made: passes that they share come before the first of them."""
+    largest_pruning: int = 16
+    """The most patches that are made together: what a killed pruner may lose, and the longest that one device works
+    while others wait."""
     patch_patience: float = 45.0
     """How long an idle engine waits for a patch of its own before it joins engines at another: this saves a swap."""
     backoff_seconds: float = 5.0
@@ -133,8 +137,16 @@ class PatchState(StrEnum):
 class PatchWork:
     """One patch: in the store, or to be made."""
 
-    task: PruneTask
+    request: PatchRequest
+    model: str
+    """As in `Shape`."""
     state: PatchState
+    passes: tuple[str, ...] = ()
+    """Names of passes over its model that other patches may need, too."""
+    making: str | None = None
+    """Task id of the pruning that is under way."""
+    alone: bool = False
+    """It was lost in company, and nobody knows by whose fault: it is made in a task of its own."""
     attempts: int = 0
     not_before: float = 0.0
     """When it may be tried again."""
@@ -144,6 +156,10 @@ class PatchWork:
     """A draw of it has been committed, in this run or before: not every draw gives NaN."""
     nan_losses: int = 0
     """Engines that died of NaN before it was sampled: the first one, and then those that ran a probe."""
+
+    @property
+    def patch_id(self) -> str:
+        return self.request.patch_id
 
     @property
     def suspected(self) -> bool:

@@ -42,7 +42,7 @@ from pruning.spec import PruneSpec
 from tests.support import ROOT
 from workers.engines.scripted_engine import Fault, ScriptedEngines
 from workers.grade_worker import GradeSettings, GradeWorker
-from workers.messages import Committed, Context, Item, PruneTask, Shape, WorkerInfo
+from workers.messages import Committed, Context, Item, PatchRequest, Shape, WorkerInfo
 from workers.recipes import GradeRecipe
 from workers.rows.tables import DrawRow, FailureRow, GradeRow
 from workers.store import WorkerStore
@@ -62,8 +62,14 @@ def make_item(prompt: str, seed: int = 0, limits: tuple[int, ...] = (8, 16), num
     return Item(number, prompt, "benchmark", DrawJob(f"problem-{prompt}", (1, 2, 3), seed, limits))
 
 
-def make_patch(patch_id: str = "patch", state: PatchState = PatchState.STORED, method: str = "dense") -> PatchWork:
-    return PatchWork(PruneTask(f"prune-{patch_id}", "model", PruneSpec(method), patch_id, {}), state)
+def make_patch(
+    patch_id: str = "patch",
+    state: PatchState = PatchState.STORED,
+    method: str = "dense",
+    passes: tuple[str, ...] = (),
+    model: str = "model",
+) -> PatchWork:
+    return PatchWork(PatchRequest(patch_id, PruneSpec(method), {}), model, state, passes)
 
 
 def make_work(context: Context, draws: int, order: int = 0) -> ContextWork:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
+    Event,
     FindMissing,
     MissingFound,
     Reported,
@@ -48,6 +49,12 @@ def start_engine(core: Core, commands: list | None = None) -> tuple[Hand, str, S
     return hand, worker, shard
 
 
+def made(worker: str, task: PruneTask) -> list[Event]:
+    """A pruner makes all patches of its task."""
+    patches = [Reported(worker, PatchMade(task.task_id, one.patch_id, 0.5, 1.0)) for one in task.patches]
+    return [*patches, Reported(worker, TaskEnded(task.task_id))]
+
+
 def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = frozenset()) -> None:
     """Be a fleet that does everything well, except that an engine given a draw of `crash_on` dies uncommitted."""
     todo = hand(Tick())
@@ -67,8 +74,7 @@ def serve(hand: Hand, until: Callable[[], bool], crash_on: frozenset[int] = froz
                         Reported(worker, TaskEnded(shard.task_id)),
                     ]
                 case Assign(worker, PruneTask() as task):
-                    events.append(Reported(worker, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
-                    events.append(Reported(worker, TaskEnded(task.task_id)))
+                    events += made(worker, task)
                 case Assign(worker, GradeTask() as task):
                     events.append(Reported(worker, Graded(task.task_id, task.context_id, 1)))
                     events.append(Reported(worker, TaskEnded(task.task_id)))

@@ -33,6 +33,7 @@ from workers.failure import Failure, FailureKind
 from workers.messages import (
     Graded,
     GradeTask,
+    PatchFailed,
     PatchMade,
     PruneTask,
     Rejected,
@@ -58,6 +59,8 @@ class Process:
     tasks: list[WorkerTask] = field(default_factory=list)
     left: dict[str, list[int]] = field(default_factory=dict)
     """Task id -> draws of a shard that are not made yet."""
+    unmade: list[str] = field(default_factory=list)
+    """Patches of its pruning that are not made yet."""
     asked_to_stop: bool = False
     outbox: deque[Event] = field(default_factory=deque)
 
@@ -72,11 +75,13 @@ class Process:
         """End the first task."""
         name = self.tasks.pop(0).task_id
         self.left.pop(name, None)
+        self.unmade.clear()
         self.say(Reported(self.name, TaskEnded(name) if failure is None else TaskFailed(name, failure)))
 
     def die(self, failure: Failure = CRASH) -> None:
         self.phase = "dead"
         self.tasks.clear()
+        self.unmade.clear()
         self.say(WorkerLost(self.name, failure))
 
 
@@ -93,17 +98,21 @@ class World:
         cursed: set[str],
         nan_draws: frozenset[DrawKey] = frozenset(),
         names_nan: bool = False,
+        spoilt: frozenset[str] = frozenset(),
     ) -> None:
-        """`nan_draws` kill their engine by NaN; it says which of them did if `names_nan`."""
+        """`nan_draws` kill their engine by NaN; it says which of them did if `names_nan`. `cursed` patches end their
+        whole pruning, `spoilt` ones only fail."""
         self.core, self.shapes = core, shapes
         self.poison, self.refused, self.nan, self.cursed = poison, refused, nan, cursed
-        self.nan_draws, self.names_nan = nan_draws, names_nan
+        self.nan_draws, self.names_nan, self.spoilt = nan_draws, names_nan, spoilt
+        self.blamed = set(spoilt)
+        """Patches that failed by themselves, or whose pruning ended early when they were alone in it."""
         self.now = 1000.0
         self.processes: dict[str, Process] = {}
         self.recounts: deque[MissingFound] = deque()
         self.store: set[DrawKey] = set()
         self.failed: Counter[DrawKey] = Counter()
-        self.patches = {p.task.patch_id for p in core.state.patches.values() if p.state is PatchState.STORED}
+        self.patches = {p.patch_id for p in core.state.patches.values() if p.state is PatchState.STORED}
         self.heard: list[Event] = []
         self.finishes: list[str] = []
         self.owed = {(name, number) for name, work in core.state.contexts.items() for number in work.fresh}
@@ -145,6 +154,7 @@ class World:
     def assign(self, process: Process, task: WorkerTask) -> None:
         assert process.phase != "starting", "a task for a worker that is not up"
         assert not process.asked_to_stop, "a task for a worker that was asked to close"
+        patches = self.wanted(task) if isinstance(task, PruneTask) else []
         if process.phase != "well":
             return  # it goes to nobody; silence will tell
         if isinstance(task, ShardNumbers):
@@ -160,7 +170,23 @@ class World:
         else:
             assert not process.tasks, "a second task for a busy worker"
             assert process.start.role is (Role.PRUNE if isinstance(task, PruneTask) else Role.GRADE)
+        process.unmade = patches
         process.tasks.append(task)
+
+    def wanted(self, task: PruneTask) -> list[str]:
+        """The patches of a pruning, which is no larger than allowed and of one model, with what belongs together."""
+        works = [self.core.state.patches[request.patch_id] for request in task.patches]
+        assert {work.model for work in works} == {task.model}
+        assert 1 <= len(works) <= self.core.state.policy.largest_pruning
+        if len(works) == 1:
+            self.blamed.add(works[0].patch_id)
+        else:
+            assert not any(work.alone for work in works), "one that was lost in company has company again"
+            names = Counter(name for work in works for name in work.passes)
+            assert all(any(names[name] > 1 for name in work.passes) for work in works), (
+                "what shares nothing is together"
+            )
+        return [work.patch_id for work in works]
 
     def patch_of(self, task: WorkerTask) -> str:
         assert isinstance(task, ShardNumbers)
@@ -184,12 +210,22 @@ class World:
         elif isinstance(task, GradeTask):
             process.say(Reported(process.name, Graded(task.task_id, task.context_id, 1)))
             process.end_task()
-        elif task.patch_id in self.cursed:
-            process.end_task(Failure(FailureKind.PRUNE, "out of memory"))
-        else:
-            self.patches.add(task.patch_id)
-            process.say(Reported(process.name, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
+        elif not process.unmade:
             process.end_task()
+        else:
+            self.prune(process, task, process.unmade.pop(0))
+
+    def prune(self, process: Process, task: PruneTask, patch_id: str) -> None:
+        if patch_id in self.cursed:
+            process.end_task(Failure(FailureKind.PRUNE, "out of memory"))
+        elif patch_id in self.spoilt:
+            failure = Failure(FailureKind.BAD_INPUT, "no such layer")
+            process.say(Reported(process.name, PatchFailed(task.task_id, patch_id, failure)))
+        else:
+            self.patches.add(patch_id)
+            process.say(Reported(process.name, PatchMade(task.task_id, patch_id, 0.5, 1.0)))
+            if process.asked_to_stop:
+                process.end_task()
 
     def evaluate(self, process: Process, one: ShardNumbers, draws: int) -> None:
         if one.context_id in self.nan:

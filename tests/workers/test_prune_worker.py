@@ -1,9 +1,12 @@
-"""The worker that prunes: what cannot be pruned is bad input with its cause, and the worker goes on."""
+"""The worker that prunes: each patch is in the store when it is told, and what cannot be pruned is bad input with its
+cause, while the worker goes on."""
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -12,7 +15,7 @@ from pruning.spec import CalibrationSpec, PruneSpec
 from tests.pruning.conftest import make_checkpoint
 from tests.support import ROOT
 from workers.failure import FailureKind
-from workers.messages import PatchMade, PruneTask, Report, TaskEnded, TaskFailed
+from workers.messages import PatchFailed, PatchMade, PatchRequest, PruneTask, Report, TaskEnded, TaskFailed
 from workers.prune_worker import PruneWorker
 from workers.worker import Inbox
 
@@ -28,12 +31,14 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PruneWorker:
     return PruneWorker("pruner", Store.open(str(tmp_path / "store")), tmp_path / "scratch")
 
 
-def task(spec: PruneSpec, model: Path = MODEL, patch_id: str = "0" * 20) -> PruneTask:
-    return PruneTask("task", str(model), spec, patch_id, {})
+def task(*specs: PruneSpec, model: Path = MODEL) -> PruneTask:
+    return PruneTask(
+        "task", str(model), tuple(PatchRequest(f"{n:020}", spec, {"n": n}) for n, spec in enumerate(specs))
+    )
 
 
 def outcome(worker: PruneWorker, given: PruneTask) -> Report:
-    """The report that decides, of one task."""
+    """The report that decides, of a task of one patch."""
     *_, last = [report for report in worker.run(given, Inbox()) if not isinstance(report, TaskEnded)]
     return last
 
@@ -66,7 +71,7 @@ def test_checkpoint_without_its_biases_is_bad_input(worker: PruneWorker, tmp_pat
     model = make_checkpoint(tmp_path / "qwen2", "qwen2")
     file = model / "model.safetensors"
     save_file({name: tensor for name, tensor in load_file(file).items() if not name.endswith(".bias")}, file)
-    failed = outcome(worker, task(MAGNITUDE, model))
+    failed = outcome(worker, task(MAGNITUDE, model=model))
     assert isinstance(failed, TaskFailed)
     assert failed.failure.kind is FailureKind.BAD_INPUT
     assert "q_proj.bias" in failed.failure.cause or "k_proj.bias" in failed.failure.cause
@@ -75,6 +80,68 @@ def test_checkpoint_without_its_biases_is_bad_input(worker: PruneWorker, tmp_pat
 def test_patch_that_is_stored_is_not_made_again(worker: PruneWorker, tmp_path: Path) -> None:
     first = outcome(worker, task(MAGNITUDE))
     assert isinstance(first, PatchMade)
-    again = outcome(worker, task(MAGNITUDE, tmp_path / "no model here"))
+    again = outcome(worker, task(MAGNITUDE, model=tmp_path / "no model here"))
     assert isinstance(again, PatchMade)
     assert again.sparsity == first.sparsity
+
+
+@pytest.fixture
+def windows(tmp_path: Path) -> CalibrationSpec:
+    file = tmp_path / "windows.npy"
+    np.save(file, np.random.default_rng(0).integers(0, 20, (4, 16)))
+    return CalibrationSpec(str(file))
+
+
+def owl(windows: CalibrationSpec, *sparsities: float) -> tuple[PruneSpec, ...]:
+    return tuple(PruneSpec("magnitude", "owl", sparsity, calibration=windows) for sparsity in sparsities)
+
+
+def test_each_patch_of_a_task_is_in_the_store_when_it_is_told_and_nowhere_else(
+    worker: PruneWorker, windows: CalibrationSpec, tmp_path: Path
+) -> None:
+    store, told = Store.open(str(tmp_path / "store")), []
+    for report in worker.run(task(*owl(windows, 0.2, 0.3, 0.4)), Inbox()):
+        if isinstance(report, PatchMade):
+            told.append(report.patch_id)
+            assert store.patch_ids() == set(told), "no other is, yet"
+            kept = list((tmp_path / "temporary").rglob("manifest.json"))
+            assert kept == [], "it takes no room on this machine any more"
+    assert isinstance(report, TaskEnded)
+    assert len(told) == 3
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_patch_that_cannot_be_made_is_told_and_the_others_of_its_task_are_made(
+    worker: PruneWorker, windows: CalibrationSpec, tmp_path: Path
+) -> None:
+    bad = PruneSpec("shortgpt", blocks=99, calibration=windows)
+    first, *made, last = worker.run(task(*owl(windows, 0.2), bad, *owl(windows, 0.4)), Inbox())
+    assert isinstance(first, PatchFailed)
+    assert first.failure.kind is FailureKind.BAD_INPUT
+    assert "cannot remove 99 of 4 blocks" in first.failure.cause
+    assert {report.patch_id for report in made if isinstance(report, PatchMade)} == {f"{n:020}" for n in (0, 2)}
+    assert isinstance(last, TaskEnded)
+
+
+def test_patch_whose_data_this_machine_lacks_is_told_and_the_others_are_made(
+    worker: PruneWorker, windows: CalibrationSpec, tmp_path: Path
+) -> None:
+    given = task(*owl(windows, 0.2), *owl(CalibrationSpec(str(tmp_path / "gone.npy")), 0.2))
+    elsewhere = replace(given.patches[1], payload={"spec": {"calibration": {"data": "f" * 64}}})
+    first, made, last = worker.run(replace(given, patches=(given.patches[0], elsewhere)), Inbox())
+    assert isinstance(first, PatchFailed)
+    assert (first.patch_id, first.failure.kind) == (elsewhere.patch_id, FailureKind.DATA)
+    assert isinstance(made, PatchMade)
+    assert isinstance(last, TaskEnded)
+
+
+def test_worker_that_is_asked_to_close_finishes_the_patch_in_the_making_and_no_other(
+    worker: PruneWorker, windows: CalibrationSpec, tmp_path: Path
+) -> None:
+    inbox = Inbox()
+    reports = worker.run(task(*owl(windows, 0.2, 0.3, 0.4)), inbox)
+    made = next(reports)
+    assert isinstance(made, PatchMade)
+    inbox.close()
+    assert [type(report) for report in reports] == [TaskEnded]
+    assert Store.open(str(tmp_path / "store")).patch_ids() == {made.patch_id}

@@ -10,7 +10,7 @@ import pytest
 from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec, PruneSpec
 from tests.support.fake_hub import COMMIT, MODEL, fake_hub, fill_cache, find_base_on_a_machine
-from workers.messages import PruneTask
+from workers.messages import PatchRequest
 from workers.sources import SourceFault, check_sources, data_digest, find_base
 
 HOST = socket.gethostname()
@@ -79,15 +79,15 @@ def test_patch_is_made_of_the_drivers_weights_tokenizer_and_data_or_not_at_all(
         "tokenizer": Checkpoint.open(model).tokenizer_digest(),
         "spec": {"calibration": {"data": data_digest(calibration)}},
     }
-    task = PruneTask("prune", str(model), PruneSpec("wanda", 0.5, calibration=calibration), "patch", payload)
-    assert check_sources(task) == model
+    request = PatchRequest("patch", PruneSpec("wanda", 0.5, calibration=calibration), payload)
+    assert check_sources(str(model), request) == model
     with pytest.raises(SourceFault, match="has other weights"):
-        check_sources(replace(task, payload=payload | {"base": "0" * 64}))
+        check_sources(str(model), replace(request, payload=payload | {"base": "0" * 64}))
     with pytest.raises(SourceFault, match=f"^{HOST}: {model} has another tokenizer"):
-        check_sources(replace(task, payload=payload | {"tokenizer": "0" * 64}))
+        check_sources(str(model), replace(request, payload=payload | {"tokenizer": "0" * 64}))
     data.write_text('{"text": "1+2"}\n')
     with pytest.raises(SourceFault, match=f"{data} is not the driver's"):
-        check_sources(task)
+        check_sources(str(model), request)
     data.unlink()
     with pytest.raises(SourceFault, match=f"{data}: no such file"):
-        check_sources(task)
+        check_sources(str(model), request)

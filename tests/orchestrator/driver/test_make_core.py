@@ -1,11 +1,11 @@
-"""What a fleet is taken for: engines that fit onto its nodes."""
+"""What a fleet is taken for: engines that fit onto its nodes; and what of a plan its pruners share."""
 
 import pytest
 
 from orchestrator.cluster.backend import Devices
 from orchestrator.driver.make_core import make_core
 from orchestrator.grid.errors import InputError
-from tests.support.builders import TinySweep
+from tests.support.builders import TINY, TinySweep
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,19 @@ def test_engine_that_fits_onto_no_node_is_refused_with_the_setting_and_the_nodes
     plan = sweep.plan()
     with pytest.raises(InputError, match=r"runtime\.tensor_parallel: .* 8 GPUs .* more than 6 .* set it to 6 or less"):
         make_core(plan, sweep.store, plan.resolved.grid.runtime, Devices(3, (6, 6)))
+
+
+def test_patches_carry_the_names_of_the_passes_that_they_share(sweep: TinySweep) -> None:
+    data = {"data": str(TINY / "calibration.jsonl"), "samples": 4, "tokens": 32}
+    sweep.variants = [
+        {"method": "dense"},
+        {"method": "magnitude", "allocator": "owl", "sparsity": [0.2, 0.3], "calibration": data},
+        {"method": "wanda", "allocator": "owl", "sparsity": 0.2, "calibration": data | {"seed": 1}},
+    ]
+    plan = sweep.plan()
+    core = make_core(plan, sweep.store, plan.resolved.grid.runtime, Devices(2, (0,)))
+    dense, one, other, elsewhere = (patch.passes for patch in core.state.patches.values())
+    assert dense == ()
+    assert len(one) == 1
+    assert one == other
+    assert not set(elsewhere) & set(one)

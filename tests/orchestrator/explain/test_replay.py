@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.cli import BAD_INPUT, COMPLETE, INCOMPLETE
-from tests.support.builders import TinySweep
+from tests.support.builders import TINY, TinySweep
 from workers.engines.scripted_engine import Die
 
 Capture = pytest.CaptureFixture[str]
@@ -54,7 +54,7 @@ def test_each_decision_is_told_with_its_reason(log: Path, capsys: Capture) -> No
     assert out.startswith("      #1       0.0 s  time passed\n")
     assert "→ start prune-1: variants to prune: 2, devices that prune: 0\n" in out
     assert "→ start engine-2 for 4 layers: 16 draws wait for engines of 4 layers, of which there are 0;" in out
-    assert "→ engine-2 evaluates 8 draws of dense (shard-4): engine-2 has no weights yet; dense had 8 waiting " in out
+    assert "→ engine-2 evaluates 8 draws of dense (shard-5): engine-2 has no weights yet; dense had 8 waiting " in out
     assert "engine-2 is gone: engine-lost: died at ask 3, as scripted\n" in out
     assert "they were lost 1 time, so they run alone\n" in out
     assert "→ end the sweep: done: no worker and no check of the store is left\n" in out
@@ -113,11 +113,11 @@ def test_state_at_an_event_shows_the_fleet_and_what_is_owed(log: Path, capsys: C
     _, before, _ = replay(log, capsys, "--at", str(lost - 1))
     _, after, _ = replay(log, capsys, "--at", str(lost))
     assert "Of 16 owed draws 0 are committed, 0 given up, 8 at engines, 8 wait, and 0 are looked up" in before
-    assert re.search(r"\nengine-2 +busy +dense +0\.0 s ago +dense \(shard-4\)\n", before)
+    assert re.search(r"\nengine-2 +busy +dense +0\.0 s ago +dense \(shard-5\)\n", before)
     assert "Of 16 owed draws 0 are committed, 0 given up, 0 at engines, 8 wait, and 8 are looked up" in after
     assert "engine-2" not in after.partition("\n")[2]
     _, one, _ = replay(log, capsys, "--at", str(lost - 1), "--worker", "engine-2")
-    assert "prune-1" not in one
+    assert "prune-1" not in one.partition("\n")[2], "the first line tells the event, whoever's it is"
 
 
 def test_json_has_one_object_for_each_event(log: Path, capsys: Capture) -> None:
@@ -198,3 +198,27 @@ def test_line_that_is_damaged_is_bad_input_with_its_number(log: Path, tmp_path: 
     status, _, err = replay(changed(log, tmp_path / "log", change), capsys)
     assert status == BAD_INPUT
     assert "error: event 4 of the log cannot be read" in err
+
+
+@pytest.fixture(scope="module")
+def log_of_patches_together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The log of a sweep whose two variants share a pass over the dense model."""
+    sweep = TinySweep(tmp_path_factory.mktemp("together"))
+    data = {"data": str(TINY / "calibration.jsonl"), "samples": 4, "tokens": 32}
+    sweep.variants = [{"method": "magnitude", "allocator": "owl", "sparsity": [0.2, 0.3], "calibration": data}]
+    sweep.runtime = {"event_log": True, "slots": 1}
+    assert sweep.run() == "done"
+    (file,) = (sweep.folder / "store" / "logs").iterdir()
+    return file
+
+
+def test_patches_that_are_made_together_are_told_as_one_task(log_of_patches_together: Path, capsys: Capture) -> None:
+    _, out, _ = replay(log_of_patches_together, capsys)
+    (taken,) = [line for line in out.splitlines() if "prune-1 takes" in line]
+    assert "takes the pruning of magnitude + owl at 0.2, magnitude + owl at 0.3 (pruning-" in taken
+    assert taken.endswith("; 1 more share its passes")
+    start = json.loads(gzip.decompress(log_of_patches_together.read_bytes()).splitlines()[0])["start"]
+    for work in start["contexts"]:
+        _, story, _ = replay(log_of_patches_together, capsys, "--context", work["context"][1])
+        assert "prune-1 takes the pruning" in story
+        assert story.count("prune-1: made magnitude + owl") == 1, "each patch is told in its own story"

@@ -11,6 +11,7 @@ from orchestrator.scheduler.events import (
     ShardNumbers,
     Tick,
 )
+from orchestrator.scheduler.work import PatchState
 from tests.support.builders import (
     Hand,
     committed,
@@ -22,7 +23,7 @@ from tests.support.builders import (
     started,
 )
 from tests.support.core_steps import POLICY, serve
-from workers.messages import TaskEnded, WantsMore
+from workers.messages import PruneTask, Shape, TaskEnded, WantsMore
 
 PATCH_OF = {"c0": "patch0", "c1": "patch1"}
 
@@ -65,3 +66,31 @@ def test_engine_goes_over_to_a_variant_that_lags_when_what_it_has_is_done() -> N
     assert hungry(second) == [], "nor what it will hold, before it does"
     assert hungry(first) == ["c0"], "one goes, not both"
     assert finish(second) == ["c1"]
+
+
+def prunings(commands: list) -> list[list[str]]:
+    """The patches of each pruning that `commands` assign."""
+    tasks = [c.task for c in of_kind(commands, Assign) if isinstance(c.task, PruneTask)]
+    return [[request.patch_id for request in task.patches] for task in tasks]
+
+
+def test_patches_that_share_a_pass_are_split_over_the_pruners_that_are_up_or_coming() -> None:
+    names = [f"p{n}" for n in range(6)]
+    works = [make_work(make_context(name, name), 20, n) for n, name in enumerate(names)]
+    patches = [make_patch(name, PatchState.OWED, "wanda", ("activations",)) for name in names]
+    hand = Hand(Core(replace(POLICY, slots=2), patches, works))
+    one, other = started(hand(Tick()), Role.PRUNE)
+    assert prunings(hand(ready(one))) == [names[:3]], "it leaves the other half to the one that is still starting"
+    assert prunings(hand(ready(other))) == [names[3:]]
+
+
+def test_patches_of_another_model_or_pass_are_another_task() -> None:
+    rows = [("a", "model", "x"), ("b", "other", "x"), ("c", "model", "y"), ("d", "model", "x")]
+    works = [
+        make_work(make_context(name, name, Shape(model, 4, "bfloat16")), 20, n)
+        for n, (name, model, _) in enumerate(rows)
+    ]
+    patches = [make_patch(name, PatchState.OWED, "wanda", (passes,), model) for name, model, passes in rows]
+    hand = Hand(Core(replace(POLICY, slots=1), patches, works))
+    serve(hand, lambda: hand.core.finished is not None)
+    assert sorted(prunings(hand.said)) == [["a", "d"], ["b"], ["c"]]

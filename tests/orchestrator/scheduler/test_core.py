@@ -15,7 +15,7 @@ from orchestrator.scheduler.events import (
     Tick,
     WorkerLost,
 )
-from orchestrator.scheduler.work import PatchState
+from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import (
     Hand,
     committed,
@@ -29,7 +29,7 @@ from tests.support.builders import (
 )
 from tests.support.core_steps import LOST, POLICY, missing, serve, shard_of, start_engine
 from workers.failure import Failure, FailureKind
-from workers.messages import GradeTask, PruneTask, Rejected, TaskEnded, TaskFailed, WantsMore
+from workers.messages import GradeTask, PatchFailed, PatchMade, PruneTask, Rejected, TaskEnded, TaskFailed, WantsMore
 
 
 def test_sweep_undisturbed_commits_everything_and_finishes() -> None:
@@ -186,6 +186,77 @@ def test_patch_failure_backs_off_doubling_then_gives_up_its_draws_only() -> None
     assert set(hand.failures()) == {("bad", number) for number in range(3)}
     assert {given_up.failure.cause for given_up in hand.failures().values()} == {"no memory 2"}
     assert hand.core.state.contexts["good"].waiting_draws == 3
+
+
+ONE_DEVICE = replace(POLICY, slots=1)
+
+
+def sharing(count: int, policy: Policy = ONE_DEVICE) -> tuple[Hand, str, PruneTask]:
+    """A core that owes patches p0, p1, ... of one pass and two draws of each, its pruner, and the pruner's task."""
+    works = [make_work(make_context(f"c{n}", f"p{n}"), 2, n) for n in range(count)]
+    patches = [make_patch(f"p{n}", PatchState.OWED, "magnitude", ("activations",)) for n in range(count)]
+    hand = Hand(Core(policy, patches, works))
+    (pruner,) = started(hand(Tick()), Role.PRUNE)
+    (given,) = of_kind(hand(ready(pruner)), Assign)
+    assert isinstance(given.task, PruneTask)
+    return hand, pruner, given.task
+
+
+def patch_ids(task: PruneTask) -> list[str]:
+    return [request.patch_id for request in task.patches]
+
+
+def prunings(commands: list) -> list[list[str]]:
+    """The patches of each pruning that `commands` assign."""
+    return [patch_ids(c.task) for c in of_kind(commands, Assign) if isinstance(c.task, PruneTask)]
+
+
+def test_patches_that_share_a_pass_are_one_task_and_each_can_be_evaluated_when_it_is_made() -> None:
+    hand, pruner, task = sharing(3)
+    assert patch_ids(task) == ["p0", "p1", "p2"]
+    hand(Reported(pruner, PatchMade(task.task_id, "p1", 0.5, 1.0)))
+    assert [list(patches) for patches in hand.core.state.runnable.values()] == [["p1"]]
+    assert {name: patch.state for name, patch in hand.core.state.patches.items()} == {
+        "p0": PatchState.MAKING, "p1": PatchState.STORED, "p2": PatchState.MAKING,
+    }  # fmt: skip
+
+
+def test_pruner_that_dies_loses_what_it_had_not_reported_and_each_of_it_is_then_made_alone() -> None:
+    hand, pruner, task = sharing(3, replace(ONE_DEVICE, attempts=1))
+    hand(Reported(pruner, PatchMade(task.task_id, "p1", 0.5, 1.0)))
+    (again,) = started(hand(WorkerLost(pruner, LOST)), Role.PRUNE)
+    assert not hand.failures(), "which of the two was at fault is not known"
+    assert prunings(hand(ready(again), after=POLICY.backoff_seconds)) == [["p0"]]
+    (pruner,) = started(hand(WorkerLost(again, LOST)), Role.PRUNE)
+    assert set(hand.failures()) == {("c0", 0), ("c0", 1)}, "p0 was alone, and the policy allows one attempt"
+    assert prunings(hand(ready(pruner), after=POLICY.backoff_seconds)) == [["p2"]]
+
+
+def test_patch_that_fails_by_itself_is_given_up_and_its_pruning_goes_on() -> None:
+    hand, pruner, task = sharing(3)
+    hand(Reported(pruner, PatchFailed(task.task_id, "p1", Failure(FailureKind.BAD_INPUT, "no such layer"))))
+    assert set(hand.failures()) == {("c1", 0), ("c1", 1)}
+    for name in ("p0", "p2"):
+        hand(Reported(pruner, PatchMade(task.task_id, name, 0.5, 1.0)))
+    assert not prunings(hand(Reported(pruner, TaskEnded(task.task_id))))
+    assert [hand.core.state.patches[name].attempts for name in ("p0", "p2")] == [0, 0]
+
+
+def test_pruner_that_is_asked_to_close_gives_back_what_it_has_not_made_and_nobody_is_blamed() -> None:
+    hand, pruner, task = sharing(3)
+    hand(NodeDraining((pruner,), "spot notice"))
+    hand(Reported(pruner, PatchMade(task.task_id, "p0", 0.5, 1.0)))
+    hand(Reported(pruner, TaskEnded(task.task_id)))
+    (again,) = started(hand(WorkerLost(pruner, Failure(FailureKind.RETIRED, "closed as asked"))), Role.PRUNE)
+    assert prunings(hand(ready(again), after=POLICY.backoff_seconds)) == [["p1", "p2"]]
+
+
+def test_failure_of_a_patch_that_comes_after_its_pruner_was_lost_changes_nothing() -> None:
+    hand, pruner, task = sharing(2)
+    (again,) = started(hand(WorkerLost(pruner, LOST)), Role.PRUNE)
+    hand(ready(again), after=POLICY.backoff_seconds)
+    hand(Reported(pruner, PatchFailed(task.task_id, "p0", Failure(FailureKind.BAD_INPUT, "said late"))))
+    assert not hand.failures()
 
 
 def test_patch_of_bad_input_is_not_tried_again() -> None:

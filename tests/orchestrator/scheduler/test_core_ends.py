@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
     Finish,
@@ -23,14 +24,17 @@ from orchestrator.scheduler.work import PatchState
 from tests.support.builders import (
     Hand,
     committed,
+    make_context,
     make_core,
+    make_patch,
+    make_work,
     of_kind,
     ready,
     started,
 )
 from tests.support.core_steps import LOST, POLICY, missing, shard_of, start_engine
 from workers.failure import Failure, FailureKind
-from workers.messages import GradeTask, TaskEnded, WantsMore
+from workers.messages import GradeTask, PatchMade, TaskEnded, WantsMore
 
 
 def test_silent_engine_is_discarded_after_its_silence_and_not_before() -> None:
@@ -56,6 +60,21 @@ def test_pruner_may_be_silent_for_longer_than_an_engine() -> None:
         assert not of_kind(hand(Tick(), after=50.0), Kill)
     hand(Tick(), after=50.0)
     assert pruner in {discard.worker for discard in of_kind(hand(Tick(), after=51.0), Kill)}
+
+
+def test_pruner_may_be_silent_for_as_long_as_the_patches_that_it_has_not_made_may_take() -> None:
+    policy = replace(POLICY, prune_seconds=100.0)
+    works = [make_work(make_context(f"c{n}", f"p{n}"), 2, n) for n in range(3)]
+    patches = [make_patch(f"p{n}", PatchState.OWED, passes=("activations",)) for n in range(3)]
+    hand = Hand(Core(policy, patches, works))
+    (pruner,) = started(hand(Tick()), Role.PRUNE)
+    (given,) = of_kind(hand(ready(pruner)), Assign)
+    for _ in range(6):
+        assert not of_kind(hand(Tick(), after=49.0), Kill)
+    hand(Reported(pruner, PatchMade(given.task.task_id, "p0", 0.5, 1.0)))
+    for _ in range(4):
+        assert not of_kind(hand(Tick(), after=49.0), Kill)
+    assert pruner in {kill.worker for kill in of_kind(hand(Tick(), after=5.0), Kill)}
 
 
 def test_driver_that_did_not_look_for_long_takes_nobody_for_hung() -> None:

@@ -20,7 +20,7 @@ from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import SHORTENED, WHOLE, make_context, make_patch, make_work
 from tests.support.core_world import DrawKey, Process, World
 from workers.failure import Failure, FailureKind
-from workers.messages import Heartbeat
+from workers.messages import Heartbeat, PruneTask
 
 POLICIES = st.builds(
     Policy,
@@ -32,13 +32,20 @@ POLICIES = st.builds(
     prune_seconds=st.just(400.0),
     backoff_seconds=st.just(5.0),
     failed_starts=st.just(3),
+    largest_pruning=st.integers(1, 4),
     smallest_shard=st.integers(1, 3),
     largest_shard=st.integers(3, 6),
 )
 PATCHES = st.lists(
-    st.tuples(st.sampled_from([PatchState.STORED, PatchState.OWED]), st.booleans()), min_size=1, max_size=3
+    st.tuples(
+        st.sampled_from([PatchState.STORED, *[PatchState.OWED] * 2]),
+        st.booleans(),
+        st.sampled_from([(), ("a",), ("a",), ("a", "b"), ("b",)]),
+    ),
+    min_size=1,
+    max_size=6,
 )
-CONTEXTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.booleans()), min_size=1, max_size=4)
+CONTEXTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.booleans()), min_size=1, max_size=7)
 RARE = st.integers(0, 9).map(lambda number: number == 0)
 
 
@@ -51,11 +58,11 @@ class Sweep(RuleBasedStateMachine):
     def begin(
         self,
         policy: Policy,
-        patches: list[tuple[PatchState, bool]],
+        patches: list[tuple[PatchState, bool, tuple[str, ...]]],
         contexts: list[tuple[int, int, bool]],
         data: st.DataObject,
     ) -> None:
-        shapes = {f"patch{n}": WHOLE if whole else SHORTENED for n, (_, whole) in enumerate(patches)}
+        shapes = {f"patch{n}": WHOLE if whole else SHORTENED for n, (_, whole, _) in enumerate(patches)}
         works, keys = [], []
         for order, (number, draws, ungraded) in enumerate(contexts):
             patch_id = f"patch{number % len(patches)}"
@@ -63,7 +70,8 @@ class Sweep(RuleBasedStateMachine):
             works.append(make_work(context, draws, order))
             works[-1].ungraded = ungraded
             keys += [(context.context_id, number) for number in range(draws)]
-        core = Core(policy, [make_patch(f"patch{n}", state) for n, (state, _) in enumerate(patches)], works)
+        owed = [make_patch(f"patch{n}", state, passes=passes) for n, (state, _, passes) in enumerate(patches)]
+        core = Core(policy, owed, works)
         self.world = World(
             core,
             shapes,
@@ -73,6 +81,7 @@ class Sweep(RuleBasedStateMachine):
             cursed={patch for patch in shapes if data.draw(RARE, "cursed")},
             nan_draws=frozenset(k for k in keys if data.draw(RARE, "nan draw")),
             names_nan=data.draw(st.booleans(), "NaN draws are named"),
+            spoilt=frozenset(patch for patch in shapes if data.draw(RARE, "spoilt")),
         )
         self.world.tell(Tick())
 
@@ -203,6 +212,19 @@ class Sweep(RuleBasedStateMachine):
             assert len(shards) <= 1 or not any(shard.losses for shard in shards)
 
     @invariant()
+    def a_patch_is_in_the_making_in_one_task_and_given_up_for_its_own_fault_only(self) -> None:
+        state = self.world.core.state
+        tasks = {name: task for worker in state.fleet for name, task in worker.tasks.items()}
+        for patch in state.patches.values():
+            assert (patch.state is PatchState.MAKING) == (patch.making is not None)
+            if patch.making is not None:
+                task = tasks[patch.making]
+                assert isinstance(task, PruneTask)
+                assert patch.request in task.patches
+            if patch.state is PatchState.FAILED:
+                assert patch.patch_id in self.world.blamed
+
+    @invariant()
     def the_indexes_tell_what_is(self) -> None:
         state = self.world.core.state
         assert state.unfinished == {name for name, work in state.contexts.items() if not work.finished()}
@@ -258,7 +280,7 @@ class Sweep(RuleBasedStateMachine):
             assert "comes up" in world.finishes[0]
             assert any(state.dead(role) for role in Role)
             if not state.dead(Role.ENGINE):
-                stored = [p.task.patch_id for p in state.patches.values() if p.state is PatchState.STORED]
+                stored = [p.patch_id for p in state.patches.values() if p.state is PatchState.STORED]
                 assert not any(work.waiting_draws for patch in stored for work in state.by_patch.get(patch, ()))
 
 

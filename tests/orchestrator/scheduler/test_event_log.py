@@ -40,7 +40,7 @@ from pruning.spec import CalibrationSpec, PruneSpec
 from tests.support.builders import SHORTENED, WHOLE, make_context, make_core, make_patch, make_work
 from tests.support.core_world import World
 from workers.failure import Failure, FailureKind
-from workers.messages import Gold, GradeTask, PruneTask, Report
+from workers.messages import Gold, GradeTask, PatchRequest, PruneTask, Report
 
 NUMBERS = st.floats(allow_nan=False)
 ABOUT = {"sweep": "s", "project": "0", "started": "now"}
@@ -104,9 +104,9 @@ def test_text_that_is_not_unicode_is_logged_all_the_same() -> None:
 def test_answers_and_payloads_are_in_no_line() -> None:
     gold = Gold("p", "g", "SECRET", "math")
     work = replace(make_work(make_context("c"), 2), golds=(gold,))
-    task = PruneTask("t", "model", PruneSpec("wanda"), "patch", {"data": "SECRET"})
-    core = Core(Policy(), [replace(make_patch(), task=task)], [work])
-    commands = [Assign("g", GradeTask("t", "c", "a", (gold,))), Assign("p", task)]
+    request = PatchRequest("patch", PruneSpec("wanda"), {"data": "SECRET"})
+    core = Core(Policy(), [replace(make_patch(), request=request)], [work])
+    commands = [Assign("g", GradeTask("t", "c", "a", (gold,))), Assign("p", PruneTask("t", "model", (request,)))]
     lines = header_line(encode_start(core), ABOUT) + event_line(0.0, Tick(), commands)
     assert b"SECRET" not in lines
     assert b"wanda" in lines
@@ -120,10 +120,10 @@ def test_rebuilt_core_owes_what_the_first_did() -> None:
     works[2].lengths = works[0].lengths  # of one model
     works[0].lengths.observe(3, 1200)
     spec = PruneSpec("wanda", sparsity=0.5, calibration=CalibrationSpec("c4"))
-    task = PruneTask("t", "model", spec, "p1", {})
+    request = PatchRequest("p1", spec, {})
     core = Core(
         Policy(engines=3, backoff_seconds=2.5),
-        [make_patch("p0"), replace(make_patch("p1", PatchState.OWED), task=task), make_patch("p2")],
+        [make_patch("p0"), replace(make_patch("p1", PatchState.OWED), request=request), make_patch("p2")],
         works,
     )
     again = decode_start(read_header(header_line(encode_start(core), ABOUT))["start"])
@@ -144,7 +144,8 @@ def test_rebuilt_core_owes_what_the_first_did() -> None:
 
 def test_rebuilt_core_decides_the_same_in_a_world_with_faults() -> None:
     works = [make_work(make_context(f"c{n}", f"p{n}"), 9, n) for n in range(3)]
-    patches = [make_patch("p0", PatchState.OWED), make_patch("p1"), make_patch("p2", PatchState.OWED)]
+    owed = [make_patch(name, PatchState.OWED, passes=("activations",)) for name in ("p0", "p2")]
+    patches = [owed[0], make_patch("p1"), owed[1]]
     core = LoggedCore(Policy(engines=2, slots=2, smallest_shard=2, largest_shard=4), patches, works)
     start = encode_start(core)
     world = World(core, dict.fromkeys(("p0", "p1", "p2"), WHOLE), {("c0", 4)}, {("c1", 2)}, {"c2"}, set())

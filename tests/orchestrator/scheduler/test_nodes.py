@@ -31,6 +31,7 @@ from workers.messages import (
     Committed,
     Graded,
     GradeTask,
+    PatchFailed,
     PatchMade,
     PruneTask,
     Shape,
@@ -39,6 +40,7 @@ from workers.messages import (
     WorkerInfo,
 )
 
+PASSES = st.sampled_from([(), ("activations",)])
 RETIRED = Failure(FailureKind.RETIRED, "closed as asked")
 
 
@@ -55,6 +57,8 @@ class Cluster:
     other_store: frozenset[str] = frozenset()
     one_at_a_time: bool = True
     """At most one worker starts at a time, so no machine may be tried twice."""
+    names_patches: bool = True
+    """A pruner says which patch's data its machine lacks, and makes the others."""
     tried: list[tuple[str, str]] = field(default_factory=list)
     """(machine, model) of everything that failed because of a machine."""
 
@@ -71,14 +75,8 @@ class Cluster:
                 self.pending.append(command)
             case Assign(worker, ShardNumbers() as shard):
                 return reports(worker, committed(shard, shard.numbers))
-            case Assign(worker, PruneTask(task_id, model) as task):
-                node = self.running[worker][1]
-                if model in self.lacks[node]:
-                    return [Reported(worker, TaskFailed(task_id, self.failure(node, model)))]
-                if task.patch_id in self.lacks[node]:
-                    failure = replace(self.failure(node, task.patch_id), kind=FailureKind.DATA)
-                    return [Reported(worker, TaskFailed(task_id, failure))]
-                return reports(worker, PatchMade(task_id, task.patch_id, 0.5, 1.0))
+            case Assign(worker, PruneTask() as task):
+                return self.prune(worker, task)
             case Assign(worker, GradeTask() as task):
                 return reports(worker, Graded(task.task_id, task.context_id, 1))
             case FindMissing(shard):
@@ -88,6 +86,20 @@ class Cluster:
                 self.running.pop(worker, None)
                 return [WorkerLost(worker, RETIRED)]
         return []
+
+    def prune(self, worker: str, task: PruneTask) -> list[Event]:
+        node, events = self.running[worker][1], list[Event]()
+        if task.model in self.lacks[node]:
+            return [Reported(worker, TaskFailed(task.task_id, self.failure(node, task.model)))]
+        for patch_id in [request.patch_id for request in task.patches]:
+            if patch_id not in self.lacks[node]:
+                events.append(Reported(worker, PatchMade(task.task_id, patch_id, 0.5, 1.0)))
+                continue
+            failure = replace(self.failure(node, patch_id), kind=FailureKind.DATA)
+            if not self.names_patches:
+                return [*events, Reported(worker, TaskFailed(task.task_id, failure))]
+            events.append(Reported(worker, PatchFailed(task.task_id, patch_id, failure)))
+        return [*events, Reported(worker, TaskEnded(task.task_id))]
 
     def place(self) -> list[Event]:
         """Start what is pending on the first machine with a free device that it need not avoid."""
@@ -124,15 +136,16 @@ def reports(worker: str, what: Committed | PatchMade | Graded) -> list[Event]:
     return [Reported(worker, what), Reported(worker, TaskEnded(what.task_id))]
 
 
-def owing(models: Mapping[str, PatchState], nodes: Mapping[str, int], engines: int = 1) -> Hand:
-    """A core that owes two patches and 20 draws of each for every model, on these machines."""
+def owing(
+    models: Mapping[str, PatchState], nodes: Mapping[str, int], engines: int = 1, passes: tuple[str, ...] = ()
+) -> Hand:
+    """A core that owes two patches, which share `passes`, and 20 draws of each for every model, on these machines."""
     works, patches = [], []
     for model, state in models.items():
         for number in range(2):
             name = f"{model}-{number}"
             works.append(make_work(make_context(name, name, Shape(model, 4, "bfloat16")), 20, len(works)))
-            patch = make_patch(name, state, "magnitude")
-            patches.append(replace(patch, task=replace(patch.task, model=model)))
+            patches.append(make_patch(name, state, "magnitude", passes, model))
     slots = sum(nodes.values())
     policy = Policy(engines=engines, slots=slots, nodes=nodes, smallest_shard=4, largest_shard=8)
     return Hand(Core(policy, patches, works))
@@ -191,10 +204,15 @@ def test_model_that_no_machine_has_stays_owed_and_the_others_are_done_first() ->
     assert cluster.tried == [("one", "a"), ("two", "a")]
 
 
-def test_patch_whose_data_no_machine_has_stays_owed_and_the_models_other_patches_are_done() -> None:
+@pytest.mark.parametrize("passes", [(), ("activations",)])
+@pytest.mark.parametrize("names_patches", [True, False])
+def test_patch_whose_data_no_machine_has_stays_owed_and_the_models_other_patches_are_done(
+    passes: tuple[str, ...], names_patches: bool
+) -> None:
     nodes = {"one": 1, "two": 1}
-    hand = owing({"a": PatchState.OWED}, nodes)
-    Cluster(nodes, {node: {"a-1"} for node in nodes}, one_at_a_time=False).serve(hand)
+    hand = owing({"a": PatchState.OWED}, nodes, passes=passes)
+    cluster = Cluster(nodes, {node: {"a-1"} for node in nodes}, one_at_a_time=False, names_patches=names_patches)
+    cluster.serve(hand)
     assert str(hand.core.finished).startswith("no machine can do the work of a-1: ")
     assert "a-1 is not there" in str(hand.core.finished)
     assert {name: work.waiting_draws for name, work in hand.core.state.contexts.items()} == {"a-0": 0, "a-1": 20}
@@ -230,8 +248,9 @@ def test_every_draw_is_made_that_some_machine_can_make_and_none_is_given_up(data
     nodes = data.draw(st.dictionaries(st.sampled_from(["n1", "n2", "n3"]), st.integers(1, 2), min_size=1))
     names = st.sampled_from(["a", "b", "c", "a-0", "b-0", "b-1", "c-1"])
     lacks = {node: data.draw(st.sets(names), node) for node in nodes}
-    hand = owing({model: PatchState(state) for model, state in models.items()}, nodes, data.draw(st.integers(1, 4)))
-    Cluster(nodes, lacks, one_at_a_time=False).serve(hand, rounds=4000)
+    states, passes = {model: PatchState(state) for model, state in models.items()}, data.draw(PASSES)
+    hand = owing(states, nodes, data.draw(st.integers(1, 4)), passes)
+    Cluster(nodes, lacks, one_at_a_time=False, names_patches=data.draw(st.booleans())).serve(hand, rounds=4000)
     assert not hand.failures()
     if len(models) == 1:
         assert not [kill for kill in of_kind(hand.said, Kill) if kill.failure.kind is FailureKind.HANG], "none pends"

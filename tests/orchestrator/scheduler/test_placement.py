@@ -1,5 +1,6 @@
 """Where work goes: every shard has a sensible length, engines keep their weights, shapes are respected."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import given
@@ -11,11 +12,13 @@ from orchestrator.scheduler.placement import (
     ROUNDING_ALLOWANCE,
     Demand,
     IdleEngine,
+    Pass,
     choose_variant,
     help_laggard,
     pruners_wanted,
     shard_length,
     share_engines,
+    share_out,
 )
 from tests.support.builders import SHORTENED, WHOLE
 from workers.messages import Shape
@@ -170,3 +173,49 @@ def test_engine_does_not_crowd_a_variant_while_others_are_on_their_way() -> None
     assert choose_variant(IdleEngine(WHOLE, None, engines_per_variant=2), [crowded]) is None
     assert choose_variant(IdleEngine(WHOLE, None), [crowded]) == crowded
     assert choose_variant(IdleEngine(WHOLE, "crowded", engines_per_variant=2), [crowded]) == crowded
+
+
+PASSES = st.dictionaries(
+    st.integers(0, 30).map(str),
+    st.lists(
+        st.sampled_from([("m", "a"), ("m", "b"), ("m", "c"), ("n", "a"), ("n", "b")]), unique=True, max_size=3
+    ).map(tuple),
+    max_size=24,
+)
+
+
+def connected(passes: Mapping[str, tuple[Pass, ...]]) -> set[frozenset[str]]:
+    """The groups of patches that passes connect, found by spreading from each patch."""
+    groups = set()
+    for patch in passes:
+        group, spread = {patch}, True
+        while spread:
+            near = {p for p in passes if any(set(passes[p]) & set(passes[other]) for other in group)}
+            spread, group = not near <= group, group | near
+        groups.add(frozenset(group))
+    return groups
+
+
+@given(PASSES, st.integers(0, 12), st.integers(1, 9))
+def test_patches_are_pruned_with_what_they_share_in_as_many_tasks_as_pruners(
+    passes: Mapping[str, tuple[Pass, ...]], pruners: int, most: int
+) -> None:
+    tasks = share_out(passes, pruners, most)
+    assert sorted(patch for task in tasks for patch in task) == sorted(passes)
+    groups = connected(passes)
+    assert all(any(group.issuperset(task) for group in groups) for task in tasks), "what shares nothing stays apart"
+    assert max(map(len, tasks), default=0) <= most
+    assert len(tasks) >= min(pruners, len(passes))
+    longest = max(map(len, groups), default=0)
+    if longest <= most and pruners <= len(groups):
+        assert set(map(frozenset, tasks)) == groups, "nothing is cut without need"
+
+
+def test_halves_share_as_much_as_they_can() -> None:
+    outliers, both, gradients = (
+        (("m", "activations"),),
+        (("m", "activations"), ("m", "gradients")),
+        (("m", "gradients"),),
+    )
+    passes = {"g1": gradients, "o1": outliers, "b1": both, "o2": outliers, "g2": gradients, "o3": outliers}
+    assert share_out(passes, 2, 16) == [["o1", "o2", "o3"], ["b1", "g1", "g2"]]

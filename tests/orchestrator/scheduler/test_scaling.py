@@ -5,7 +5,6 @@ from dataclasses import replace
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Assign,
-    Reported,
     Retire,
     Role,
     StartWorker,
@@ -24,8 +23,8 @@ from tests.support.builders import (
     ready,
     started,
 )
-from tests.support.core_steps import LOST, POLICY, serve
-from workers.messages import PatchMade, Shape, TaskEnded
+from tests.support.core_steps import LOST, POLICY, made, serve
+from workers.messages import PruneTask, Shape
 
 
 def test_engine_of_a_shape_without_work_makes_room_for_one_that_has_some() -> None:
@@ -70,11 +69,11 @@ def test_engine_that_waits_for_a_patch_makes_room_in_the_end_for_what_could_be_e
     begun = hand(Tick())
     (engine,) = started(begun, Role.ENGINE)
     hand(ready(engine))
-    made = {c.task.patch_id: c for worker in started(begun, Role.PRUNE) for c in of_kind(hand(ready(worker)), Assign)}
-    assert list(made) == ["cut", "whole"], "first the patch of the shape whose engine has started; it takes long"
-    task = made["whole"].task
-    hand(Reported(made["whole"].worker, PatchMade(task.task_id, "whole", 0.5, 1.0)))
-    hand(Reported(made["whole"].worker, TaskEnded(task.task_id)))
+    given = [c for worker in started(begun, Role.PRUNE) for c in of_kind(hand(ready(worker)), Assign)]
+    (large, small) = [(c.worker, c.task) for c in given if isinstance(c.task, PruneTask)]
+    assert large[1].patches[0].patch_id == "cut", "first the patch of the shape whose engine has started; it takes long"
+    for event in made(*small):
+        hand(event)
     assert Retire(engine) not in hand(Tick(), 44.0)
     assert Retire(engine) in hand(Tick(), 2.0)
     (start,) = of_kind(hand(WorkerLost(engine, LOST)), StartWorker)
@@ -99,10 +98,9 @@ def test_devices_prune_until_every_one_has_a_variant_and_shapes_are_served_in_tu
     )
     pruners = [start.worker for start in begun if start.role is Role.PRUNE]
     assert len(pruners) == 6
-    tasks = {c.worker: c.task for worker in pruners for c in of_kind(hand(ready(worker)), Assign)}
-    for worker, task in tasks.items():
-        hand(Reported(worker, PatchMade(task.task_id, task.patch_id, 0.5, 1.0)))
-        hand(Reported(worker, TaskEnded(task.task_id)))
+    given = [c for worker in pruners for c in of_kind(hand(ready(worker)), Assign)]
+    for event in [event for c in given if isinstance(c.task, PruneTask) for event in made(c.worker, c.task)]:
+        hand(event)
     # Six variants are ready: two devices go on pruning, and the others have something to evaluate.
     retired = [c.worker for c in of_kind(hand.said, Retire)]
     assert len(retired) == 4

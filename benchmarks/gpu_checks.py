@@ -6,7 +6,7 @@ thread      an engine answers right in the thread that built it; stepped from an
 model       a random model of Qwen3-8B's shapes and two patches of it, made once in DIR and used by the other parts
 answers     after swaps there and back, the greedy tokens are a fresh engine's on the exported checkpoint; on a GPU the
             engine runs as it always does there, compiled and with CUDA graphs
-swap        a cold start, and swaps with proof
+swap        a cold start, swaps with proof, and each step of a swap alone
 throughput  8,192-token traces, 64 at a time
 pruning     Wanda at 20 % on 128 windows of 2,048 tokens: seconds to the published patch, and the peak of memory
 
@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,22 +40,29 @@ from pruning.spec import CalibrationSpec, PruneSpec
 from workers.engines.engine import EngineFault, EngineSettings, VariantFault
 
 SWAP_SECONDS = 3.0
+SWAP_MEMORY = 0.6
+"""An engine's share of a GPU while the steps of its swap are measured, which need a second copy of the weights."""
 PATCH_SECONDS = 30.0
 GREEDY = SamplingSpec(temperature=0.0)
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much a part does: the model, a trace's tokens, how many traces, and calibration windows [samples, tokens]."""
+    """How much a part does: the model, a trace's tokens, how many traces, and calibration windows [samples, tokens].
+
+    `memory` is the engine's share of a GPU. A small model gets little: the whole of it would be ten million blocks of
+    cache, which are as many Python objects.
+    """
 
     size: Size
     trace: int
     traces: int
     windows: tuple[int, int]
+    memory: float
 
 
-LARGE_LOAD = Load(QWEN3_8B, trace=8192, traces=64, windows=(128, 2048))
-SMALL_LOAD = Load(SMALL, trace=256, traces=4, windows=(4, 64))
+LARGE_LOAD = Load(QWEN3_8B, trace=8192, traces=64, windows=(128, 2048), memory=0.9)
+SMALL_LOAD = Load(SMALL, trace=256, traces=4, windows=(4, 64), memory=0.1)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def make_model(work: Path, load: Load, device: str) -> list[Row]:
     made = time.monotonic()
     patched(work, load.size, device)
     return [
-        Row(f"{base.name}, written", f"{gigabytes(base):.2f} GB in {made - began:.1f} s"),
+        Row(f"{base.name}, drawn and written", f"{gigabytes(base):.2f} GB in {made - began:.1f} s"),
         Row("its digests, a dense patch and magnitude 20 %", f"{time.monotonic() - made:.1f} s"),
     ]
 
@@ -172,11 +179,14 @@ def answers(work: Path, load: Load, device: str) -> list[Row]:
 
 
 def swap(work: Path, load: Load, device: str) -> list[Row]:
+    from benchmarks.swap_steps import steps
+
     base, dense, pruned = patched(work, load.size, device)
     began = time.monotonic()
-    with engine_on(base, load) as engine:
+    with engine_on(base, replace(load, memory=min(load.memory, SWAP_MEMORY))) as engine:
         started = time.monotonic() - began
         seconds = [timed(engine.load, base, patch) for patch in (dense, pruned, dense, pruned)]
+        alone = steps(engine, base, (pruned, dense))
     size = gigabytes(base)
     warm = max(seconds[1:])
     return [
@@ -188,6 +198,7 @@ def swap(work: Path, load: Load, device: str) -> list[Row]:
             f"< {SWAP_SECONDS:.0f} s",
             warm < SWAP_SECONDS,
         ),
+        *(Row(f"alone: {step.name}", step.figures()) for step in alone),
     ]
 
 
@@ -250,7 +261,8 @@ def start(base: Path, load: Load):
     from workers.engines.vllm_engine import VllmEngine
 
     context = min(load.size.shape["max_position_embeddings"], load.trace + 512)
-    return VllmEngine(base, None, EngineSettings("bfloat16", context, max_sequences=load.traces))
+    settings = EngineSettings("bfloat16", context, max_sequences=load.traces, gpu_memory_utilization=load.memory)
+    return VllmEngine(base, None, settings)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ there is kept, so that the parts of benchmarks/gpu.sh share one model.
 
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +77,16 @@ def model(work: Path, size: Size, device: str) -> Path:
 def patched(work: Path, size: Size, device: str) -> tuple[Path, Path, Path]:
     """The model, its dense patch and its patch of magnitude 20 %."""
     base = model(work, size, device)
-    dense, pruned = work / f"{size.name}-dense", work / f"{size.name}-magnitude-20"
-    if not dense.exists():
-        prune(base, PruneSpec("dense"), dense, payload={}, device=device)
-    if not pruned.exists():
-        prune(base, PruneSpec("magnitude", sparsity=0.2), pruned, payload={}, device=device)
+    patches = {
+        work / f"{size.name}-dense": PruneSpec("dense"),
+        work / f"{size.name}-magnitude-20": PruneSpec("magnitude", sparsity=0.2),
+    }
+    for folder, spec in patches.items():
+        if not folder.exists():
+            began = time.monotonic()
+            prune(base, spec, folder, payload={}, device=device)
+            print(f"{folder.name}: made in {time.monotonic() - began:.1f} s", flush=True)
+    dense, pruned = patches
     return base, dense, pruned
 
 

@@ -27,7 +27,7 @@ from orchestrator.plan.resolve import resolve_grid
 from orchestrator.plan.resolved_grid import ResolvedVariant
 from orchestrator.store.store import Store
 from pruning.prune import prune
-from workers.engines.engine import Engine, EngineSettings, Finished, Proof
+from workers.engines.engine import Capacity, Engine, EngineSettings, Finished, Proof
 from workers.eval_worker import EvalWorker
 from workers.evaluation import FeedSettings
 from workers.messages import Context, Item, Shard
@@ -53,9 +53,9 @@ class Meter:
     def load(self, base: Path, patch: Path) -> Proof:
         return self._engine.load(base, patch)
 
-    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec, rank: int = 0) -> None:
         began = time.perf_counter()
-        self._engine.submit(name, ask, sampling)
+        self._engine.submit(name, ask, sampling, rank)
         self.seconds += time.perf_counter() - began
 
     def step(self) -> Sequence[Finished]:
@@ -67,6 +67,15 @@ class Meter:
 
     def cancel(self, names: Sequence[str]) -> None:
         self._engine.cancel(names)
+
+    def capacity(self) -> Capacity:
+        return self._engine.capacity()
+
+    def progress(self) -> Mapping[str, int]:
+        return self._engine.progress()
+
+    def tokens_generated(self) -> int:
+        return self._engine.tokens_generated()
 
     def settings(self) -> Mapping[str, str]:
         return self._engine.settings()

@@ -69,6 +69,7 @@ COVERED_ELSEWHERE = {
     "pruning/model/memory.py": "pruning/test_command_line.py",
     "pruning/model/tensors.py": "pruning/model/test_safetensors.py",
     "pruning/patch/block_files.py": "pruning/patch/test_patch.py",
+    "workers/draws/finished.py": "workers/test_eval_worker.py",
     "workers/engines/engine.py": "workers/engines/test_vllm_engine.py",
     "workers/engines/scripted_engine.py": "end_to_end/test_sweep_local.py",
     "workers/engines/swap_extension.py": "workers/engines/test_weight_proof.py",

@@ -1,9 +1,8 @@
 """Draws on their way through an engine: fed continuously, committed every few seconds, shard after shard.
 
-A bounded number of draws is in flight, without batch barriers. Each draw's next ask is sent as soon as its last
-completion arrives, so forced answers run while their trace's blocks are still in the prefix cache. When few draws are
-left to begin, the driver is asked for more of the same variant (`WantsMore`), so that the engine never idles between
-shards. A draw is committed with all its answers or not at all.
+As many draws are in flight as the engine's cache has room for, without batch barriers (workers/draws/). When few draws
+are left to begin, the driver is asked for more of the same variant (`WantsMore`), so that the engine never idles
+between shards. A draw is committed with all its answers or not at all.
 
 While the store cannot be written, finished draws are kept, no draw is begun, and the commit is retried for a while.
 """
@@ -11,17 +10,16 @@ While the store cannot be written, finished draws are kept, no draw is begun, an
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
 
-from eval.budget import State, Step, advance, start
-from eval.draws import Completion, Draw
-from eval.modes import make_rules
+from eval.draws import Draw
 from eval.prompts import ChatTokenizer
-from eval.rules import Rules
-from workers.engines.engine import Engine, EngineFault, Finished
+from workers.draws.finished import FinishedDraws
+from workers.draws.in_flight import DrawsInFlight, FinishedDraw
+from workers.engines.engine import Engine, EngineFault
 from workers.failure import Failure, FailureKind
 from workers.messages import (
     Committed,
@@ -49,7 +47,8 @@ MakeRow = Callable[[Context, Item, Draw], DrawRow]
 class FeedSettings:
     """How draws are fed and committed. Changes speed and the cost of a crash, never an answer."""
 
-    in_flight: int = 128
+    in_flight: int | None = None
+    """The most draws at a time, if the cache has room for them; None for as many as the engine decodes at once."""
     commit_seconds: float = 5.0
     heartbeat_seconds: float = 2.0
     store_seconds: float = 600.0
@@ -66,38 +65,22 @@ class _PendingShard:
     again_at: float = 0.0
 
 
-@dataclass
-class _ActiveDraw:
-    """A draw in flight."""
-
-    shard: Shard
-    item: Item
-    state: State
-    asks: set[str] = field(default_factory=set)
-
-
 class Evaluation:
     """One variant's draws. Construct it when the engine holds the variant's weights, and call `run` once."""
 
     def __init__(
         self, engine: Engine, store: WorkerStore, codec: ChatTokenizer, feed: FeedSettings, inbox: Inbox, row: MakeRow
     ) -> None:
-        self._engine, self._store, self._codec, self._feed_settings, self._inbox = engine, store, codec, feed, inbox
-        self._row = row
-        self._rules: dict[str, Rules] = {}
+        self._engine, self._store, self._feed_settings, self._inbox, self._row = engine, store, feed, inbox, row
         self._patch_id = ""
         self._pending: _PendingShard | None = None
         self._waiting: deque[tuple[Shard, Item]] = deque()
-        self._active: dict[int, _ActiveDraw] = {}
-        self._rows: list[tuple[Shard, Item, DrawRow, int]] = []
-        """Finished draws that are not committed yet, each with the length of its whole trace."""
+        self._active = DrawsInFlight(engine, codec, feed.in_flight)
+        self._finished = FinishedDraws(store)
         self._unsettled: dict[str, int] = {}
         """Task id -> how many of its draws are neither committed nor rejected."""
         self._asked_for_more = False
         """Whether `WantsMore` was reported since the last shard came."""
-        self._blocked: tuple[float, Failure] | None = None
-        """Since when commits have failed, and why."""
-        self._prompt_tokens = self._cached_tokens = self._begun = 0
         self._committed_at = self._beat_at = time.monotonic()
 
     def run(self, shard: Shard) -> Iterator[Report]:
@@ -109,20 +92,21 @@ class Evaluation:
             (yield from retry_while_unavailable(shard.task_id, read, self._inbox, self._feed_settings.store_seconds)),
         )
         try:
-            while self._pending or self._waiting or self._active or self._rows:
+            while self._pending or self._waiting or self._active or self._finished:
                 if self._inbox.closed:
                     self._abandon()
                 yield from self._feed()
-                for finished in self._engine.step() if self._active else ():
-                    yield from self._take(finished)
+                for done in self._engine.step() if self._active else ():
+                    self._finished.count_prompt(done.prompt_tokens, done.cached_tokens)
+                    yield from self._settle(self._active.take(done))
                 yield from self._report()
-                if self._blocked is not None and self._out_of_patience(self._blocked[0]):
+                if (blocked := self._finished.blocked) is not None and self._out_of_patience(blocked[0]):
                     self._abandon()
-                    yield from [TaskFailed(task_id, self._blocked[1]) for task_id in self._unsettled]
+                    yield from [TaskFailed(task_id, blocked[1]) for task_id in self._unsettled]
                     return
         except EngineFault as fault:
             yield from self._commit()
-            yield from self._reject_asks(fault)
+            yield from self._settle(self._active.reject_asks(fault))
             raise
         yield from [TaskEnded(task_id) for task_id in self._unsettled]
 
@@ -131,24 +115,24 @@ class Evaluation:
 
     def _accept(self, shard: Shard, items: list[Item]) -> None:
         self._unsettled[shard.task_id] = len(items)
-        if shard.context.context_id not in self._rules:
-            context = shard.context
-            self._rules[context.context_id] = make_rules(
-                context.budget, self._codec, self._codec.eos_ids, context.context_length, context.format
-            )
+        self._active.prepare(shard.context)
         self._waiting.extend((shard, item) for item in items)
         self._asked_for_more = False
+
+    def _abandon(self) -> None:
+        self._pending = None
+        self._waiting.clear()
+        self._active.abandon()
 
     # --- feeding ------------------------------------------------------------------------------------------------------
 
     def _feed(self) -> Iterator[Report]:
-        if self._blocked is not None:
+        if self._finished.blocked is not None:
             if not self._active:
                 self._inbox.closes_within(self._feed_settings.commit_seconds)
             return
-        while self._waiting and len(self._active) < self._feed_settings.in_flight:
-            yield from self._begin(*self._waiting.popleft())
-        if len(self._waiting) < self._feed_settings.in_flight // 2 and not self._inbox.closed:
+        yield from self._settle(self._active.begin(self._waiting))
+        if len(self._waiting) < max(1, len(self._active) // 2) and not self._inbox.closed:
             yield from self._take_more()
 
     def _take_more(self) -> Iterator[Report]:
@@ -163,7 +147,7 @@ class Evaluation:
 
     def _read_priors(self, pending: _PendingShard) -> Iterator[Report]:
         """Accept the pending shard, or retry later while the store is unavailable; draws in flight go on meanwhile."""
-        if not (self._active or self._waiting or self._rows):
+        if not (self._active or self._waiting or self._finished):
             self._inbox.closes_within(pending.again_at - time.monotonic())
         if time.monotonic() < pending.again_at:
             return
@@ -184,68 +168,22 @@ class Evaluation:
             self._pending = None
             self._accept(shard, items)
 
-    def _begin(self, shard: Shard, item: Item) -> Iterator[Report]:
-        number = self._begun = self._begun + 1
-        try:
-            step = start(self._rules[shard.context.context_id], item.job)
-            self._active[number] = _ActiveDraw(shard, item, step.state)
-            self._follow(number, step)
-        except ValueError as error:
-            yield self._reject(number, shard, item, Failure(FailureKind.BAD_INPUT, str(error)))
+    # --- settling and committing --------------------------------------------------------------------------------------
 
-    def _take(self, finished: Finished) -> Iterator[Report]:
-        number, _, name = finished.name.partition("/")
-        draw = self._active.get(int(number))
-        if draw is None:
-            return
-        draw.asks.discard(finished.name)
-        self._prompt_tokens += finished.prompt_tokens
-        self._cached_tokens += finished.cached_tokens
-        if not isinstance(finished.completion, Completion):
-            yield self._reject(int(number), draw.shard, draw.item, finished.completion)
-            return
-        try:
-            rules = self._rules[draw.shard.context.context_id]
-            self._follow(int(number), advance(rules, draw.state, name, finished.completion))
-        except ValueError as error:
-            yield self._reject(int(number), draw.shard, draw.item, Failure(FailureKind.ENGINE_ERROR, str(error)))
-
-    def _follow(self, number: int, step: Step) -> None:
-        draw = self._active[number]
-        if step.draw is not None:
-            del self._active[number]
-            row = self._row(draw.shard.context, draw.item, step.draw)
-            self._rows.append((draw.shard, draw.item, row, step.draw.start + len(step.draw.trace_ids)))
-            return
-        draw.state = step.state
-        for ask in step.asks:
-            self._engine.submit(f"{number}/{ask.name}", ask, draw.shard.context.sampling)
-            draw.asks.add(f"{number}/{ask.name}")
-
-    def _reject(self, number: int, shard: Shard, item: Item, failure: Failure) -> Rejected:
-        draw = self._active.pop(number, None)
-        self._engine.cancel(sorted(draw.asks) if draw else [])
-        self._unsettled[shard.task_id] -= 1
-        return Rejected(shard.task_id, (item.number,), failure)
-
-    def _reject_asks(self, fault: EngineFault) -> Iterator[Rejected]:
-        """Reject the draws that brought the engine down, so that they alone are given up."""
-        for number in sorted({int(name.partition("/")[0]) for name in fault.asks}):
-            if (draw := self._active.pop(number, None)) is not None:
-                yield Rejected(draw.shard.task_id, (draw.item.number,), fault.failure)
-
-    def _abandon(self) -> None:
-        self._pending = None
-        self._waiting.clear()
-        self._engine.cancel(sorted(name for draw in self._active.values() for name in draw.asks))
-        self._active.clear()
-
-    # --- committing ---------------------------------------------------------------------------------------------------
+    def _settle(self, outcomes: Iterator[FinishedDraw | Rejected]) -> Iterator[Report]:
+        """Keep what was finished for the next commit; report what was rejected."""
+        for outcome in outcomes:
+            if isinstance(outcome, Rejected):
+                self._unsettled[outcome.task_id] -= len(outcome.numbers)
+                yield outcome
+            else:
+                row = self._row(outcome.shard.context, outcome.item, outcome.draw)
+                self._finished.add(outcome.shard.task_id, outcome.item.number, row, outcome.answer_tokens)
 
     def _report(self) -> Iterator[Report]:
         now = time.monotonic()
         idle = not self._active and not self._waiting
-        if self._rows and (idle or now - self._committed_at >= self._feed_settings.commit_seconds):
+        if self._finished and (idle or now - self._committed_at >= self._feed_settings.commit_seconds):
             self._committed_at = self._beat_at = now
             yield from self._commit()
             yield from self._end_shards()
@@ -255,45 +193,10 @@ class Evaluation:
             yield Heartbeat(task, self._engine.tokens_generated())
 
     def _commit(self) -> Iterator[Report]:
-        """Commit finished draws. If the store is unavailable, report `StoreBlocked` and keep them."""
-        by_context: dict[str, list[tuple[Shard, Item, DrawRow, int]]] = {}
-        for entry in self._rows:
-            by_context.setdefault(entry[2].context_id, []).append(entry)
-        for entries in by_context.values():
-            try:
-                self._store.commit_draws([row for _, _, row, _ in entries])
-            except StoreUnavailable as error:
-                since = self._blocked[0] if self._blocked is not None else time.monotonic()
-                self._blocked = (since, Failure(FailureKind.STORE, str(error)))
-                yield StoreBlocked(entries[0][0].task_id, self._blocked[1])
-                return
-            self._blocked = None
-            done = {id(entry) for entry in entries}
-            self._rows = [entry for entry in self._rows if id(entry) not in done]
-            yield from self._committed(entries)
-
-    def _committed(self, entries: list[tuple[Shard, Item, DrawRow, int]]) -> Iterator[Committed]:
-        by_task: dict[str, list[tuple[Shard, Item, DrawRow, int]]] = {}
-        for entry in entries:
-            by_task.setdefault(entry[0].task_id, []).append(entry)
-        for task_id, group in by_task.items():
-            self._unsettled[task_id] -= len(group)
-            yield Committed(
-                task_id,
-                tuple(item.number for _, item, _, _ in group),
-                tuple(length for *_, length in group),
-                trace_tokens=sum(len(row.trace_ids) for _, _, row, _ in group),
-                answer_tokens=sum(self._answer_tokens(row) for _, _, row, _ in group),
-                cached_tokens=self._cached_tokens,
-                prompt_tokens=self._prompt_tokens,
-            )
-            self._prompt_tokens = self._cached_tokens = 0
-
-    def _answer_tokens(self, row: DrawRow) -> int:
-        """How many tokens were generated for the row's answers: none where the answers are read off the trace."""
-        if not self._rules[row.context_id].mode.answer_phase:
-            return 0
-        return sum(len(answer.token_ids) for answer in row.answers)
+        for report in self._finished.commit():
+            if isinstance(report, Committed):
+                self._unsettled[report.task_id] -= len(report.numbers)
+            yield report
 
     def _end_shards(self) -> Iterator[TaskEnded]:
         """Report the shards that have ended while others go on; the last one ends with `run`."""

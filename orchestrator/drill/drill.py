@@ -107,7 +107,7 @@ def shrink(grid: Mapping[str, Any], benchmarks: Sequence[str], kills: int, track
     runtime = dict(grid.get("runtime") or {})
     runtime |= {
         "commit_seconds": COMMIT_SECONDS,
-        "in_flight": min(runtime.get("in_flight", IN_FLIGHT), IN_FLIGHT),
+        "in_flight": min(runtime.get("in_flight") or IN_FLIGHT, IN_FLIGHT),
         "attempts": kills + runtime.get("attempts", 3),
         "tracking_uri": tracking_uri,
     }

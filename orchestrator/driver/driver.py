@@ -122,9 +122,9 @@ class Driver:
                 return self._recipes.grader()
             case Role.ENGINE:
                 assert command.shape is not None
-                works = [w for w in self._core.state.contexts.values() if w.context.shape == command.shape]
-                longest = max(work.limit for work in works)
-                return self._recipes.engine(command.shape, works[0].context.context_length, longest)
+                contexts = (work.context for work in self._core.state.contexts.values())
+                context = next(context for context in contexts if context.shape == command.shape)
+                return self._recipes.engine(command.shape, context.context_length)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -37,7 +37,7 @@ def make_core(plan: Plan, store: Store, runtime: Runtime, devices: Devices) -> C
         stall_seconds=runtime.stall_seconds,
         prune_seconds=runtime.prune_seconds,
         smallest_shard=16,
-        largest_shard=max(16, runtime.in_flight),
+        largest_shard=max(16, runtime.draws_in_flight),
     )
     stored = store.patch_ids()
     patches: dict[str, PatchWork] = {}

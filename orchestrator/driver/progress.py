@@ -38,10 +38,15 @@ class Progress:
         self._labels, self._live = labels, live
         self._began = self._last = time.monotonic()
         self._committed = False
+        self._told: set[str] = set()
+        """What engines have room for, by the shapes that were told."""
 
     def observe(self, core: Core, event: Event, commands: Sequence[Command], now: float) -> None:
         for line in notable(event, commands, self._labels):
             say(line)
+        if (told := capacity_line(core, event)) is not None and told not in self._told:
+            self._told.add(told)
+            say(told)
         moment = time.monotonic()
         if core.state.counters.committed and not self._committed:
             self._committed = True
@@ -112,6 +117,22 @@ def fleet_line(core: Core) -> str:
         if phases:
             parts.append(f"{name}s: {', '.join(phases)}")
     return " · ".join(parts)
+
+
+def capacity_line(core: Core, event: Event) -> str | None:
+    """What an engine that has started has room for; the same for every engine of a shape on the same device."""
+    worker = core.state.fleet.get(event.worker) if isinstance(event, WorkerReady) else None
+    if worker is None or worker.shape is None or not isinstance(event, WorkerReady):
+        return None
+    if not (tokens := int(event.facts.settings.get("cache_tokens", 0))):
+        return None
+    shape = worker.shape
+    longest = max(work.limit for work in core.state.contexts.values() if work.context.shape == shape)
+    name = shape.model.rpartition("/")[2]
+    return (
+        f"engines of {name}, {shape.layers} blocks: cache of {tokens:,} tokens, room for "
+        f"{plural(tokens // max(1, longest), 'trace')} of {longest:,}"
+    )
 
 
 def _left(core: Core, seconds: float) -> str:

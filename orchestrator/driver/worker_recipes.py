@@ -27,14 +27,13 @@ class WorkerRecipes:
         """The number of GPUs that a worker takes, where there are GPUs."""
         return {Role.ENGINE: self.runtime.tensor_parallel, Role.PRUNE: 1, Role.GRADE: 0}[role]
 
-    def engine(self, shape: Shape, context_length: int, trace_tokens: int) -> EngineRecipe:
-        """An engine for variants of `shape`, with room for `context_length` tokens, and traces of `trace_tokens`."""
+    def engine(self, shape: Shape, context_length: int) -> EngineRecipe:
+        """An engine for variants of `shape`, with room for `context_length` tokens."""
         runtime = self.runtime
         settings = EngineSettings(
             dtype=shape.dtype,
             context_length=context_length,
             max_sequences=runtime.max_sequences,
-            trace_tokens=trace_tokens,
             tensor_parallel=runtime.tensor_parallel,
             cpu_cache_mib=runtime.cpu_cache_mib,
             gpu_memory_utilization=runtime.gpu_memory_utilization,

@@ -99,6 +99,10 @@ class BudgetEntry(Strict):
     independent_limits: bool = False
 
 
+USUAL_IN_FLIGHT = 128
+"""Draws that an engine has in flight, about: less than a GPU has room for, more than a CPU decodes at once."""
+
+
 class Runtime(Strict):
     """Everything that does not change an answer: engines, batching, time-outs, tracking."""
 
@@ -112,10 +116,15 @@ class Runtime(Strict):
     max_sequences: int | None = Field(
         None,
         ge=1,
-        description="Sequences that an engine decodes at once; if left out, as many as a GPU's memory has room for, "
-        "16 to 256, or 64 without a GPU.",
+        description="The most sequences that an engine decodes at once, where its cache has room for them; "
+        "256 if left out, or 64 without a GPU.",
     )
-    in_flight: int = Field(128, ge=1, description="Draws that a worker keeps in flight.")
+    in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="The most draws that an engine has in flight, where its cache has room for them; "
+        "if left out, as many as it decodes at once.",
+    )
     cpu_cache_mib: int = Field(256, ge=16, description="Key-value cache of an engine without a GPU.")
     gpu_memory_utilization: float = Field(0.9, gt=0, lt=1)
     commit_seconds: float = Field(5.0, gt=0, description="How often a worker commits its finished draws.")
@@ -147,6 +156,11 @@ class Runtime(Strict):
         False,
         description="Keep the event log for `replay` in any case, not only if the sweep ends abnormally.",
     )
+
+    @property
+    def draws_in_flight(self) -> int:
+        """How many draws an engine is taken to have in flight before one has been asked for its cache's size."""
+        return self.in_flight or USUAL_IN_FLIGHT
 
 
 def _axis_type(kind: Any) -> Any:

@@ -86,9 +86,10 @@ def _tokens(plan: Plan, cost: Cost) -> str:
 def _time(plan: Plan, model: ModelCost) -> str:
     runtime = plan.resolved.grid.runtime
     if model.engine_seconds is None or model.rate is None:
+        draws = 2 * runtime.draws_in_flight
         return (
-            f"unknown until an engine has committed {2 * runtime.in_flight} draws in a row (2 × in_flight) to this "
-            "store; plan again then"
+            f"unknown until an engine has committed {draws} draws in a row (2 × in_flight) to this store; "
+            "plan again then"
         )
     engines = runtime.engines or 1
     on = f", {_span(model.engine_seconds / engines)} on {engines}" if engines > 1 else ""

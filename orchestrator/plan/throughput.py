@@ -63,7 +63,7 @@ def read_rates(store: Store, resolved: ResolvedGrid) -> StoreRates:
         for row in store.read("draws", context_id, ["worker", "created_at", "trace_tokens"]).to_pylist():
             rows_of.setdefault(model, {}).setdefault(row["worker"], []).append((row["created_at"], row["trace_tokens"]))
             tokens += row["trace_tokens"]
-    warm_up = resolved.grid.runtime.in_flight
+    warm_up = resolved.grid.runtime.draws_in_flight
     throughputs = {
         model: sum((measure(rows, warm_up) for rows in workers.values()), Throughput())
         for model, workers in rows_of.items()

@@ -110,9 +110,9 @@ class NotedEngine(ScriptedEngine):
         self._note("load")
         return super().load(base, patch)
 
-    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec, rank: int = 0) -> None:
         self._note("submit")
-        super().submit(name, ask, sampling)
+        super().submit(name, ask, sampling, rank)
 
     def step(self) -> Sequence[Finished]:
         self._note("step")

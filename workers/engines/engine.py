@@ -44,15 +44,24 @@ class EngineSettings:
     dtype: str
     context_length: int
     max_sequences: int | None = None
-    """Sequences decoded at once; None for as many as the memory has room for (workers/engines/capacity.py)."""
-    trace_tokens: int | None = None
-    """The longest trace that will be asked for; None for the whole context."""
+    """The most sequences decoded at once; None for as many as the device decodes well."""
     tensor_parallel: int = 1
     cpu_cache_mib: int = 256
     gpu_memory_utilization: float = 0.9
     patience_seconds: int = 240
     """A tensor-parallel engine counts as hanging when its ranks are silent for this long in one step or swap. It must
     be less than the scheduler's `silence_seconds`, which alone covers an engine of one process."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How much an engine has room for."""
+
+    sequences: int
+    """Decoded at once."""
+    cache_tokens: int
+    """Of the key-value cache, which is given out in blocks of `block_tokens`."""
+    block_tokens: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,9 @@ class Engine(Protocol):
         """
         ...
 
-    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
-        """Begin one ask. `name` must be unique among those in flight. Raises ValueError for an ask that cannot run."""
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec, rank: int = 0) -> None:
+        """Begin one ask. `name` must be unique among those in flight. Where there is no room for all, the lowest `rank`
+        runs first and gives way last. Raises ValueError for an ask that cannot run."""
         ...
 
     def step(self) -> Sequence[Finished]:
@@ -96,6 +106,14 @@ class Engine(Protocol):
 
     def cancel(self, names: Sequence[str]) -> None:
         """Abort asks; their completions are not returned."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """How much there is room for."""
+        ...
+
+    def progress(self) -> Mapping[str, int]:
+        """The name of each ask in flight -> how many of its tokens have been generated."""
         ...
 
     def tokens_generated(self) -> int:

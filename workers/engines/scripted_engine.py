@@ -22,9 +22,11 @@ from typing import Literal
 from eval.draws import Ask, Completion
 from eval.prompts import ChatTokenizer
 from eval.spec import SamplingSpec
-from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.engines.engine import Capacity, EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.failure import Failure, FailureKind
 
+SEQUENCES = 128
+"""Decoded at once where the settings leave it open."""
 THOUGHTS = "0123456789+-*=;"
 STALLED_STEP_SECONDS = 0.02
 """How long a step of a stalled engine takes."""
@@ -100,6 +102,8 @@ class ScriptedEngines:
     """About the median length of a trace that is not cut, in tokens."""
     tail: float = 1.2
     """The exponent of the Pareto distribution of lengths: smaller has a heavier tail."""
+    cache_tokens: int = 10**6
+    """For how many tokens an engine says that its cache has room."""
     answers: tuple[str, ...] = ()
     """What an answer is, by chance one of these, instead of a few random tokens and a boxed digit."""
 
@@ -151,7 +155,7 @@ class ScriptedEngine:
         self._variant = patch.name
         return Proof(hashlib.sha256(patch.name.encode()).hexdigest(), 0.0)
 
-    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec, rank: int = 0) -> None:
         """Begin one ask; a fault that it triggers shows in the next step."""
         assert name not in self._active, f"ask {name} is in flight already"
         if len(ask.prompt_ids) >= (context := self._settings.context_length):
@@ -186,11 +190,22 @@ class ScriptedEngine:
         for name in names:
             self._active.pop(name, None)
 
+    def capacity(self) -> Capacity:
+        return Capacity(self._settings.max_sequences or SEQUENCES, self._script.cache_tokens)
+
+    def progress(self) -> Mapping[str, int]:
+        pace = self._script.latency.tokens_per_step
+        return {name: max(0, len(made.token_ids) - left * pace) for name, (_, made, left) in self._active.items()}
+
     def tokens_generated(self) -> int:
         return self._generated
 
     def settings(self) -> Mapping[str, str]:
-        return {"engine": "scripted", "dtype": self._settings.dtype}
+        return {
+            "engine": "scripted",
+            "dtype": self._settings.dtype,
+            "cache_tokens": str(self._script.cache_tokens),
+        }
 
     def close(self) -> None:
         self._active.clear()

@@ -50,6 +50,7 @@ import torch
 import torch._dynamo
 import vllm
 from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
+from vllm.config import VllmConfig
 from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
@@ -63,8 +64,7 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.patch.canary import COMPARED
 from pruning.patch.patch import Patch
 from workers.engines.canary_check import CanaryCheck
-from workers.engines.capacity import CPU_SEQUENCES, DTYPE_BYTES, WORKING_BYTES, sequences_that_fit, token_bytes
-from workers.engines.engine import EngineFault, EngineSettings, Finished, Proof, VariantFault
+from workers.engines.engine import Capacity, EngineFault, EngineSettings, Finished, Proof, VariantFault
 from workers.engines.model_folder import model_folder
 from workers.engines.ranks import Ranks, failure_of, nan_requests
 from workers.failure import Failure, FailureKind
@@ -73,6 +73,12 @@ from workers.store import unavailable
 GPU_BATCHED_TOKENS = 8192
 """Tokens of one step on a GPU. Forced answers bring their traces, and an evicted one is computed again in large pieces;
 vLLM's own choice for this interface, 2048, is meant for a server's latency."""
+
+GPU_SEQUENCES = 256
+"""Beyond it a step of an 8 B model on one H100 is no longer bound by reading the weights. Whether the cache has room
+for so many is decided draw by draw (workers/draws/admission.py)."""
+
+CPU_SEQUENCES = 64
 
 
 class VllmEngine:
@@ -92,7 +98,7 @@ class VllmEngine:
         # vLLM unfreezes them when it shuts down. Collect once before: a closed engine is garbage, weights and all.
         gc.collect()
         gc.freeze()
-        sequences = settings.max_sequences or _sequences(checkpoint, config, settings)
+        sequences = settings.max_sequences or (CPU_SEQUENCES if current_platform.is_cpu() else GPU_SEQUENCES)
         self._engine = LLMEngine.from_engine_args(_engine_args(str(folder), settings, sequences))
         self._context = self._engine.vllm_config.model_config.max_model_len
         self._ranks = Ranks(self._engine.engine_core.engine_core.model_executor)
@@ -167,7 +173,7 @@ class VllmEngine:
                     return output
         raise EngineFault(Failure(FailureKind.ENGINE_ERROR, "the canary request vanished"))
 
-    def submit(self, name: str, ask: Ask, sampling: SamplingSpec) -> None:
+    def submit(self, name: str, ask: Ask, sampling: SamplingSpec, rank: int = 0) -> None:
         """Begin one ask. Raises ValueError if it does not fit: vLLM would silently cut it short."""
         self._own_thread("a request")
         if len(ask.prompt_ids) + ask.max_tokens > self._context:
@@ -190,9 +196,7 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = TokensPrompt(prompt_token_ids=list(ask.prompt_ids))
-        # Longest prompt first, and preempted last: it can reuse most of the prefix cache, and its blocks may be evicted
-        # while it waits. So forced answers overtake new traces, and run before their traces are evicted.
-        self._engine.add_request(name, prompt, params, priority=-len(ask.prompt_ids))
+        self._engine.add_request(name, prompt, params, priority=rank)
 
     def step(self) -> Sequence[Finished]:
         """Advance every request by one token; return those that finished."""
@@ -221,6 +225,18 @@ class VllmEngine:
         self._own_thread("an abort")
         self._engine.abort_request(list(names))
 
+    def capacity(self) -> Capacity:
+        """What vLLM has allocated."""
+        config = self._engine.vllm_config
+        sequences, block = config.scheduler_config.max_num_seqs, config.cache_config.block_size
+        return Capacity(sequences, _cache_tokens(config), block)
+
+    def progress(self) -> Mapping[str, int]:
+        """The tokens of each request in flight, as far as vLLM has processed them."""
+        self._own_thread("a question about its progress")
+        states = self._engine.output_processor.request_states.values()
+        return {s.external_req_id: s.detokenizer.num_output_tokens() for s in states if s.detokenizer is not None}
+
     def tokens_generated(self) -> int:
         """The tokens of finished requests, and of those in flight as far as vLLM has processed them."""
         states = self._engine.output_processor.request_states.values()
@@ -245,20 +261,6 @@ def _swap_failure(error: Exception) -> FailureKind:
     vLLM quotes the error of another process's rank, where an operating system's error begins with its number.
     """
     return FailureKind.STORE if isinstance(error, OSError) or "[Errno " in str(error) else FailureKind.PROOF
-
-
-def _sequences(checkpoint: Checkpoint, config: Mapping[str, Any], settings: EngineSettings) -> int:
-    """How many sequences an engine decodes at once where the settings leave it open."""
-    if current_platform.is_cpu():
-        return CPU_SEQUENCES
-    each = current_platform.get_device_total_memory() * settings.gpu_memory_utilization - WORKING_BYTES
-    weights = sum(header.numel for header in checkpoint.tensors.values()) * DTYPE_BYTES.get(settings.dtype, 2)
-    return sequences_that_fit(
-        int(each * settings.tensor_parallel),
-        weights,
-        token_bytes(config, settings.dtype),
-        settings.trace_tokens or settings.context_length,
-    )
 
 
 def _engine_args(folder: str, settings: EngineSettings, sequences: int) -> EngineArgs:
@@ -291,6 +293,11 @@ def _engine_args(folder: str, settings: EngineSettings, sequences: int) -> Engin
     )
 
 
+def _cache_tokens(config: VllmConfig) -> int:
+    """Tokens that the key-value cache holds. One block is vLLM's own, a placeholder."""
+    return (config.cache_config.num_gpu_blocks - 1) * config.cache_config.block_size
+
+
 def _facts(engine: LLMEngine) -> dict[str, str]:
     config = engine.vllm_config
     backends: list[list[str]] = engine.collective_rpc("attention_backends")
@@ -306,6 +313,7 @@ def _facts(engine: LLMEngine) -> dict[str, str]:
         "runner": "V2" if config.use_v2_model_runner else "V1",
         "async_scheduling": str(config.scheduler_config.async_scheduling),
         "max_sequences": str(config.scheduler_config.max_num_seqs),
+        "cache_tokens": str(_cache_tokens(config)),
         "batched_tokens": str(config.scheduler_config.max_num_batched_tokens),
         "threads": str(torch.get_num_threads()),
     }

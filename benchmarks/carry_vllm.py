@@ -34,7 +34,7 @@ PACKAGES = (
     "opentelemetry-sdk", "opentelemetry-semantic-conventions", "oss-harmony", "outlines-core", "partial-json-parser",
     "prometheus-fastapi-instrumentator", "pybase64", "pydantic", "pydantic-core", "python-json-logger", "pyzmq",
     "referencing", "rpds-py", "setproctitle", "sniffio", "starlette", "tiktoken", "typing-inspection", "watchfiles",
-    "xgrammar", "httpx2", "httpcore2",
+    "xgrammar", "httpx2", "httpcore2", "zlib-ng",
 )  # fmt: skip
 """What vLLM imports and an environment with torch and transformers lacks."""
 ARCHITECTURE = 90

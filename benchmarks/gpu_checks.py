@@ -186,7 +186,7 @@ def swap(work: Path, load: Load, device: str) -> list[Row]:
     with engine_on(base, replace(load, memory=min(load.memory, SWAP_MEMORY))) as engine:
         started = time.monotonic() - began
         seconds = [timed(engine.load, base, patch) for patch in (dense, pruned, dense, pruned)]
-        alone = steps(engine, base, (pruned, dense))
+        alone = steps(engine, base, pruned, dense)
     size = gigabytes(base)
     warm = max(seconds[1:])
     return [

@@ -100,7 +100,7 @@ def measure(label: str, base: Path, scratch: Path) -> None:
         began = time.monotonic()
         size = sum(len(file.read_bytes()) for file in files)
         reads.append(time.monotonic() - began)
-    alone = steps(engine, base, (pruned, dense))
+    alone = steps(engine, base, pruned, dense)
     engine.close()
     print(f"{label}: {size / 1e9:.3f} GB; cold start {process:.2f} s (process), {cold:.2f} s (engine)")
     for name, of in (("median", median), ("best", min)):

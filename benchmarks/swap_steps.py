@@ -6,10 +6,9 @@ do one after the other (load, canary, and on a device clear and digest), are wha
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,23 +38,24 @@ class Step:
         return f"{self.seconds:.3f} s{rate}"
 
 
-def steps(engine: VllmEngine, base: Path, patches: Sequence[Path]) -> list[Step]:
-    """The steps of swaps to `patches` in turn, each done alone; last, the whole swap.
+def steps(engine: VllmEngine, base: Path, pruned: Path, dense: Path) -> list[Step]:
+    """The steps of a swap to `pruned`, each done alone; last, whole swaps to it and to `dense`, which has nothing to
+    decode.
 
-    The engine has been loaded before, and holds one of the patches, proved, at the end. Needs memory for a second copy
-    of the weights on the engine's device.
+    The engine has been loaded before, and holds one of the two, proved, at the end. Needs memory for a second copy of
+    the weights on the engine's device.
     """
     worker: Any = engine._engine.collective_rpc(lambda worker: worker)[0]
     checkpoint, files = Checkpoint.open(base), list(base.glob("*.safetensors"))
     device: torch.device = worker.device
-    threads, turns = spare_threads(SWAP_THREADS), cycle(patches)
+    threads = spare_threads(SWAP_THREADS)
     weights = sum(file.stat().st_size for file in files)
     caches = list(getattr(worker.model_runner, "kv_caches", []))
-    made = Patch.open(patches[0], verify=False)
+    made = Patch.open(pruned, verify=False)
     ready = dict(made.weights(checkpoint, device=device))
 
     def land() -> None:
-        for _ in Patch.open(next(turns), verify=False).weights(checkpoint, ahead=threads, device=device):
+        for _ in made.weights(checkpoint, ahead=threads, device=device):
             pass
 
     def load() -> None:
@@ -90,9 +90,14 @@ def steps(engine: VllmEngine, base: Path, patches: Sequence[Path]) -> list[Step]
         step("key-value cache cleared", cleared, lambda: zero(caches)),
     ]
     ready.clear()
-    engine.load(base, made.folder)
+    engine.load(base, pruned)
+    alone.append(step("canary", 0, canary))
+    whole = [
+        (seconds(lambda: engine.load(base, dense)), seconds(lambda: engine.load(base, pruned))) for _ in range(ROUNDS)
+    ]
+    to_dense, to_pruned = map(median, zip(*whole, strict=True))
     return [
         *alone,
-        step("canary", 0, canary),
-        step("the whole swap, proof included", weights, lambda: engine.load(base, next(turns))),
+        Step("the whole swap, proof included", to_pruned, weights),
+        Step("the whole swap to the unpruned model", to_dense, weights),
     ]

@@ -5,6 +5,7 @@ The layout is the codec's: row-major, first entry in the highest bit.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import torch
@@ -26,5 +27,7 @@ def unpack_on_device(packed: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return bits.ne(0).view(-1)[: shape.numel()].view(shape)
 
 
+@cache
 def _eight(device: torch.device) -> torch.Tensor:
+    """Made once for a device: the host waits until such a small copy has arrived, and everything before it."""
     return torch.tensor(_EIGHT, dtype=torch.uint8, device=device)

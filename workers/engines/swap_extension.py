@@ -16,8 +16,9 @@ from pruning.prefetch import spare_threads
 from workers.engines.weight_proof import DigestPool, ParameterDigests, Promise, VerifiedStream, layout, shapes
 from workers.parent_death import die_with
 
-SWAP_THREADS = 4
-"""Most threads that read and decode ahead of a swap, and as many that digest behind it."""
+SWAP_THREADS = 8
+"""Most threads that read and decode ahead of a swap, and as many that digest behind it. Each holds a block, which a GPU
+takes faster than a core decodes it."""
 
 
 class SwapExtension:

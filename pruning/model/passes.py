@@ -81,10 +81,12 @@ def run_pass(settings: PassSettings, visit: Visitor, progress: Callable[[str], N
     if calibration is not None:
         blocks = Blocks(base.config, calibration.dtype, settings.device)
         hidden = embedded(base, calibration.windows, calibration.dtype, settings.device)
-    reads = prefetch((partial(layer_tensors, base, index) for index in range(base.num_layers)), spare_threads(2))
+    on_gpu = torch.device(settings.device).type == "cuda"
+    layers = (partial(layer_tensors, base, index, page_locked=on_gpu) for index in range(base.num_layers))
+    reads = prefetch(layers, spare_threads(2))
     with closing(reads):
         for index, read in enumerate(reads):
-            tensors = {name: tensor.to(settings.device) for name, tensor in read.items()}
+            tensors = {name: tensor.to(settings.device, non_blocking=True) for name, tensor in read.items()}
             for name, tensor in tensors.items():
                 if not torch.isfinite(tensor).all():
                     raise ValueError(f"layer {index}: {name} has NaN or infinite weights; the checkpoint is damaged.")
@@ -115,20 +117,27 @@ def _observe(
         norm = blocks.final_norm(read_finite(settings.base.tensors[FINAL_NORM]))
     with blocks.resident(index, tensors) as block, statistics.observing(block), torch.no_grad():
         for part in batches(*hidden.shape[:2]):
-            outputs = _finite(blocks.forward(block, index, hidden[part]), index)
-            if not settings.rerun:
+            if settings.rerun:
+                statistics.gather(partial(blocks.forward, block, index, hidden[part]))
+            else:
+                outputs = _finite(blocks.forward(block, index, hidden[part]), index)
                 agreement += float(cosines(hidden[part], norm(outputs)))
                 hidden[part] = outputs
+    if not statistics.finite:
+        raise _not_finite(index, hidden.dtype)
     return statistics, None if settings.rerun else 1 - agreement / (hidden.shape[0] * hidden.shape[1])
 
 
 def _finite(outputs: torch.Tensor, index: int) -> torch.Tensor:
     if not torch.isfinite(outputs).all():
-        raise ValueError(
-            f"layer {index}: its output activations are NaN or infinite in {outputs.dtype}; "
-            "calibrate with compute='float32'."
-        )
+        raise _not_finite(index, outputs.dtype)
     return outputs
+
+
+def _not_finite(index: int, dtype: torch.dtype) -> ValueError:
+    return ValueError(
+        f"layer {index}: its activations are NaN or infinite in {dtype}; calibrate with compute='float32'."
+    )
 
 
 def cosines(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -148,7 +157,7 @@ def embedded(base: Checkpoint, windows: np.ndarray, dtype: torch.dtype, device: 
     Raises ValueError naming the embedding and the first token whose row is not finite.
     """
     used, places = np.unique(windows, return_inverse=True)
-    stored = read_rows(base.tensors[EMBEDDING], used)
+    stored = read_rows(base.tensors[EMBEDDING], used).to(device)
     spoilt = (~torch.isfinite(stored).all(dim=1)).nonzero().flatten().tolist()
     if spoilt:
         raise ValueError(
@@ -156,5 +165,4 @@ def embedded(base: Checkpoint, windows: np.ndarray, dtype: torch.dtype, device: 
             f"{len(used)} tokens in use, first token {int(used[spoilt[0]])}; the checkpoint is damaged: "
             "download it again."
         )
-    rows = stored.to(device, dtype)
-    return rows[torch.from_numpy(places.reshape(windows.shape)).to(device)]
+    return stored.to(dtype)[torch.from_numpy(places.reshape(windows.shape)).to(device)]

@@ -20,9 +20,13 @@ TORCH_DTYPE: Final[Mapping[str, torch.dtype]] = {
 DTYPE_NAME: Final[Mapping[torch.dtype, str]] = {dtype: name for name, dtype in TORCH_DTYPE.items()}
 
 
-def read_tensor(header: TensorHeader) -> torch.Tensor:
-    """The whole tensor, read (not memory-mapped: mapped pages would count as resident memory)."""
-    return typed(header, read_into(header, torch.empty(header.end - header.begin, dtype=torch.uint8)))
+def read_tensor(header: TensorHeader, page_locked: bool = False) -> torch.Tensor:
+    """The whole tensor, read (not memory-mapped: mapped pages would count as resident memory).
+
+    From page-locked memory a GPU copies eight times as fast, and need not be waited for.
+    """
+    content = torch.empty(header.end - header.begin, dtype=torch.uint8, pin_memory=page_locked)
+    return typed(header, read_into(header, content))
 
 
 def read_into(header: TensorHeader, content: torch.Tensor) -> torch.Tensor:
@@ -60,9 +64,10 @@ def read_rows(header: TensorHeader, rows: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(mapped[rows]).view(TORCH_DTYPE[header.dtype])
 
 
-def layer_tensors(base: Checkpoint, index: int) -> dict[str, torch.Tensor]:
+def layer_tensors(base: Checkpoint, index: int, page_locked: bool = False) -> dict[str, torch.Tensor]:
     """Every tensor of block `index` as stored, keyed without the layer prefix."""
-    return {tail: read_tensor(base.tensors[layer_prefix(index) + tail]) for tail in base.layer_tails(index)}
+    headers = {tail: base.tensors[layer_prefix(index) + tail] for tail in base.layer_tails(index)}
+    return {tail: read_tensor(header, page_locked) for tail, header in headers.items()}
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:

@@ -138,7 +138,7 @@ class _Forward:
         self._hidden = torch.empty(0)
 
     def begin(self, embedding: torch.Tensor) -> None:
-        rows = embedding[self._tokens.cpu()]
+        rows = embedding[self._tokens.to(embedding.device)]
         self._hidden = rows.to(self.blocks.device, self.blocks.dtype).unsqueeze(0)
 
     def pass_block(self, index: int, weights: Mapping[str, torch.Tensor]) -> None:

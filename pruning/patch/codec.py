@@ -41,7 +41,7 @@ def decode(encoding: Encoding, content: bytes | memoryview, count: int) -> np.nd
         coder = zlib_ng.decompressobj(wbits=_RAW_DEFLATE)
         try:
             packed = coder.decompress(content, size + 1)
-        except zlib_ng.error as error:
+        except zlib_ng.error as error:  # type: ignore[misc]  # its stub declares an instance
             raise ValueError(f"the coded keep bits are damaged ({error})") from None
         if not coder.eof or coder.unused_data:
             raise ValueError("the coded keep bits do not end where they should")

@@ -1,11 +1,12 @@
-"""Writing a patch: layer files as blocks are pruned, then read-back, canary and manifest.
+"""Writing a patch: layer files as blocks are pruned, each read back at once; then canary and manifest.
 
-Nothing is trusted until it has been read back: the layer files are decoded from disk, every pruned tensor is compared
-with the tree digest taken where it was pruned, every other one with the base's SHA-256, and the canary runs on what
-was decoded. The SHA-256 of the result, which names it, is taken then, and only then.
+Nothing is trusted until it has been read back. A layer file is decoded from disk, every pruned tensor is compared with
+the tree digest taken where it was pruned, every other one with the base's SHA-256, and the SHA-256 of the result, which
+names it, is taken of what was read. Then the canary runs on the patch as any reader decodes it, on the device, where
+every tensor's tree digest is compared once more.
 
-A GPU must not wait for this. It packs its keep bits and digests its weights itself; threads encode and write a block
-while the next one is pruned, and read, decode and digest blocks ahead of the canary.
+A GPU must not wait for this. It packs its keep bits and digests its weights itself; threads encode, write and read back
+a block while the next ones are pruned.
 """
 
 from __future__ import annotations
@@ -22,19 +23,37 @@ from pruning.files import write_atomically
 from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.safetensors import TensorHeader
-from pruning.model.tensors import masked
+from pruning.model.tensors import masked, read_tensor
 from pruning.model.tree_digest import tree_digest
-from pruning.patch.block_files import Kept, write_layer
+from pruning.patch.block_files import Kept, read_kept, write_layer
 from pruning.patch.canary import make_canary
 from pruning.patch.manifest import MANIFEST, FileRecord, LayerRecord, Manifest, encode_manifest
 from pruning.patch.patch import Patch, decoded, digest_tensor
 from pruning.prefetch import spare_threads
 
-WRITING_THREADS: Final = 4
-"""Most threads that encode and write. As many blocks, and one more, may wait for them."""
+WRITING_THREADS: Final = 8
+"""Most threads that encode, write and read back. As many blocks, and one more, may wait for them."""
 READING_THREADS: Final = 8
-"""Most threads that read back. Each holds a block."""
+"""Most threads that decode ahead of the canary. Each holds a block."""
+
+
+@dataclass(frozen=True)
+class _Digests:
+    sha256: str
+    tree: str
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> _Digests:
+        return cls(digest_tensor(tensor), tree_digest(tensor))
+
+
+@dataclass(frozen=True)
+class _WrittenBlock:
+    """A layer file that reads back as what was pruned; digests by the tensors' names in the base."""
+
+    file: str
+    record: FileRecord
+    digests: Mapping[str, _Digests]
 
 
 class PatchWriter:
@@ -48,8 +67,8 @@ class PatchWriter:
         self.layers: list[LayerRecord] = []
         self.zeros = 0
         self._pool = ThreadPoolExecutor(spare_threads(WRITING_THREADS), thread_name_prefix="write")
-        self._writing: list[Future[tuple[str, FileRecord]]] = []
-        self._pruned: dict[str, str] = {}
+        self._writing: list[Future[_WrittenBlock]] = []
+        self._pool.submit(base.tensor_digests)  # where they are not cached, they take as long as the canary
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +88,8 @@ class PatchWriter:
             linear: masked(pruned.updated.get(linear, weight), pruned.keep[linear])
             for linear, weight in weights.items()
         }
-        self._write(index, {name: Kept.of(keep, pruned.updated.get(name)) for name, keep in pruned.keep.items()})
+        kept = {name: Kept.of(keep, pruned.updated.get(name)) for name, keep in pruned.keep.items()}
+        self._write(index, kept, {linear: tree_digest(result) for linear, result in results.items()})
         sizes = {linear: weight.numel() for linear, weight in weights.items()}
         zeros = {linear: sizes[linear] - int(result.count_nonzero()) for linear, result in results.items()}
         total = sum(sizes.values())
@@ -83,54 +103,60 @@ class PatchWriter:
             )
         )
         self.zeros += sum(zeros.values())
-        for linear, result in results.items():
-            self._pruned[f"{layer_prefix(index)}{linear}.weight"] = tree_digest(result)
         return results
 
-    def _write(self, index: int, kept: Mapping[str, Kept]) -> None:
+    def _write(self, index: int, kept: Mapping[str, Kept], trees: Mapping[str, str]) -> None:
         if len(self._writing) > WRITING_THREADS:
             self._writing[-1 - WRITING_THREADS].result()  # or blocks would pile up in memory
-        self._writing.append(self._pool.submit(write_layer, self.folder, index, kept))
+        self._writing.append(self._pool.submit(self._write_block, index, kept, trees))
+
+    def _write_block(self, index: int, kept: Mapping[str, Kept], trees: Mapping[str, str]) -> _WrittenBlock:
+        file, record = write_layer(self.folder, index, kept)
+        headers = {linear: self._base.tensors[f"{layer_prefix(index)}{linear}.weight"] for linear in kept}
+        digests = {}
+        for linear, read in read_kept(self.folder / file, {name: header.numel for name, header in headers.items()}):
+            found = _Digests.of(decoded(headers[linear], read))
+            if found.tree != trees[linear]:
+                raise self._wrong(headers[linear].name)
+            digests[headers[linear].name] = found
+        return _WrittenBlock(file, record, digests)
+
+    def _digest_untouched(self, name: str) -> _Digests:
+        found = _Digests.of(read_tensor(self._base.tensors[name]))
+        if found.sha256 != self._base.tensor_digests()[name]:
+            raise self._wrong(name)
+        return found
+
+    def _wrong(self, name: str) -> ValueError:
+        return ValueError(f"{self.folder}: {name} does not decode to what was pruned; the disk or memory is faulty.")
 
     def finish(self, draft: Manifest, device: str) -> Manifest:
-        """Read the patch back, run the canary on it and write the manifest last.
+        """Run the canary on the patch and write the manifest last.
 
-        It is `draft`, with the files, the digests and the canary filled in.
+        It is `draft`, with the files, the digests and the canary filled in. Raises ValueError at a tensor that is not
+        what was pruned, or not the base's.
         """
-        draft = replace(draft, files=dict(future.result() for future in self._writing))
-        patch, tensors, trees = Patch(self.folder, draft), dict[str, str](), dict[str, str]()
-        stream = self._read_back(patch, tensors, trees)
-        canary = make_canary(self._base, patch.config(self._base), stream, device)
+        originals = self._base.names_after(draft.kept_layers)
+        written = [future.result() for future in self._writing]
+        digests = {name: found for block in written for name, found in block.digests.items()}
+        self._base.tensor_digests()  # once, before the threads ask for them
+        untouched = {
+            name: self._pool.submit(self._digest_untouched, name) for name in {*originals.values()} - {*digests}
+        }
+        draft = replace(draft, files={block.file: block.record for block in written})
+        patch, trees = Patch(self.folder, draft), dict[str, str]()
+
+        def decoded_again() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in patch.weights(self._base, spare_threads(READING_THREADS), torch.device(device)):
+                trees[name] = tree_digest(tensor)
+                yield name, tensor
+
+        canary = make_canary(self._base, patch.config(self._base), decoded_again(), device)
+        digests |= {name: future.result() for name, future in untouched.items()}
+        for name, tree in trees.items():
+            if tree != digests[originals[name]].tree:
+                raise self._wrong(name)
+        tensors = {name: digests[originals[name]].sha256 for name in trees}
         manifest = replace(draft, canary=canary, tensors=tensors, trees=trees)
         write_atomically(self.folder / MANIFEST, encode_manifest(manifest))
         return manifest
-
-    def _read_back(
-        self, patch: Patch, tensors: dict[str, str], trees: dict[str, str]
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor of the result, as decoded from disk; its digests are added to `tensors` and `trees`.
-
-        Raises ValueError at a tensor that is not what was pruned, or not the base's.
-        """
-        originals, untouched = self._base.names_after(patch.manifest.kept_layers), self._base.tensor_digests()
-        for block in patch.blocks(self._base, spare_threads(READING_THREADS), _digested):
-            for name, found in block.items():
-                pruned = self._pruned.get(originals[name])
-                if found.tree != pruned if pruned else found.sha256 != untouched[originals[name]]:
-                    raise ValueError(
-                        f"{self.folder}: {name} does not decode to what was pruned; the disk or memory is faulty."
-                    )
-                tensors[name], trees[name] = found.sha256, found.tree
-                yield name, found.tensor
-
-
-@dataclass(frozen=True)
-class _Digested:
-    tensor: torch.Tensor
-    sha256: str
-    tree: str
-
-
-def _digested(header: TensorHeader, kept: Kept | None) -> _Digested:
-    tensor = decoded(header, kept)
-    return _Digested(tensor, digest_tensor(tensor), tree_digest(tensor))

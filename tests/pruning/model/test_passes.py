@@ -63,7 +63,7 @@ def test_activations_that_overflow_are_refused_by_layer(copy, calibration, tmp_p
     tensors["model.layers.1.mlp.down_proj.weight"] *= 1e38
     save_file(tensors, copy / "model.safetensors", {"format": "pt"})
     spec = PruneSpec("wanda", sparsity=0.2, calibration=calibration)
-    with pytest.raises(ValueError, match="layer 1: its output activations are NaN or infinite"):
+    with pytest.raises(ValueError, match="layer 1: its activations are NaN or infinite"):
         prune(copy, spec, tmp_path / "out" / "patch", payload={})
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import EMBEDDING, LINEARS, PARTS
@@ -47,12 +48,15 @@ def begun(base: Checkpoint, folder: Path) -> tuple[PatchWriter, Manifest]:
         weights = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
         keep = {linear: weight.abs() > weight.abs().median() for linear, weight in weights.items()}
         writer.add(index, weights, PrunedBlock(keep, {}), dict.fromkeys(PARTS, 0.5))
-    draft = Manifest(
+    return writer, draft_of(base, writer)
+
+
+def draft_of(base: Checkpoint, writer: PatchWriter) -> Manifest:
+    return Manifest(
         payload={}, base=base.digest(), spec=PruneSpec("magnitude", sparsity=0.5), requested=0.5, realised=0.5,
         kept_layers=tuple(range(base.num_layers)), layers=tuple(writer.layers), tensors={}, canary=Canary((), ()),
         calibration={}, evidence={}, files={}, seconds=0, peak_memory_bytes=0,
     )  # fmt: skip
-    return writer, draft
 
 
 def test_manifest_names_every_tensor_as_an_independent_decoding_does(checkpoints, tmp_path):
@@ -79,3 +83,15 @@ def test_weights_that_read_back_otherwise_make_no_patch(name, tmp_path):
     with writer, pytest.raises(ValueError, match=f"{name} does not decode to what was pruned"):
         writer.finish(draft, "cpu")
     assert not (tmp_path / "patch" / "manifest.json").exists()
+
+
+def test_block_that_was_pruned_from_other_weights_than_the_file_has_makes_no_patch(checkpoints, tmp_path):
+    base = Checkpoint.open(checkpoints["qwen3"])
+    tensors = layer_tensors(base, 0)
+    weights = {linear: tensors[f"{linear}.weight"] for linear in LINEARS}
+    keep = {linear: torch.ones_like(weight, dtype=torch.bool) for linear, weight in weights.items()}
+    weights["mlp.up_proj"][3, 5] += 1  # memory that forgets
+    with PatchWriter(tmp_path, base) as writer:
+        writer.add(0, weights, PrunedBlock(keep, {}), dict.fromkeys(PARTS, 0.0))
+        with pytest.raises(ValueError, match=r"layers\.0\.mlp\.up_proj\.weight does not decode to what was pruned"):
+            writer.finish(draft_of(base, writer), "cpu")

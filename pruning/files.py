@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,6 +82,24 @@ def unfinished_folder(parent: Path, name: str) -> Iterator[Path]:
     """An empty folder in `parent`, which is removed in the end, or after a kill by the next call for this `parent`."""
     with _unfinished(parent, name, is_folder=True) as (working, _):
         yield working
+
+
+@contextmanager
+def one_at_a_time(file: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Let one process of this machine at a time into the block; `file` stands for it, and stays, empty.
+
+    `waiting` is called if another is in it. A killed process is in it no more. Where the file system has no locks,
+    nobody waits.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not _lock(descriptor, where_there_are_none=True):
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def file_digest(file: Path) -> str:

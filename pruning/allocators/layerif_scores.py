@@ -5,22 +5,22 @@ linear is <v, g_k>, the inner product of the mean validation gradient and the sa
 al., arXiv 2310.00902, equation 5) it is <H^-1 v, g_k> in closed form, per weight matrix. Both have TracIn's
 sign: positive = helps validation.
 
-Memory is that of a gradient sweep plus two float32 matrices of one linear's size: the mean gradients of all
-linears lie in a temporary folder (4 bytes per block weight, 28 GB for an 8 B model) and are read one linear at a
-time. Scores are kept by content (layerif_cache.py), so one computation serves every sparsity.
+The mean gradients of all linears take 4 bytes per block weight, 28 GB for an 8 B model. They stay on a GPU that has
+twice as much free. Else memory is that of a gradient sweep plus one block's gradients, and those of the others lie in a
+temporary folder, which each chunk of the sweep reads once, and writes once while they are summed. Scores are kept by
+content (layerif_cache.py), so one computation serves every sparsity.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pruning.allocators.layerif_cache import InfluenceScores, load_scores, save_scores
+from pruning.allocators.layerif_cache import InfluenceScores, computing, load_scores, save_scores
 from pruning.files import unfinished_folder
 from pruning.model.architecture import LINEARS, PARTS
 from pruning.model.calibration import load_windows, load_windows_apart, windows_digest
@@ -50,14 +50,21 @@ def influence_scores(
     dtype = computing_dtype(spec.influence_train.compute, base)
     hessian = str(spec.layerif_hessian)
     identity = {**used, "weights": base.digest(), "hessian": hessian, "dtype": str(dtype)}
-    known = load_scores(identity)
-    if known is None:
-        with unfinished_folder(Path(tempfile.gettempdir()), "prunesweep-gradients") as scratch:
-            estimate = _datainf if hessian == "datainf" else _identity
-            sweep = GradientSweep(base, dtype, device)
-            known = _by_part(estimate(sweep, train, validation, scratch, progress))
-        save_scores(identity, known)
+    with computing(identity, progress):
+        known = load_scores(identity)
+        if known is None:
+            known = scores_of(GradientSweep(base, dtype, device), hessian, train, validation, progress)
+            save_scores(identity, known)
     return known, used
+
+
+def scores_of(
+    sweep: GradientSweep, hessian: str, train: np.ndarray, validation: np.ndarray, progress: Progress
+) -> InfluenceScores:
+    """Scores of windows, int64 [samples, tokens], with the Hessian 'identity' or 'datainf'."""
+    with unfinished_folder(Path(tempfile.gettempdir()), "prunesweep-gradients") as scratch:
+        estimate = _datainf if hessian == "datainf" else _identity
+        return _by_part(estimate(sweep, train, validation, scratch, progress))
 
 
 def _validation_windows(base: Checkpoint, spec: PruneSpec, progress: Progress) -> np.ndarray:
@@ -72,24 +79,56 @@ def _validation_windows(base: Checkpoint, spec: PruneSpec, progress: Progress) -
     return windows
 
 
-@dataclass(frozen=True)
-class _MatrixFolder:
-    """One float32 matrix per linear and layer, in files; a matrix without a file is zero."""
+class _MatrixSums:
+    """One float32 matrix per linear and layer, at first zero: in memory those of one layer at least, in files the rest.
 
-    folder: Path
+    A sweep passes through a layer's linears again and again before it comes to the next, so each matrix is read once,
+    and written once if it has changed.
+    """
 
-    def read(self, like: LinearGradient) -> torch.Tensor:
-        file = self._file(like.layer, like.linear)
-        if not file.is_file():
-            return like.inputs.new_zeros(like.deltas.shape[-1], like.inputs.shape[-1], dtype=torch.float32)
-        return torch.from_numpy(np.load(file)).to(like.inputs.device)
+    def __init__(self, folder: Path, all_in_memory: bool) -> None:
+        self._folder, self._all_in_memory = folder, all_in_memory
+        self._layer = -1
+        self._held: dict[tuple[int, str], torch.Tensor] = {}
+        self._changed: set[tuple[int, str]] = set()
 
-    def write(self, like: LinearGradient, matrix: torch.Tensor) -> None:
-        self.folder.mkdir(exist_ok=True)
-        np.save(self._file(like.layer, like.linear), matrix.cpu().numpy())
+    def add(self, like: LinearGradient, deltas: torch.Tensor, inputs: torch.Tensor, share: float) -> None:
+        """Add `share` times deltas^T inputs to the matrix of `like`."""
+        self.of(like).addmm_(deltas.flatten(0, 1).T, inputs.flatten(0, 1), alpha=share)
+        self._changed.add((like.layer, like.linear))
 
-    def _file(self, layer: int, linear: str) -> Path:
-        return self.folder / f"{layer:05d}.{linear}.npy"
+    def of(self, like: LinearGradient) -> torch.Tensor:
+        """The matrix of the layer and linear of `like`, [d_out, d_in], where its inputs are."""
+        key, device = (like.layer, like.linear), like.inputs.device
+        if like.layer != self._layer and not self._all_in_memory:
+            self._put_away()
+        self._layer = like.layer
+        if key not in self._held:
+            file = self._file(key)
+            if file.is_file():
+                self._held[key] = torch.from_numpy(np.load(file)).to(device)
+            else:
+                shape = like.deltas.shape[-1], like.inputs.shape[-1]
+                self._held[key] = torch.zeros(shape, dtype=torch.float32, device=device)
+        return self._held[key]
+
+    def _put_away(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        for key in self._changed:
+            np.save(self._file(key), self._held[key].cpu().numpy())
+        self._held.clear()
+        self._changed.clear()
+
+    def _file(self, key: tuple[int, str]) -> Path:
+        return self._folder / f"{key[0]:05d}.{key[1]}.npy"
+
+
+def _has_room(sweep: GradientSweep) -> bool:
+    """Whether the device is a GPU with room for twice the gradients of all linears."""
+    if torch.device(sweep.device).type != "cuda":
+        return False
+    weights = sum(sum(sizes) for sizes in sweep.base.part_sizes.values())
+    return torch.cuda.mem_get_info(sweep.device)[0] > 2 * 4 * weights
 
 
 def _identity(
@@ -109,6 +148,7 @@ def _datainf(
     """
     target = _weighted_sum(sweep, validation, None, scratch / "validation", progress)
     products = _products(sweep, train, target, progress)
+    del target  # before the next sum of its size
     squares = _squared_norms(sweep, train, progress)
     sizes = {linear: sweep.base.tensors[f"model.layers.0.{linear}.weight"].numel for linear in LINEARS}
     damping = {linear: 0.1 * squares[linear].mean(axis=1, keepdims=True) / sizes[linear] for linear in LINEARS}
@@ -137,29 +177,27 @@ def _datainf(
 
 def _weighted_sum(
     sweep: GradientSweep, windows: np.ndarray, weights: Table | None, folder: Path, progress: Progress
-) -> _MatrixFolder:
-    """(1/n) sum_i w_i g_i of every linear, on disk; every w_i is 1 if `weights` is None."""
-    matrices = _MatrixFolder(folder)
+) -> _MatrixSums:
+    """(1/n) sum_i w_i g_i of every linear; every w_i is 1 if `weights` is None."""
+    matrices = _MatrixSums(folder, _has_room(sweep))
 
     def add(gradient: LinearGradient) -> None:
         deltas, inputs = gradient.deltas.float(), gradient.inputs.float()
         if weights is not None:
             factors = torch.from_numpy(weights[gradient.linear][gradient.layer, gradient.samples])
             deltas = deltas * factors.to(deltas).reshape(-1, 1, 1)
-        total = matrices.read(gradient)
-        total.addmm_(deltas.flatten(0, 1).T, inputs.flatten(0, 1), alpha=1 / len(windows))
-        matrices.write(gradient, total)
+        matrices.add(gradient, deltas, inputs, 1 / len(windows))
 
     sweep.run(windows, add, progress)
     return matrices
 
 
-def _products(sweep: GradientSweep, windows: np.ndarray, target: _MatrixFolder, progress: Progress) -> Table:
+def _products(sweep: GradientSweep, windows: np.ndarray, target: _MatrixSums, progress: Progress) -> Table:
     """<target, g_i> of every linear: sum_t delta_t . (target x_t), without forming g_i."""
     table = _empty(sweep, windows)
 
     def multiply(gradient: LinearGradient) -> None:
-        image = gradient.inputs.float() @ target.read(gradient).T
+        image = gradient.inputs.float() @ target.of(gradient).T
         values = (image * gradient.deltas.float()).sum(dim=(1, 2), dtype=torch.float64)
         table[gradient.linear][gradient.layer, gradient.samples] = values.cpu().numpy()
 

@@ -4,7 +4,7 @@ A linear's weight gradient is delta^T x, the gradient of its outputs times its i
 sweep yields x and delta and never forms a weight gradient, because most uses need only its inner product with
 some matrix V, which is sum_t delta_t . (V x_t), for a whole batch of samples at once.
 
-Memory: one block's weights, the inputs of every block for one chunk of samples (BOUNDARY_BYTES at most, one
+Memory: one block's weights, the inputs of every block for one chunk of samples (`boundary_bytes` at most, one
 sample at least), and one batch's activations. Each further chunk costs another read of the weights. Nothing
 grows with the number of samples and, except for the block inputs, nothing with the number of blocks.
 """
@@ -52,6 +52,7 @@ class GradientSweep:
     base: Checkpoint
     dtype: torch.dtype
     device: str
+    boundary_bytes: int = BOUNDARY_BYTES
 
     def run(self, windows: np.ndarray, receive: Receive, progress: Callable[[str], None]) -> None:
         """Call `receive` with the gradient of every linear and sample; `windows` is int64 [samples, tokens]."""
@@ -59,7 +60,7 @@ class GradientSweep:
         samples, tokens = windows.shape
         width = int(self.base.config["hidden_size"])
         per_sample = (self.base.num_layers + 1) * tokens * width * self.dtype.itemsize
-        chunk = max(1, BOUNDARY_BYTES // per_sample)
+        chunk = max(1, self.boundary_bytes // per_sample)
         for start in range(0, samples, chunk):
             stop = min(start + chunk, samples)
             self._chunk(blocks, windows[start:stop], start, receive)
@@ -69,7 +70,7 @@ class GradientSweep:
         boundaries = [embedded(self.base, windows, self.dtype, self.device)]
         parts = batches(*windows.shape)
         for layer in range(self.base.num_layers):
-            with blocks.resident(layer, layer_tensors(self.base, layer)) as block, torch.no_grad():
+            with blocks.resident(layer, self._tensors(layer)) as block, torch.no_grad():
                 outputs = torch.empty_like(boundaries[-1])
                 for part in parts:
                     outputs[part] = blocks.forward(block, layer, boundaries[-1][part])
@@ -77,7 +78,7 @@ class GradientSweep:
         upstream = self._loss_gradient(blocks, boundaries.pop(), windows)
         for layer in reversed(range(self.base.num_layers)):
             inputs = boundaries.pop()
-            with blocks.resident(layer, layer_tensors(self.base, layer)) as block:
+            with blocks.resident(layer, self._tensors(layer)) as block:
                 for part in parts:
                     gradients, passed_on = _backward(blocks, block, layer, inputs[part], upstream[part])
                     here = slice(offset + part.start, offset + part.stop)
@@ -85,6 +86,9 @@ class GradientSweep:
                         receive(LinearGradient(layer, linear, here, entering, delta))
                     upstream[part] = passed_on  # only now: down_proj's delta is a view of it
             trim_heap()
+
+    def _tensors(self, layer: int) -> dict[str, torch.Tensor]:
+        return layer_tensors(self.base, layer, page_locked=torch.device(self.device).type == "cuda")
 
     def _loss_gradient(self, blocks: Blocks, hidden: torch.Tensor, windows: np.ndarray) -> torch.Tensor:
         """Gradient of each sample's loss by the last block's output, [samples, tokens, width]."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from pruning.prune import prune
 from pruning.spec import CalibrationSpec, PruneSpec
+from tests.support import ROOT
 
 
 def test_influence_is_computed_once_for_all_sparsities(checkpoints, windows_file, tmp_path, own_cache):
@@ -30,3 +35,24 @@ def test_influence_is_computed_once_for_all_sparsities(checkpoints, windows_file
     protected = int(np.argmax(first.evidence["influence_mlp"]))
     parts = [layer.requested_parts["mlp"] for layer in first.layers]
     assert parts[protected] == min(parts)
+
+
+def test_of_two_processes_one_computes_and_the_other_waits(checkpoints, windows_file, tmp_path):
+    np.save(tmp_path / "validation.npy", np.random.default_rng(3).integers(0, 97, (3, 24)))
+    command = [
+        sys.executable, "-m", "pruning", checkpoints["llama"], "--method", "magnitude", "--allocator", "layerif",
+        "--influence-train", windows_file, "--influence-validation", tmp_path / "validation.npy",
+    ]  # fmt: skip
+    both = [
+        subprocess.Popen(
+            [*map(str, command), "--sparsity", sparsity, "--patch", str(tmp_path / sparsity)],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PRUNESWEEP_CACHE": str(tmp_path / "cache")},
+        )
+        for sparsity in ("0.2", "0.4")
+    ]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum("gradients of sample" in text for text in said) == 1

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from pruning.allocators.layerif_scores import scores_of
+from pruning.model.architecture import PARTS
+from pruning.model.checkpoint import Checkpoint
+from pruning.model.gradients import GradientSweep
 from pruning.prune import prune
 from pruning.spec import PruneSpec
 from tests.support import reference as naive
@@ -68,3 +73,22 @@ def test_datainf_equals_its_closed_form_on_whole_gradients(checkpoints, windows_
         product = sum(v - (v * g).sum() / (damping + (g**2).sum()) * g for g in gradients) / (len(train) * damping)
         expected[key[0]] += sum((product * g).sum() for g in gradients)
     np.testing.assert_allclose(manifest.evidence["influence"], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("hessian", ["identity", "datainf"])
+def test_scores_do_not_depend_on_how_many_samples_a_chunk_has(checkpoints, hessian):
+    rows = np.random.default_rng(7).integers(0, 97, (9, 20))
+    base = Checkpoint.open(checkpoints["qwen3"])
+
+    def scores(boundary_bytes):
+        sweep = GradientSweep(base, torch.float32, "cpu", boundary_bytes)
+        return scores_of(sweep, hessian, rows[:5], rows[5:], said.append).parts
+
+    said: list[str] = []
+    whole = scores(1 << 30)
+    assert said == (["gradients of sample 4/4"] + ["gradients of sample 5/5"] * (1 if hessian == "identity" else 4))
+    said.clear()
+    apart = scores(1)
+    assert len(said) == (9 if hessian == "identity" else 24)
+    for part in PARTS:
+        np.testing.assert_allclose(apart[part], whole[part], rtol=1e-4, atol=1e-9)

@@ -1,6 +1,6 @@
 """Tokens computed per token needed, on a real engine whose key-value cache is too small for all draws that wait.
 
-    python -m benchmarks.admission [--draws 200] [--whole 8 12] [--json]          (from the project's folder)
+    python -m benchmarks.admission [--draws 200] [--mib 3 4] [--json]          (from the project's folder)
 
 Draws of the tiny reasoner go through the sweep's own evaluation, store and proof. Their traces end where the benchmark
 says, so that lengths have the shape that is to be shown: the engine is told to end each at its length, and what it

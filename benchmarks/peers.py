@@ -11,6 +11,7 @@ of four. The peer is installed once, below the cache folder, in an environment o
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -125,14 +126,26 @@ def run(command: list[str | Path], output: Path) -> Run:
     with tempfile.TemporaryFile() as log:
         began = time.monotonic()
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
+        memory = 0
+        while process.poll() is None:
+            memory = max(memory, high_water(process.pid))
+            time.sleep(0.02)
         seconds = time.monotonic() - began
-        if status:
+        if process.returncode:
             log.seek(0)
             raise SystemExit(f"{command} failed:\n" + log.read().decode(errors="replace")[-3000:])
     size = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     shutil.rmtree(output)
-    return Run(seconds, usage.ru_maxrss * 1024, size)
+    return Run(seconds, memory, size)
+
+
+def high_water(pid: int) -> int:
+    """The most memory that a process has had so far, in bytes; 0 once it has ended.
+
+    Not `ru_maxrss`, which counts the memory of whoever forked it.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 def print_comparison(case: Case, ours: tuple[Run, ...], theirs: tuple[Run, ...]) -> None:

@@ -65,7 +65,6 @@ COVERED_ELSEWHERE = {
     "pruning/allocators/uniform.py": "pruning/allocators/test_formulas.py",
     "pruning/methods/dense.py": "pruning/patch/test_patch.py",
     "pruning/model/gradients.py": "pruning/allocators/test_layerif_scores.py",
-    "pruning/model/input_statistics.py": "pruning/methods/test_wanda.py",
     "pruning/model/memory.py": "pruning/test_command_line.py",
     "pruning/model/tensors.py": "pruning/model/test_safetensors.py",
     "pruning/patch/block_files.py": "pruning/patch/test_patch.py",

@@ -11,7 +11,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-SUPPORTED: Final = ("llama", "mistral", "qwen2", "qwen3")
+MODEL_CLASSES: Final[Mapping[str, str]] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""`model_type` of a supported model -> its class in transformers and in vLLM."""
+SUPPORTED: Final = tuple(MODEL_CLASSES)
 
 ATTENTION: Final = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 MLP: Final = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -179,7 +186,7 @@ def config_after_removal(config: Mapping[str, Any], kept: Sequence[int]) -> dict
 
 def config_of_length(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """config.json of every model that keeps `layers` of the blocks; only `max_window_layers`, which has no effect
-    without windows, may differ.
+    without windows, may differ. It names the model's class, which transformers can do without and vLLM cannot.
 
     Raises ValueError for a model whose blocks differ in their attention windows: there it depends on which are kept.
     """
@@ -189,7 +196,8 @@ def config_of_length(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
             f"the blocks of this model differ ({', '.join(sorted(kinds))}), so an engine for {layers} of "
             f"{config['num_hidden_layers']} blocks would depend on which are kept; remove no blocks from it"
         )
-    return config_after_removal(config, range(layers))
+    named = {"architectures": [MODEL_CLASSES[config["model_type"]]]} if not config.get("architectures") else {}
+    return config_after_removal({**config, **named}, range(layers))
 
 
 def _layer_types(config: Mapping[str, Any]) -> list[str] | None:

@@ -16,8 +16,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.masking_utils import create_masks_for_generate
 
-BATCH_TOKENS: Final = 8192
+GPU_BATCH_TOKENS: Final = 8192
 """Tokens per forward: enough to keep a GPU busy, few enough that an MLP's intermediates stay under 1 GB."""
+CPU_BATCH_TOKENS: Final = 1024
+"""The same on a CPU, few enough that a small model's intermediates stay in its cache."""
 
 
 class Blocks:
@@ -82,7 +84,8 @@ class Blocks:
         return output
 
 
-def batches(windows: int, tokens: int) -> list[slice]:
-    """Slices of the window axis of at most BATCH_TOKENS tokens each, and of one window at least."""
-    step = max(1, BATCH_TOKENS // tokens)
+def batches(hidden: torch.Tensor) -> list[slice]:
+    """Slices of hidden states [windows, tokens, width] for one forward each: one window at least."""
+    windows, tokens = hidden.shape[:2]
+    step = max(1, (CPU_BATCH_TOKENS if hidden.device.type == "cpu" else GPU_BATCH_TOKENS) // tokens)
     return [slice(start, min(start + step, windows)) for start in range(0, windows, step)]

@@ -68,7 +68,7 @@ class GradientSweep:
 
     def _chunk(self, blocks: Blocks, windows: np.ndarray, offset: int, receive: Receive) -> None:
         boundaries = [embedded(self.base, windows, self.dtype, self.device)]
-        parts = batches(*windows.shape)
+        parts = batches(boundaries[0])
         for layer in range(self.base.num_layers):
             with blocks.resident(layer, self._tensors(layer)) as block, torch.no_grad():
                 outputs = torch.empty_like(boundaries[-1])

@@ -99,7 +99,7 @@ def run_pass(settings: PassSettings, visit: Visitor, progress: Callable[[str], N
                 if settings.rerun and index + 1 < base.num_layers:  # the last block's outputs are not used
                     replaced = tensors | {f"{linear}.weight": weight for linear, weight in pruned.items()}
                     with blocks.resident(index, replaced) as block, torch.no_grad():
-                        for part in batches(*hidden.shape[:2]):
+                        for part in batches(hidden):
                             hidden[part] = _finite(blocks.forward(block, index, hidden[part]), index)
             trim_heap()
             progress(f"layer {index + 1}/{base.num_layers}")
@@ -116,7 +116,7 @@ def _observe(
         # The official ShortGPT code reads transformers' `output_hidden_states`, whose last entry is normed.
         norm = blocks.final_norm(read_finite(settings.base.tensors[FINAL_NORM]))
     with blocks.resident(index, tensors) as block, statistics.observing(block), torch.no_grad():
-        for part in batches(*hidden.shape[:2]):
+        for part in batches(hidden):
             if settings.rerun:
                 statistics.gather(partial(blocks.forward, block, index, hidden[part]))
             else:

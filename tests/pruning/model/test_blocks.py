@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.model.blocks import BATCH_TOKENS, Blocks, batches
+from pruning.model.blocks import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, Blocks, batches
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.passes import embedded
 from pruning.model.tensors import layer_tensors
@@ -30,7 +30,12 @@ def test_streamed_blocks_equal_the_whole_model(checkpoints, windows_file, kind):
         assert all(parameter.is_meta for parameter in block.parameters())
 
 
-def test_batches_cover_every_window_once():
-    for windows, tokens in ((1, 1), (7, BATCH_TOKENS), (129, 2048), (3, 10 * BATCH_TOKENS)):
-        covered = [index for part in batches(windows, tokens) for index in range(windows)[part]]
-        assert covered == list(range(windows))
+@pytest.mark.parametrize(("device", "most"), [("cpu", CPU_BATCH_TOKENS), ("meta", GPU_BATCH_TOKENS)])
+def test_batches_cover_every_window_once_and_are_as_large_as_the_device_likes(device, most):
+    for windows, tokens in ((1, 1), (7, most), (129, 2048), (3, 10 * most), (50, most // 3)):
+        parts = batches(torch.empty(windows, tokens, 1, device=device))
+        assert [index for part in parts for index in range(windows)[part]] == list(range(windows))
+        for part in parts:
+            count = part.stop - part.start
+            assert count == 1 or count * tokens <= most
+            assert part is parts[-1] or (count + 1) * tokens > most

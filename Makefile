@@ -52,7 +52,7 @@ format: $(READY) ## rewrite the sources in the project's style
 	$(BIN)/ruff format .
 
 bench: $(READY) ## run the benchmarks behind the project's performance claims
-	for name in pruning coverage placement scale shared_decode swap sweep store views; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in pruning coverage placement scale shared_decode admission swap sweep store views; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 schema: $(READY) ## regenerate the JSON Schema of grid.yaml
 	$(BIN)/python -m orchestrator.grid.json_schema

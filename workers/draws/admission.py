@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from workers.engines.engine import Capacity
 
 DEVIATIONS = 1.5
-"""What is kept free for chance. Measured in docs/engine.md: fewer, and tokens are computed again; more, and places stay
-empty."""
+"""What is kept free for chance. Fewer, and tokens are computed again; more, and places stay empty (docs/engine.md)."""
 
 STRETCHES = 128
 """The time ahead is cut into so many stretches. In each, who lives at its beginning holds what it will at its end."""

@@ -30,3 +30,14 @@ def test_configuration_for_so_many_blocks_is_that_of_every_patch_which_keeps_so_
         return
     for kept in combinations(range(4), 3):
         assert config_of_length(config, 3) == config_after_removal(config, kept)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("unnamed", [{}, {"architectures": None}])
+def test_configuration_without_the_model_class_is_given_the_one_that_transformers_would_take(
+    checkpoints, kind, unnamed
+):
+    config = Checkpoint.open(checkpoints[kind]).config
+    rest = {key: value for key, value in config.items() if key != "architectures"}
+    named = config_of_length({**rest, **unnamed}, 4)["architectures"]
+    assert named == [type(naive.whole_model(checkpoints[kind])).__name__]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Final
 
 import torch
@@ -20,6 +21,7 @@ GPU_BATCH_TOKENS: Final = 8192
 """Tokens per forward: enough to keep a GPU busy, few enough that an MLP's intermediates stay under 1 GB."""
 CPU_BATCH_TOKENS: Final = 1024
 """The same on a CPU, few enough that a small model's intermediates stay in its cache."""
+_BUILDING: Final = Lock()
 
 
 class Blocks:
@@ -30,7 +32,9 @@ class Blocks:
         self.device = torch.device(device)
         settings = {key: value for key, value in config.items() if key not in ("torch_dtype", "dtype")}
         self._config = AutoConfig.for_model(**settings)
-        with torch.device("meta"):
+        # While it builds a model, transformers sets torch's default dtype, which all threads of a process share: two at
+        # once may leave the one's behind for good.
+        with _BUILDING, torch.device("meta"):
             model = AutoModelForCausalLM.from_config(self._config, dtype=dtype, attn_implementation="sdpa")
         model.eval()
         model.requires_grad_(False)

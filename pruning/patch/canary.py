@@ -155,7 +155,7 @@ def _logprobs(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -
 
     Logits are rounded to the dtype of `hidden`, as an engine rounds them; all that follows is float32.
     """
-    total = torch.full((hidden.shape[0],), -torch.inf, device=hidden.device)
+    total = torch.full((hidden.shape[0],), -torch.inf, dtype=torch.float32, device=hidden.device)
     chosen = torch.zeros_like(total)
     start = 0
     for rows in head.split(_HEAD_ROWS):

@@ -27,7 +27,8 @@ class ThinkingFormat:
     ends the thinking, and a trace stops there. `early_stop` is written after a trace that a limit cut; with
     `newline_rule`, after a newline unless the trace ends in one. `bridge` replaces the end tag before the answer that
     follows a natural end; None keeps the tag as the model wrote it. `answer_after_eos`: an end of sequence inside the
-    thinking is still followed by an answer phase. `single_tokens`: the tags must be tokens of the vocabulary.
+    thinking is still followed by an answer phase. `single_tokens`: the tags must be tokens of the vocabulary. Without
+    an `end`, and so without a `start`, only the end of the sequence ends the thinking, and all of it is the answer.
     `reopens`: texts that show, in an answer, that the model went back to thinking.
     """
 
@@ -72,8 +73,13 @@ FORMATS: dict[str, ThinkingFormat] = {
     ),
     # The bare tag: for models of which nothing more is known, and for the tiny example, trained to answer right after.
     "think": ThinkingFormat(name="think", start="<think>", end="</think>", early_stop="</think>", single_tokens=True),
+    # An ordinary instruct model, asked to reason by the prompt (prompt.preset: boxed). It ends its turn by itself; cut
+    # off, it is made to say where it has got to, in words that graders look for.
+    "instruct": ThinkingFormat(name="instruct", start="", end="", early_stop="\n\nThe final answer is"),
 }
 
+_QWEN_TOKEN = "<|object_ref_start|>"
+"""In the vocabulary of Qwen2.5 and Qwen3, and of no other family."""
 _DEEPSEEK_TOKEN = "<｜Assistant｜>"
 
 
@@ -108,10 +114,16 @@ def detect_format(tokenizer: TokenCodec) -> ThinkingFormat:
     if implied is None:
         raise ValueError(
             "models[].format is not set, and the tokenizer has no <think> and </think> tokens to tell the "
-            f"thinking format by. Set it to one of {', '.join(FORMATS)} (s1 for simplescaling's models), or "
+            f"thinking format by. Set it to one of {', '.join(FORMATS)} (instruct for models without tags, s1 for "
+            "simplescaling's models), or "
             "give start, end and early_stop of your own."
         )
     return implied
+
+
+def knows_s1(tokenizer: TokenCodec) -> bool:
+    """Whether a model with this vocabulary may know s1's delimiters: they are Qwen2.5's tokens, and s1 trained it."""
+    return tokenizer.token_id("<|im_start|>") is not None and tokenizer.token_id(_QWEN_TOKEN) is not None
 
 
 def named_format(name: str) -> ThinkingFormat:
@@ -126,9 +138,12 @@ def named_format(name: str) -> ThinkingFormat:
 
 def tags(tokenizer: TokenCodec, style: ThinkingFormat, wait_text: str = "") -> Tags:
     """The token ids of every text of `style`. Raises `ValueError` if the tokenizer cannot express one of them."""
-    if not style.end or not style.early_stop:
+    if not style.early_stop:
+        raise ValueError(f"format {style.name!r}: early_stop must not be empty. Give a text that asks for the answer.")
+    if not style.end and (style.start or style.bridge):
         raise ValueError(
-            f"format {style.name!r}: end and early_stop must not be empty. Give the texts the model knows."
+            f"format {style.name!r}: without an end there is nothing that start or bridge could belong to. Give the "
+            "end tag, or leave all three empty for a model that thinks in its answer."
         )
     for field, text in (("start", style.start), ("end", style.end)):
         if style.single_tokens and tokenizer.token_id(text) is None:
@@ -142,7 +157,7 @@ def tags(tokenizer: TokenCodec, style: ThinkingFormat, wait_text: str = "") -> T
                 f"({tokenizer.decode(tokenizer.encode(text))!r}), so it could never be found. Set "
                 "models[].format."
             )
-    whole_end = tokenizer.token_id(style.end)
+    whole_end = tokenizer.token_id(style.end) if style.end else None
     return Tags(
         opening=tuple(tokenizer.encode(style.start)) if style.prefill_start else (),
         end=(whole_end,) if whole_end is not None else tuple(tokenizer.encode(style.end)),
@@ -180,7 +195,7 @@ def forced_cue(style: ThinkingFormat) -> str:
     """What `style` writes right before a forced answer, for the model to complete: the last line of its early-stop text
     after the end tag, such as `Final Answer:`. Empty if there is none, or if it ends a sentence and so asks for
     nothing."""
-    _, _, after = style.early_stop.rpartition(style.end)
+    after = style.early_stop.rpartition(style.end)[2] if style.end else style.early_stop
     line = after.rsplit("\n", 1)[-1]
     return "" if not line.strip() or line.rstrip().endswith((".", "!", "?")) else line
 

@@ -127,7 +127,7 @@ def trace_stops(rules: Rules) -> tuple[tuple[int, ...], tuple[str, ...]]:
         return eos, ()
     if len(rules.tags.end) == 1:
         return tuple(sorted({*eos, *rules.tags.end})), ()
-    return eos, (rules.style.end,)
+    return eos, (rules.style.end,) if rules.style.end else ()
 
 
 def natural_end(rules: Rules, trace: tuple[int, ...]) -> tuple[int, int] | None:
@@ -141,7 +141,7 @@ def natural_end(rules: Rules, trace: tuple[int, ...]) -> tuple[int, int] | None:
         if len(rules.tags.end) == 1:
             at = first_of(trace, frozenset(rules.tags.end))
             ends += [(at, at + 1)] if at is not None else []
-        elif (found := locate(trace, rules.style.end, rules.codec)) is not None:
+        elif rules.style.end and (found := locate(trace, rules.style.end, rules.codec)) is not None:
             ends.append(found)
     return min(ends, key=lambda end: end[1]) if ends else None
 

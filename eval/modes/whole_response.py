@@ -30,7 +30,7 @@ class WholeResponse(BudgetMode):
     def answer(self, rules: Rules, job: DrawJob, trace: CutTrace) -> Answer:
         response, ended = trace.token_ids, trace.end is not None
         whole = rules.codec.decode(response[:-1] if ended else response)
-        at = whole.rfind(rules.style.end) if rules.style is not None else -1
+        at = whole.rfind(rules.style.end) if rules.style is not None and rules.style.end else -1
         begins = at + len(rules.style.end) if rules.style is not None and at >= 0 else 0
         text = whole[begins:]
         thinking = tokens_reaching(response, begins, rules.codec)
@@ -49,7 +49,7 @@ class WholeResponse(BudgetMode):
         return {}
 
     def answer_identity(self, budget: BudgetSpec, style: ThinkingFormat | None, tags: Tags | None) -> dict[str, Any]:
-        return {"end": style.end} if style is not None else {}
+        return {"end": style.end} if style is not None and style.end else {}
 
 
 MODE: Final = WholeResponse()

@@ -1,11 +1,28 @@
 """Thinking formats: detected from the vocabulary, refused where a tokenizer cannot express them, found in ids."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.formats import FORMATS, ThinkingFormat, detect_format, forced_cue, implied_format, locate, named_format, tags
+from eval.budget import advance, start
+from eval.draws import Completion, DrawJob
+from eval.formats import (
+    FORMATS,
+    ThinkingFormat,
+    detect_format,
+    forced_cue,
+    implied_format,
+    knows_s1,
+    locate,
+    named_format,
+    tags,
+)
+from eval.modes import make_rules
 from eval.prompts import ChatTokenizer
+from eval.rules import trace_stops
+from eval.spec import BudgetSpec
 from tests.support import ROOT
 from tests.support.scripted_model import PieceCodec
 
@@ -93,9 +110,9 @@ def test_a_tag_the_tokenizer_does_not_reproduce_is_refused():
         tags(Lossy(), ThinkingFormat("mine", start="<T>", end="</T>", early_stop="</T>"))
 
 
-def test_empty_tags_are_refused():
-    with pytest.raises(ValueError, match="must not be empty"):
-        tags(TINY, ThinkingFormat("mine", start="<think>", end="", early_stop="x"))
+def test_a_format_without_an_early_stop_is_refused():
+    with pytest.raises(ValueError, match="early_stop must not be empty"):
+        tags(TINY, ThinkingFormat("mine", start="<think>", end="</think>", early_stop=""))
 
 
 def test_tags_of_the_tiny_model():
@@ -120,3 +137,41 @@ def test_locate_equals_scanning_every_prefix(pieces):
     at = texts[-1].index("</think>")
     before = max(count for count, text in enumerate(texts) if len(text) <= at)
     assert locate(ids, "</think>", codec) == (before, through)
+
+
+def test_an_instruct_model_thinks_until_its_turn_ends():
+    """No tags: only the end of sequence ends the thinking, whose text is the answer; a cut asks for one in words."""
+    rules = make_rules(BudgetSpec("native-strict", answer_tokens=8), TINY, TINY.eos_ids, 512, FORMATS["instruct"])
+    assert trace_stops(rules) == (tuple(sorted(TINY.eos_ids)), ())
+    assert rules.tags is not None
+    assert (rules.tags.opening, rules.tags.end, rules.tags.bridge) == ((), (), ())
+    assert forced_cue(FORMATS["instruct"]) == "The final answer is"
+    eos = min(TINY.eos_ids)
+    thought = tuple(TINY.encode("1+1=2;"))
+    begun = start(rules, DrawJob("p", (1, 2), 0, (64,)))
+    draw = advance(rules, begun.state, "trace", Completion((*thought, eos), "stop")).draw
+    assert draw is not None
+    assert [(answer.forced, answer.text) for answer in draw.answers] == [(False, "1+1=2;")]
+    cut = advance(rules, start(rules, DrawJob("p", (1, 2), 0, (6,))).state, "trace", Completion(thought, "length"))
+    assert cut.asks[0].prompt_ids == (1, 2, *thought, *TINY.encode("\n\nThe final answer is"))
+
+
+def test_an_instruct_response_is_all_answer_without_a_budget():
+    rules = make_rules(BudgetSpec("none"), TINY, TINY.eos_ids, 512, FORMATS["instruct"])
+    begun = start(rules, DrawJob("p", (1, 2), 0, (64,)))
+    ids = (*TINY.encode("1+1=2;"), min(TINY.eos_ids))
+    draw = advance(rules, begun.state, "trace", Completion(ids, "stop")).draw
+    assert draw is not None
+    assert [(answer.text, answer.thinking_tokens) for answer in draw.answers] == [("1+1=2;", 0)]
+
+
+@pytest.mark.parametrize("extra", [{"start": "<think>"}, {"bridge": "so:"}])
+def test_a_tag_without_an_end_is_refused(extra):
+    style = replace(FORMATS["instruct"], **extra)
+    with pytest.raises(ValueError, match="without an end there is nothing that start or bridge could belong to"):
+        tags(TINY, style)
+
+
+def test_s1s_delimiters_are_known_by_qwens_vocabulary():
+    assert knows_s1(Vocabulary("<|im_start|>", "<|object_ref_start|>"))
+    assert not knows_s1(Vocabulary("<|im_start|>", "<|im_end|>")), "ChatML alone, as in SmolLM2"

@@ -72,7 +72,8 @@ def _replay_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _read_inputs(options: argparse.Namespace) -> tuple[Store, ResolvedGrid]:
     grid = read_grid(Path(options.grid))
-    return open_store(grid, options.store), resolve_grid(replace(grid, store=options.store or grid.store))
+    store = open_store(grid, options.store)
+    return store, resolve_grid(replace(grid, store=options.store or grid.store), store.traces_digest)
 
 
 def run_sweep(options: argparse.Namespace) -> int:
@@ -149,7 +150,8 @@ def run_regrade(options: argparse.Namespace) -> int:
 
     grid = read_grid(Path(options.grid))
     grader = choose_grader(grid, options.grader)
-    regraded = regrade(open_store(grid, options.store), resolve_grid(grid), grader)
+    store = open_store(grid, options.store)
+    regraded = regrade(store, resolve_grid(grid, store.traces_digest), grader)
     print(regraded.json() if options.json else "\n".join(regraded.lines()))
     return COMPLETE
 

@@ -14,10 +14,13 @@ from queue import SimpleQueue
 
 from orchestrator.cli import COMPLETE, INCOMPLETE, open_store, run_command, sweep_parser
 from orchestrator.console import say
+from orchestrator.driver.calibration_traces import make_traces
 from orchestrator.driver.event_log import EventLogWriter, event_log
+from orchestrator.driver.observer import Observer
 from orchestrator.driver.progress import closing_line, show_progress
 from orchestrator.driver.tracking_thread import TrackingThread
 from orchestrator.grid.parse import Grid, read_grid
+from orchestrator.plan.as_text import awaiting_lines
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.plan.prepare import prepare
 from orchestrator.plan.resolved_grid import ResolvedGrid
@@ -53,6 +56,8 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
     if plan.nothing_owed:
         say(f"{grid.name}: nothing is owed; all {plan.draws_stored} draws of {plan.cells} cells are in {store.uri}")
         return conclude(grid, store, read_results(store, resolved), "done")
+    for warning in resolved.warnings:
+        say(f"warning: {warning}")
     lease_lost: SimpleQueue[str] = SimpleQueue()
     with (
         # Outermost: MLflow and the lease do not wait for a store that is slow to take the log.
@@ -60,12 +65,22 @@ def run(grid: Grid, store: Store, start_engine: StartEngine = start_vllm, beat_s
         hold_lease(store, grid.name, say, lease_lost.put, beat_seconds) as lease,
     ):
         try:
-            with TrackingThread(store, resolved, say) as tracking:
-                reason = drive(plan, store, start_engine, lease, lease_lost, log, tracking)
-                if reason != "done":
-                    tracking.stop()
-                elif tracking.finish():
-                    sync_at_end(store, resolved)
+            reason = "done"
+            if resolved.awaiting:
+
+                def drive_traces(plan: Plan) -> str:
+                    with event_log(store, plan.resolved.grid.name, grid.runtime.event_log, say) as own_log:
+                        return drive(plan, store, start_engine, lease, lease_lost, own_log)
+
+                reason = make_traces(resolved.requests, store, drive_traces)
+                resolved, plan = prepare(grid, store)
+            if reason == "done":
+                with TrackingThread(store, resolved, say) as tracking:
+                    reason = drive(plan, store, start_engine, lease, lease_lost, log, tracking)
+                    if reason != "done":
+                        tracking.stop()
+                    elif tracking.finish():
+                        sync_at_end(store, resolved)
             results = read_results(store, resolved)
             if results.complete:
                 tidy(store, [owed.decoding.context.context_id for owed in plan.contexts])
@@ -83,6 +98,9 @@ def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
     print(final_table(results))
     if reason != "done":
         say(f"{grid.name}: not finished: {reason}. Run the same command again to resume")
+    elif results.resolved.awaiting:
+        for line in awaiting_lines(results.resolved):
+            say(f"{grid.name}: incomplete: {line}")
     elif not results.complete:
         missing = sum(cell.metrics.missing for cell in results.cells)
         ungraded = sum(cell.metrics.ungraded for cell in results.cells)
@@ -103,13 +121,12 @@ def drive(
     lease: Lease,
     lease_lost: "SimpleQueue[str]",
     log: EventLogWriter,
-    tracking: TrackingThread,
+    *observers: Observer,
 ) -> str:
     """Start a fleet, compute what the plan owes, and stop the fleet. Returns why it ended. Raises LeaseLost."""
     from orchestrator.cluster.ray_backend import RayBackend
     from orchestrator.driver.driver import Driver
     from orchestrator.driver.make_core import make_core
-    from orchestrator.driver.observer import Observer
     from orchestrator.driver.worker_recipes import WorkerRecipes
 
     grid = plan.resolved.grid
@@ -130,7 +147,7 @@ def drive(
             tempfile.TemporaryDirectory(prefix="prunesweep-") as scratch,
             show_progress(plan.resolved.labels) as progress,
         ):
-            views: list[Observer] = [log, progress, tracking]
+            views: list[Observer] = [log, progress, *observers]
             recipes = WorkerRecipes(grid.runtime, store, Path(scratch), start_engine)
             reason = Driver(core, plan, backend, recipes, views, lease_lost).run()
         say(f"{grid.name}: {closing_line(core)}")

@@ -16,6 +16,9 @@ from eval.spec import BudgetSpec, SamplingSpec
 from pruning.spec import PruneSpec
 from workers.failure import Failure
 
+STORED_TRACES = "own-traces:"
+"""Calibration data whose name begins so is kept by the store, under the rest of it."""
+
 
 @dataclass(frozen=True)
 class PatchRequest:

@@ -7,8 +7,10 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +18,10 @@ from pruning.files import unfinished_folder
 from pruning.model.hub import HubUnreachable
 from pruning.patch.manifest import read_manifest
 from pruning.prune import PruneJob, prune_each
+from pruning.spec import DATA_FIELDS, CalibrationSpec
 from workers.failure import Failure, FailureKind
 from workers.messages import (
+    STORED_TRACES,
     PatchFailed,
     PatchMade,
     PatchRequest,
@@ -119,7 +123,7 @@ class PruneWorker:
         Raises SourceFault for the model.
         """
         base, found = None, []
-        for request in owed:
+        for request in map(self._with_stored_traces, owed):
             try:
                 base = check_sources(task.model, request)
             except SourceFault as fault:
@@ -129,6 +133,18 @@ class PruneWorker:
             else:
                 found.append(request)
         return base, found
+
+    def _with_stored_traces(self, request: PatchRequest) -> PatchRequest:
+        """The request with the files of traces that the store keeps (`own-traces:NAME`). Raises StoreError."""
+        spec = request.spec
+        for field in DATA_FIELDS:
+            calibration: CalibrationSpec | None = getattr(spec, field)
+            if calibration is not None and calibration.data.startswith(STORED_TRACES):
+                name = calibration.data.removeprefix(STORED_TRACES)
+                file = self._store.fetch_traces(name, self._scratch / "traces" / self._name)
+                located: dict[str, Any] = {field: replace(calibration, data=str(file))}
+                spec = replace(spec, **located)
+        return replace(request, spec=spec)
 
     def close(self) -> None:
         """There is nothing to release."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from eval.formats import FORMATS
-from pruning.spec import PruneSpec
+from pruning.spec import DATA_FIELDS, PruneSpec
 
 
 class Strict(BaseModel):
@@ -21,7 +21,7 @@ class Strict(BaseModel):
 
 
 def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list) or value is None else [value]
 
 
 Axis = BeforeValidator(_as_list, json_schema_input_type=Any)
@@ -60,15 +60,37 @@ def _model(value: Any) -> Any:
 ModelAxis = Annotated[ModelEntry, BeforeValidator(_model, json_schema_input_type=str | ModelEntry)]
 
 
+OWN_TRACES = "own-traces"
+"""The calibration data that the sweep makes by itself: the unpruned model's reasoning."""
+
+
 class CalibrationEntry(Strict):
     """Where calibration tokens come from; see docs/pruning.md."""
 
-    data: str = Field(min_length=1)
+    data: str = Field(
+        min_length=1, description=f"A file, c4, a hub data set, or {OWN_TRACES}: what the unpruned model itself thinks."
+    )
     samples: int = 128
     tokens: int = 2048
     seed: int = 0
     windows: str | None = None
     compute: str = "stored"
+    problems: str | None = Field(
+        None, description=f"For {OWN_TRACES}: what the model thinks about, a file or a benchmark that is not evaluated."
+    )
+    temperature: float | None = Field(None, description=f"For {OWN_TRACES}; sampling.temperature if left out.")
+    limit: int | None = Field(
+        None, description=f"For {OWN_TRACES}: the most thinking tokens of a trace; `tokens` if left out."
+    )
+
+
+def _calibration(value: Any) -> Any:
+    return {"data": value} if isinstance(value, str) else value
+
+
+CalibrationAxis = Annotated[
+    CalibrationEntry, BeforeValidator(_calibration, json_schema_input_type=str | CalibrationEntry)
+]
 
 
 class PromptEntry(Strict):
@@ -171,13 +193,14 @@ def _axis_type(kind: Any) -> Any:
     return getitem(Annotated, (listed | None, Axis))
 
 
-_NESTED = ("calibration", "influence_train", "influence_validation")
+_NESTED = ("influence_train", "influence_validation")
 _HINTS = get_type_hints(PruneSpec)
 
 _AXES: dict[str, Any] = {
-    field.name: (_axis_type(_HINTS[field.name]), None) for field in fields(PruneSpec) if field.name not in _NESTED
+    field.name: (_axis_type(_HINTS[field.name]), None) for field in fields(PruneSpec) if field.name not in DATA_FIELDS
 }
-_AXES |= {"method": (Annotated[list[str], Axis], ...)} | dict.fromkeys(_NESTED, (CalibrationEntry | None, None))
+_AXES |= {"method": (Annotated[list[str], Axis], ...)} | dict.fromkeys(_NESTED, (CalibrationAxis | None, None))
+_AXES |= {"calibration": (Annotated[list[CalibrationAxis] | None, Axis], None)}
 
 VariantEntry: Any = create_model(
     "VariantEntry",
@@ -198,7 +221,10 @@ class GridFile(Strict):
     variants: list[VariantEntry] = Field(min_length=1)
     token_limits: list[int] = Field(min_length=1, description="Thinking tokens; one trace serves all of them.")
     benchmarks: list[str] = Field(min_length=1, description="Built-in names, or JSONL, Parquet or CSV files.")
-    calibration: CalibrationEntry | None = None
+    calibration: Annotated[list[CalibrationAxis] | None, Axis] = Field(
+        None,
+        description="Where calibration tokens come from; every variant that needs some is made with each of a list.",
+    )
     prompt: PromptEntry = PromptEntry()
     sampling: SamplingEntry
     budget: BudgetEntry

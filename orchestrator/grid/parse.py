@@ -24,6 +24,7 @@ from eval.spec import (
     check_sampling,
     nearest,
 )
+from orchestrator.grid.calibration import calibration_of
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
 from orchestrator.grid.source import GridSource, Location, read_yaml
@@ -103,6 +104,9 @@ def parse_grid(source: GridSource) -> Grid:
         check_prompt(prompt)
     with located(source, ("runtime", "grader")):
         check_grader(file.runtime.grader)
+    with located(source, ("calibration",)):
+        for entry in file.calibration or ():
+            calibration_of(entry, sampling.temperature)
     _refuse_repeats(source, "benchmarks", file.benchmarks)
     _refuse_repeats(source, "models", [model.path for model in file.models])
     return Grid(
@@ -152,24 +156,28 @@ def _specs(source: GridSource, file: GridFile) -> Iterator[tuple[Location, Prune
             for field in fields(PruneSpec)
             if getattr(entry, field.name) is not None
         }
-        nested = {key: _calibration(given.pop(key)) for key in list(given) if isinstance(given[key], BaseModel)}
+        with located(source, location):
+            nested = {
+                key: _calibration(file, given.pop(key)) for key in list(given) if isinstance(given[key], BaseModel)
+            }
+        sources = given.pop("calibration", file.calibration) or [None]
         for name, values in given.items():
             _refuse_empty(source, (*location, name), values)
         for combination in product(*given.values()):
             knobs = dict(zip(given, combination, strict=True)) | nested
-            with located(source, location):
-                yield location, _resolved(knobs, file.calibration)
+            for calibration in sources if _takes_calibration(knobs, entry) else [None]:
+                with located(source, location):
+                    yield location, resolve(PruneSpec(**knobs, calibration=_calibration(file, calibration)))
 
 
-def _resolved(knobs: dict[str, Any], default: CalibrationEntry | None) -> PruneSpec:
+def _takes_calibration(knobs: dict[str, Any], entry: Any) -> bool:
+    """Whether a variant is made once per source of calibration data: where the entry names some, or it needs some."""
     spec = PruneSpec(**knobs)
-    if spec.calibration is None and default is not None and spec.method in METHODS and needs_calibration(spec):
-        spec = PruneSpec(**(knobs | {"calibration": _calibration(default)}))
-    return resolve(spec)
+    return entry.calibration is not None or (spec.method in METHODS and needs_calibration(spec))
 
 
-def _calibration(entry: BaseModel) -> CalibrationSpec:
-    return CalibrationSpec(**entry.model_dump())
+def _calibration(file: GridFile, entry: CalibrationEntry | None) -> CalibrationSpec | None:
+    return None if entry is None else calibration_of(entry, file.sampling.temperature)
 
 
 def _refuse_empty(source: GridSource, location: Location, values: list[Any]) -> None:

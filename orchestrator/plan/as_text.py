@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.console import plural
 from orchestrator.plan.cost import BYTES_PER_TOKEN, Cost, ModelCost
 from orchestrator.plan.plan import OwedCounts, Plan
-from orchestrator.plan.resolved_grid import ResolvedVariant
+from orchestrator.plan.resolved_grid import ResolvedGrid, ResolvedVariant
 from orchestrator.plan.sampling import differs, recommendations, sampling_used, sampling_words
 
 WIDTH = 118
@@ -27,10 +27,24 @@ def _head(plan: Plan, store: str) -> Iterator[str]:
         f"{plural(len(grid.token_limits), 'token limit')}, on {plural(len(benchmarks), 'benchmark')} with "
         f"{plural(len(grid.sampling.seeds), 'seed')}; store {store}"
     )
+    for warning in plan.resolved.warnings:
+        yield f"  warning: {warning}"
+    for line in awaiting_lines(plan.resolved):
+        yield f"  {line}"
     for repeat in plan.repeats[:ROWS]:
         yield f"  {repeat.sentence}"
     if len(plan.repeats) > ROWS:
         yield f"  and {len(plan.repeats) - ROWS} further variants like these"
+
+
+def awaiting_lines(resolved: ResolvedGrid) -> Iterator[str]:
+    """What cannot be planned yet, a line for each set of traces."""
+    for request in resolved.requests:
+        waiting = [one for one in resolved.awaiting if request.name in {needed.name for needed in one.requests}]
+        yield (
+            f"{plural(len(waiting), 'variant')} on top of these, to be calibrated on {request.what} "
+            f"({request.tokens:,} tokens), which the sweep draws first"
+        )
 
 
 def _owed(plan: Plan) -> Iterator[str]:

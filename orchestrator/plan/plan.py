@@ -165,7 +165,12 @@ class Plan:
 
     @property
     def nothing_owed(self) -> bool:
-        return not self.patches and not self.draws_owed and not any(c.ungraded for c in self.contexts)
+        return (
+            not self.resolved.awaiting
+            and not self.patches
+            and not self.draws_owed
+            and not any(c.ungraded for c in self.contexts)
+        )
 
     @property
     def shared_draws(self) -> int:

@@ -13,7 +13,7 @@ def prepare(grid: Grid, store: Store) -> tuple[ResolvedGrid, Plan]:
 
     Raises InputError or StoreError, so that every error that can be found early comes before anything is started.
     """
-    resolved = resolve_grid(grid)
+    resolved = resolve_grid(grid, store.traces_digest)
     store.check_writable()
     plan = make_plan(resolved, read_stored(store, resolved))
     for payload_id, payload in resolved.payloads.items():

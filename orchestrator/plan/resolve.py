@@ -5,8 +5,8 @@ with the command that fetches it. Needs no torch: it reads safetensors headers, 
 and jinja2.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from eval.benchmarks import Benchmark, load_benchmark
@@ -14,15 +14,26 @@ from eval.draws import DrawJob
 from eval.modes import make_rules
 from eval.prompts import ChatTokenizer, prompt_ids
 from eval.rules import Rules, room_to_think
+from orchestrator.grid.calibration import OwnTraces
 from orchestrator.grid.errors import InputError
+from orchestrator.grid.labels import distinct_labels
 from orchestrator.grid.parse import Grid, Model, Variant
 from orchestrator.grid.source import Location
 from orchestrator.identity import answer_payload, context_payload, gold_id, name_of, patch_payload, prompt_id
-from orchestrator.plan.resolved_grid import Decoding, Question, ResolvedGrid, ResolvedVariant
+from orchestrator.plan.own_traces import stored_data, trace_request, traces_grid
+from orchestrator.plan.resolved_grid import (
+    AwaitingVariant,
+    Decoding,
+    Question,
+    ResolvedGrid,
+    ResolvedVariant,
+    TraceRequest,
+)
 from orchestrator.plan.sources import for_workers, local_folder
+from orchestrator.plan.warnings import model_warnings
 from pruning.model.architecture import LINEARS, config_of_length
 from pruning.model.checkpoint import Checkpoint
-from pruning.spec import DATA_FIELDS, CalibrationSpec, describe
+from pruning.spec import DATA_FIELDS, CalibrationSpec
 from workers.messages import Context, Gold, Shape
 from workers.sources import data_digest
 
@@ -30,22 +41,76 @@ PRUNABLE = tuple(f".{linear}.weight" for linear in LINEARS)
 """Tensors whose names end so are the ones that methods prune."""
 
 
-def resolve_grid(grid: Grid) -> ResolvedGrid:
-    """Fill in every id of `grid`. Raises InputError with the line of the model, variant or benchmark at fault."""
+def resolve_grid(grid: Grid, traces_digest: Callable[[str], str | None] = lambda name: None) -> ResolvedGrid:
+    """Fill in every id of `grid`. `traces_digest`: name of a `TraceRequest` -> digest of its traces, if stored.
+
+    Raises InputError with the line of the model, variant or benchmark at fault.
+    """
     benchmarks = tuple(_benchmark(grid, index, name) for index, name in enumerate(grid.benchmarks))
     _refuse_same_names(grid, benchmarks)
     payloads: dict[str, dict[str, Any]] = {}
     models: dict[str, _ResolvedModel] = {}
     data: dict[str, str] = {}
     variants: list[ResolvedVariant] = []
-    for variant in grid.variants:
+    awaiting: list[AwaitingVariant] = []
+    labels = distinct_labels(grid)
+    for variant, label in zip(grid.variants, labels, strict=True):
         model = variant.model
         if model.path not in models:
             models[model.path] = _resolve_model(grid, model, benchmarks, payloads)
             _refuse_same_weights(grid, model, models)
+        variant, requests = _with_stored_traces(grid, variant, label, models[model.path], traces_digest, data)
+        if requests:
+            awaiting.append(AwaitingVariant(label, model.path, variant.line, requests))
+            continue
         digests = _digests(grid, variant, data)
-        variants.append(_resolve_variant(grid, variant, models[model.path], digests, payloads))
-    return ResolvedGrid(grid, tuple(variants), benchmarks, payloads)
+        variants.append(_resolve_variant(grid, variant, label, models[model.path], digests, payloads))
+    warnings = tuple(dict.fromkeys(warning for model in models.values() for warning in model.warnings))
+    return ResolvedGrid(grid, tuple(variants), benchmarks, payloads, tuple(awaiting), warnings)
+
+
+def _with_stored_traces(
+    grid: Grid,
+    variant: Variant,
+    label: str,
+    model: "_ResolvedModel",
+    traces_digest: Callable[[str], str | None],
+    data: dict[str, str],
+) -> tuple[Variant, tuple[TraceRequest, ...]]:
+    """The variant, calibrated on stored traces where it asks for the model's own; and the requests that are not stored.
+
+    `data` gets the digests of those that are.
+    """
+    own = {field: spec for field in DATA_FIELDS if isinstance(spec := getattr(variant.spec, field), OwnTraces)}
+    missing = []
+    settled: dict[str, CalibrationSpec] = {}
+    for field, calibration in own.items():
+        drawn = resolve_grid(traces_grid(grid, variant.model, calibration, variant.line))
+        _refuse_evaluated(grid, variant, calibration, model.distinct, drawn)
+        request = trace_request(drawn, calibration, variant.spec, label)
+        digest = traces_digest(request.name)
+        if digest is None:
+            missing.append(request)
+            continue
+        kept = {one.name: getattr(calibration, one.name) for one in fields(CalibrationSpec)}
+        settled[field] = CalibrationSpec(**kept | {"data": stored_data(request.name)})
+        data[stored_data(request.name)] = digest
+    changes: dict[str, Any] = dict(settled)
+    return replace(variant, spec=replace(variant.spec, **changes)), tuple(missing)
+
+
+def _refuse_evaluated(
+    grid: Grid, variant: Variant, calibration: OwnTraces, evaluated: tuple[Question, ...], drawn: ResolvedGrid
+) -> None:
+    """Refuse to calibrate on traces of problems that are evaluated: the weights would be chosen on the test."""
+    asked = {question.gold.prompt_id: question for question in evaluated}
+    both = [asked[q.gold.prompt_id] for q in drawn.variants[0].distinct if q.gold.prompt_id in asked]
+    if both:
+        raise InputError(
+            f"{grid.source.name}:{variant.line}: calibration.problems: {len(both)} problems of {calibration.problems} "
+            f"are evaluated as well ({both[0].problem_id!r} of {both[0].benchmark}, say), and weights chosen on a "
+            "test's problems say nothing about others; take those out"
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +127,7 @@ class _ResolvedModel:
     distinct: tuple[Question, ...]
     dtype: str
     prunable: int
+    warnings: tuple[str, ...]
 
 
 def _resolve_model(
@@ -93,6 +159,7 @@ def _resolve_model(
         tuple(distinct.values()),
         own_dtype if model.dtype == "auto" else model.dtype,
         sum(header.numel for name, header in checkpoint.tensors.items() if name.endswith(PRUNABLE)),
+        tuple(model_warnings(model.path, tokenizer, grid.budget, checkpoint.context_length)),
     )
 
 
@@ -157,6 +224,7 @@ def _check_windows(grid: Grid, variant: Variant, model: _ResolvedModel) -> None:
 def _resolve_variant(
     grid: Grid,
     variant: Variant,
+    label: str,
     model: _ResolvedModel,
     digests: Mapping[str, str],
     payloads: dict[str, dict[str, Any]],
@@ -175,7 +243,6 @@ def _resolve_variant(
         config_of_length(model.checkpoint.config, layers)
     except ValueError as error:
         raise InputError(f"{grid.source.name}:{variant.line}: {model.checkpoint.path}: {error}") from error
-    label = describe(spec)
     base = Context(
         context_id="",
         answer_context_id=model.answer_context_id,

@@ -8,7 +8,7 @@ from eval.benchmarks import Benchmark
 from eval.spec import nearest
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.parse import Grid
-from pruning.spec import PruneSpec, to_json
+from pruning.spec import PruneSpec, describe, to_json
 from workers.messages import Context, Gold
 
 SHOWN_LABELS = 12
@@ -40,7 +40,7 @@ class ResolvedVariant:
     """A variant of the grid with the ids of its patch and contexts, and its questions."""
 
     label: str
-    """`wanda + uniform at 0.5`."""
+    """`wanda + uniform at 0.5`; with the calibration data where another variant differs in nothing else."""
     model_label: str
     """The model as the grid gives it."""
     model_path: str
@@ -70,6 +70,34 @@ class ResolvedVariant:
 
 
 @dataclass(frozen=True)
+class TraceRequest:
+    """Traces that have to be drawn before the patches that are calibrated on them have a name."""
+
+    name: str
+    """Under which the store keeps them; from what was asked for."""
+    grid: Grid
+    """The sweep that draws them, with one seed."""
+    tokens: int
+    """How many tokens they need to have together."""
+    variant: str
+    """Whose calibration they are, for messages."""
+
+    @property
+    def what(self) -> str:
+        return f"the traces of {self.grid.variants[0].model.path} on {self.grid.benchmarks[0]}"
+
+
+@dataclass(frozen=True)
+class AwaitingVariant:
+    """A variant of the grid that has no name yet: the traces that it is calibrated on are not made."""
+
+    label: str
+    model_label: str
+    line: int
+    requests: tuple[TraceRequest, ...]
+
+
+@dataclass(frozen=True)
 class ResolvedGrid:
     """A grid with every id filled in."""
 
@@ -78,6 +106,16 @@ class ResolvedGrid:
     benchmarks: tuple[Benchmark, ...]
     payloads: dict[str, dict[str, Any]]
     """Id -> what it is computed from."""
+    awaiting: tuple[AwaitingVariant, ...] = ()
+    """The variants that are missing in `variants`."""
+    warnings: tuple[str, ...] = ()
+    """What the user would probably not want."""
+
+    @property
+    def requests(self) -> tuple[TraceRequest, ...]:
+        """The traces to be made, each once; the largest first, since its draws serve the others."""
+        requests = {request.name: request for one in self.awaiting for request in one.requests}
+        return tuple(sorted(requests.values(), key=lambda request: -request.tokens))
 
     @property
     def labels(self) -> dict[str, str]:
@@ -97,6 +135,8 @@ def find_variant(resolved: ResolvedGrid, name: str, option: str) -> ResolvedVari
     if there is none, and with what tells them apart if there are several.
     """
     matching = [v for v in resolved.variants if name in (v.label, v.full_label, v.patch_id)]
+    if not matching:  # without its calibration data, a label may be that of several
+        matching = [v for v in resolved.variants if name in (describe(v.spec), f"{v.model_label}: {describe(v.spec)}")]
     found = list({variant.patch_id: variant for variant in matching}.values())
     if not found:
         labels = list(dict.fromkeys(variant.label for variant in resolved.variants))

@@ -54,7 +54,7 @@ class Results:
 
     @property
     def complete(self) -> bool:
-        return all(cell.metrics.complete for cell in self.cells)
+        return not self.resolved.awaiting and all(cell.metrics.complete for cell in self.cells)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ torn, empty and foreign files instead of failing on them. Every method raises `S
 refuses.
 """
 
+import hashlib
 import json
 import shutil
 import uuid
@@ -116,6 +117,38 @@ class Store:
             return scratch.rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    # --- the models' own traces, to calibrate on ----------------------------------------------------------------------
+
+    def traces_digest(self, name: str) -> str | None:
+        """The sha256 of the stored traces of that name, or None."""
+        content = self.files.read(f"traces/{name}.jsonl")
+        return None if content is None else hashlib.sha256(content).hexdigest()
+
+    def publish_traces(self, name: str, content: bytes) -> None:
+        """Keep traces, a calibration file, under a name. Those that are stored are kept as they are."""
+        if self.traces_digest(name) is None:
+            self.files.publish(f"traces/{name}.jsonl", content)
+
+    def fetch_traces(self, name: str, cache: Path) -> Path:
+        """A local file with the traces of that name: the store's own if it is local, else a copy under `cache`.
+
+        Raises `StoreUnavailable`.
+        """
+        path = f"traces/{name}.jsonl"
+        if self.local:
+            return Path(self.root, path)
+        content = self.files.fetch(path)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            target = cache / f"{name}.jsonl"
+            scratch = cache / f".{name}-{uuid.uuid4().hex}"
+            scratch.write_bytes(content)
+            return scratch.replace(target)
+        except OSError as error:
+            trouble = trouble_of(error)
+            cause = f"cache {cache}: calibration traces cannot be copied here ({trouble}): {error}; make room there"
+            raise StoreUnavailable(cause, trouble) from error
 
     # --- tables -------------------------------------------------------------------------------------------------------
 

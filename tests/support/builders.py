@@ -15,6 +15,7 @@ from eval.grader_pool import GraderPool
 from eval.spec import BudgetSpec, SamplingSpec
 from orchestrator.cluster.local_backend import LocalBackend
 from orchestrator.console import say
+from orchestrator.driver.calibration_traces import make_traces
 from orchestrator.driver.driver import Driver
 from orchestrator.driver.event_log import event_log
 from orchestrator.driver.make_core import make_core as make_driven_core
@@ -200,6 +201,7 @@ class TinySweep:
     sampling: dict[str, Any] = field(default_factory=dict)
     model: Path = TINY / "model"
     budget: dict[str, Any] = field(default_factory=dict)
+    calibration: list[dict[str, Any]] | None = None
     runtime: dict[str, Any] = field(default_factory=dict)
     engines: ScriptedEngines = field(init=False)
 
@@ -208,7 +210,7 @@ class TinySweep:
         self.store = Store.open(str(self.folder / "store"))
 
     def resolve_grid(self) -> ResolvedGrid:
-        return resolve_grid(read_grid(self.write_grid()))
+        return resolve_grid(read_grid(self.write_grid()), self.store.traces_digest)
 
     def plan(self) -> Plan:
         resolved = self.resolve_grid()
@@ -221,8 +223,15 @@ class TinySweep:
 
     def run(self, *faults: Fault, stop_after: int | None = None, own_graders: bool = False) -> str:
         """Run or resume; returns why it ended. `stop_after`: ask it to stop when so many draws are committed."""
+        return self._drive(self.plan(), faults, stop_after, own_graders)
+
+    def make_traces(self, *faults: Fault, stop_after: int | None = None) -> str:
+        """Draw the traces that variants are calibrated on, as the sweep does first; returns why it ended."""
+        return make_traces(self.resolve_grid().requests, self.store, lambda plan: self._drive(plan, faults, stop_after))
+
+    def _drive(self, plan: Plan, faults: Sequence[Fault], stop_after: int | None, own_graders: bool = False) -> str:
         backend = _Fleet(stop_after, own_graders)
-        engines, plan = replace(self.engines, faults=faults), self.plan()
+        engines = replace(self.engines, faults=tuple(faults))
         runtime = plan.resolved.grid.runtime
         core = make_driven_core(plan, self.store, runtime, backend.devices())
         recipes = WorkerRecipes(runtime, self.store, self.folder / "scratch", engines)
@@ -256,6 +265,7 @@ class TinySweep:
             "benchmarks": [str(self.folder / f"{name}.jsonl") for name in self.benchmarks],
             "sampling": {"temperature": self.temperature, "seeds": list(self.seeds), **self.sampling},
             "budget": {"mode": "native-strict", "answer_tokens": 16, **self.budget},
+            "calibration": self.calibration,
             "runtime": {"engines": 1, "slots": 2, "in_flight": 2, "commit_seconds": 0.0001, **self.runtime},
         }
         file = self.folder / "grid.yaml"

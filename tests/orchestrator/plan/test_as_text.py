@@ -166,8 +166,8 @@ def test_variant_of_the_same_content_is_named_and_counted_once(
     lines = told(sweep, capsys).splitlines()
     assert lines[0].startswith("tiny: 4 cells = 2 variants × 2 token limits")
     assert lines[1] == (
-        "  line 31: wanda + uniform at 0.5 has the same content as wanda + uniform at 0.5 on line 25, and is counted "
-        "once"
+        "  line 32: wanda + uniform at 0.5, copy has the same content as wanda + uniform at 0.5, calibration on line "
+        "26, and is counted once"
     )
     assert "(2 comparisons, Holm)" in lines[-3]
 

@@ -4,6 +4,7 @@ What passes is survived; what does not is told with its kind; and at no moment i
 """
 
 import gc
+import hashlib
 import os
 import pickle
 from collections.abc import Iterator
@@ -187,6 +188,15 @@ def test_address_with_credentials_is_refused_without_printing_them() -> None:
 def test_address_with_an_unknown_setting_names_those_there_are() -> None:
     with pytest.raises(StoreError, match=r"does not know zone; .*region=.*endpoint_override="):
         Store.open("s3://bucket/store?zone=1")
+
+
+def test_traces_to_calibrate_on_are_kept_once_and_fetched(store: Store, tmp_path: Path) -> None:
+    assert store.traces_digest("name") is None
+    store.publish_traces("name", b"first")
+    store.publish_traces("name", b"second")
+    file = store.fetch_traces("name", tmp_path / "cache")
+    assert file.read_bytes() == b"first"
+    assert store.traces_digest("name") == hashlib.sha256(b"first").hexdigest()
 
 
 def test_lease_of_a_sweep_is_held_on_object_storage(store: Store) -> None:

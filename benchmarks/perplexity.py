@@ -2,7 +2,7 @@
 
     python -m benchmarks.perplexity examples/smollm2/grid.yaml --text examples/smollm2/held-out.jsonl
 
-By transformers, in float32, on the weights that base and patch give: neither vLLM nor this project's forward passes take
+By transformers, in float32, on the weights that base and patch give: neither vLLM nor our own forward passes take
 part, so it is a check of the patches, too. Perplexity is exp of the mean negative log-likelihood of all tokens of a
 window but the first.
 """
@@ -48,7 +48,8 @@ def model_of(base: Checkpoint, folder: Path) -> AutoModelForCausalLM:
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     weights = {name: tensor.float() for name, tensor in patch.weights(base)}
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
+    assert not unexpected, unexpected
+    assert set(missing) <= {"lm_head.weight"}, missing
     model.tie_weights()
     return model.eval()
 

@@ -228,7 +228,9 @@ def _find_checkpoint(grid: Grid, variant: Variant, model: _ResolvedModel) -> tup
         folder = local_folder(spec.path)
         return replace(spec, path=for_workers(spec.path, folder)), Counterparts.open(model.checkpoint, folder)
     except ValueError as error:
-        raise InputError(f"{grid.source.name}:{variant.line}: path: {error}") from error
+        several = len({one.model.path for one in grid.variants}) > 1
+        hint = " If it is a variant of another model of this grid, give the two a grid of their own." if several else ""
+        raise InputError(f"{grid.source.name}:{variant.line}: path: {error}{hint}") from error
 
 
 def _record_payload(payload: dict[str, Any], payloads: dict[str, dict[str, Any]]) -> str:

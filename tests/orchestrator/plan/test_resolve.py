@@ -140,3 +140,18 @@ def test_checkpoint_that_is_no_variant_of_the_model_is_refused_before_anything_s
     said = capsys.readouterr().err.strip()
     assert re.fullmatch(rf"error: {grid}:\d+: {message}.*", said), said
     assert not list(sweep.store.patch_ids())
+
+
+def test_checkpoint_of_one_of_several_models_is_told_where_it_belongs(
+    sweep: TinySweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every variant applies to every model of a grid."""
+    other = edited_checkpoint(TINY_MODEL, sweep.folder / "other", halved, rms_norm_eps=1e-5)
+    mine = edited_checkpoint(TINY_MODEL, sweep.folder / "mine", halved)
+    sweep.variants.append({"method": "checkpoint", "path": str(mine)})
+    grid = sweep.write_grid()
+    grid.write_text(grid.read_text().replace(f"- {sweep.model}", f"- {sweep.model}\n- {other}"))
+    assert main([str(grid)]) == 2
+    said = capsys.readouterr().err
+    assert f"it is no variant of {other} but a model of its own" in said
+    assert "If it is a variant of another model of this grid, give the two a grid of their own." in said

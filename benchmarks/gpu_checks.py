@@ -34,7 +34,7 @@ from benchmarks.gpu_model import QWEN3_8B, SMALL, Size, model, patched
 from eval.draws import Ask, Completion
 from eval.spec import SamplingSpec
 from pruning.files import cache_folder
-from pruning.patch.patch import export
+from pruning.patch.export import export
 from pruning.prune import prune
 from pruning.spec import CalibrationSpec, PruneSpec
 from workers.engines.engine import EngineFault, EngineSettings, VariantFault

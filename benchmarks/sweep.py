@@ -22,7 +22,7 @@ from orchestrator.grid.parse import read_grid
 from orchestrator.plan.resolve import resolve_grid
 from orchestrator.results.cells import read_results
 from orchestrator.store.store import Store, load_draws
-from pruning.patch.patch import export
+from pruning.patch.export import export
 
 ROOT = Path(__file__).parent.parent
 GRID = ROOT / "examples" / "tiny" / "grid.yaml"

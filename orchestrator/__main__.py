@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
             one.add_argument("--kills", type=int, default=8, help="number of processes to kill; 8 if left out")
             one.add_argument("--seed", type=int, default=0, help="chooses what is killed, and when; 0 if left out")
             one.add_argument("--problems", type=int, default=8, help="problems of each benchmark; 8 if left out")
+        if name == "export-model":
+            one.add_argument("variant", metavar="VARIANT", help="the variant, by its label or patch id")
+            one.add_argument("--to", required=True, type=Path, metavar="DIR", help="the folder to write, new or empty")
         if name == "export":
             one.add_argument("--output", required=True, type=Path, metavar="FILE.jsonl", help="the file to write")
             one.add_argument("--variant", default="dense", help="the variant, by its label; dense if left out")
@@ -165,6 +168,15 @@ def export_traces(options: argparse.Namespace) -> int:
     return COMPLETE
 
 
+def export_weights(options: argparse.Namespace) -> int:
+    """Write a variant's weights as a Hugging Face folder."""
+    from orchestrator.results.export_model import export_model
+
+    digest = export_model(*_read_inputs(options), options.variant, options.to)
+    say(f"wrote {options.to} (digest {digest[:12]}); its README.md is a model card")
+    return COMPLETE
+
+
 def run_drill(options: argparse.Namespace) -> int:
     """Sweep a small version of the grid while killing its processes; check that nothing is lost."""
     from orchestrator.drill.drill import drill
@@ -210,6 +222,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "sync": (write_mlflow, "write all results into MLflow, as a sweep does while it runs"),
     "regrade": (run_regrade, "grade the stored answers that a grader has not judged, without an engine"),
     "export": (export_traces, "write a variant's traces as calibration data"),
+    "export-model": (export_weights, "write a stored variant as a Hugging Face folder with a model card"),
     "drill": (
         run_drill,
         "sweep a small version of the grid while killing its processes; is anything lost?",

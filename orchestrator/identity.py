@@ -55,8 +55,8 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
         grader=_R, grader_processes=_R, grader_seconds=_R, tracking_uri=_R, experiment=_R,
         event_log=_R,
     ),
-    # Every field that resolving a spec leaves set changes the result, but for what only refuses one.
-    "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | {"preset": _R, "tie_limit": _R},
+    # Every field that resolving a spec leaves set changes the result, but for what only refuses one, and labels.
+    "PruneSpec": dict.fromkeys(PruneSpec.__dataclass_fields__, _I) | dict(preset=_R, tie_limit=_R, path=_R, label=_R),
 }  # fmt: skip
 
 
@@ -99,15 +99,22 @@ def gold_id(problem: Problem) -> str:
 
 
 def patch_payload(
-    base_digest: str, spec: PruneSpec, data_digests: Mapping[str, str], tokenizer_digest: str | None
+    base_digest: str,
+    spec: PruneSpec,
+    data_digests: Mapping[str, str],
+    tokenizer_digest: str | None,
+    checkpoint_digest: str | None = None,
 ) -> dict[str, Any]:
-    """What determines a patch: the base's content, the resolved spec, and the content of the calibration data.
+    """What determines a patch: the base's content, the resolved spec, and the content of what the spec names.
 
     `data_digests` maps each data field of the spec (`calibration`, `influence_train`, ...) to its content's digest.
+    `checkpoint_digest`: of the checkpoint at the spec's `path`, if it has one.
     """
     settings = {field: value for field, value in to_json(spec).items() if FIELD_ROLES["PruneSpec"][field] is _I}
     for field, digest in data_digests.items():
         settings[field] = {**settings[field], "data": digest}
+    if checkpoint_digest is not None:
+        settings["path"] = checkpoint_digest
     return {
         "version": VERSION,
         "what": "patch",

@@ -18,6 +18,7 @@ from pruning.allocators import ALLOCATORS, DEFAULT
 from pruning.files import unfinished_folder
 from pruning.knobs import KNOBS
 from pruning.methods import METHODS
+from pruning.model.checkpoint import Checkpoint
 from pruning.patch.manifest import Manifest
 from pruning.resolve import check
 from pruning.spec import DATA_FIELDS, PATTERNS, PRESETS, CalibrationSpec, Choice, PruneSpec, Whole, describe
@@ -37,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pruning: {error}", file=sys.stderr)
         return BAD_INPUT
     if options["json"]:
-        print(json.dumps(report(manifest, options["patch"], options["export"])))
+        blocks = Checkpoint.open(options["model_dir"]).num_layers
+        print(json.dumps(report(manifest, blocks, options["patch"], options["export"])))
     else:
         print(
             f"{describe(manifest.spec)}: {manifest.realised:.4%} of the block weights are zero or removed",
@@ -46,10 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def report(manifest: Manifest, patch: str | None, export: str | None) -> dict[str, Any]:
-    """The object that --json prints."""
+def report(manifest: Manifest, blocks: int, patch: str | None, export: str | None) -> dict[str, Any]:
+    """The object that --json prints. `blocks`: how many the base has."""
     kept = set(manifest.kept_layers)
-    total = max(kept) + 1 if manifest.spec.blocks is None else len(kept) + manifest.spec.blocks
     return {
         "method": manifest.spec.method,
         "allocator": manifest.spec.allocator,
@@ -63,7 +64,7 @@ def report(manifest: Manifest, patch: str | None, export: str | None) -> dict[st
             }
             for layer in manifest.layers
         ],
-        "removed_layers": [layer for layer in range(total) if layer not in kept],
+        "removed_layers": [layer for layer in range(blocks) if layer not in kept],
         "patch": patch,
         "export": export,
         "seconds": manifest.seconds,
@@ -74,7 +75,7 @@ def report(manifest: Manifest, patch: str | None, export: str | None) -> dict[st
 def _run(model_dir: Path, spec: PruneSpec, options: dict[str, Any]) -> Manifest:
     import torch  # after check(): a bad spec fails without loading it
 
-    from pruning.patch.patch import export
+    from pruning.patch.export import export
     from pruning.prune import prune
 
     device = device_for(options["device"], torch.cuda.is_available())
@@ -123,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pattern", help=f"{', '.join(PATTERNS)}: drop N of every M consecutive inputs")
     removers = ", ".join(name for name, row in METHODS.items() if row.removes_blocks)
     parser.add_argument("--blocks", type=int, help=f"blocks to remove; {removers}")
+    readers = ", ".join(name for name, row in METHODS.items() if row.reads_checkpoint)
+    parser.add_argument("--path", metavar="DIR", help=f"another checkpoint of the same architecture; {readers}")
+    parser.add_argument("--label", help=f"what people call it, default the folder's name; {readers}")
     parser.add_argument("--preset", help=f"{', '.join(PRESETS)}; default {PRESETS[0]}")
     parser.add_argument("--patch", metavar="DIR", help="write the patch here")
     parser.add_argument("--export", metavar="DIR", help="write an ordinary Hugging Face folder here")

@@ -30,6 +30,8 @@ from pruning.model.checkpoint import Checkpoint
 from pruning.model.memory import peak_memory
 from pruning.model.passes import BlockView, PassSettings, run_pass
 from pruning.model.tensors import read_tensor
+from pruning.patch.compare import write_differences
+from pruning.patch.counterparts import Counterparts
 from pruning.patch.manifest import Canary, Manifest
 from pruning.patch.writer import PatchWriter
 from pruning.resolve import resolve
@@ -115,15 +117,15 @@ def prune_each(
         _PlannedJob(base, job, spec, found, device, started)
         for (job, spec), found in zip(accepted, statistics, strict=True)
     ]
-    yield from _prune_in_shared_pass([one for one in planned if not needs_own_pass(one.spec)], say)
-    for one in planned:
-        if needs_own_pass(one.spec):
-            try:
-                manifest = _prune_in_own_pass(one, say)
-            except ValueError as error:
-                yield one.job, error
-            else:
-                yield one.job, manifest
+    alone = [one for one in planned if needs_own_pass(one.spec) or METHODS[one.spec.method].reads_checkpoint]
+    yield from _prune_in_shared_pass([one for one in planned if one not in alone], say)
+    for one in alone:
+        try:
+            manifest = _prune_in_own_pass(one, say) if one.pair is None else _compare(one, one.pair, say)
+        except ValueError as error:
+            yield one.job, error
+        else:
+            yield one.job, manifest
 
 
 def _prune_in_shared_pass(
@@ -194,6 +196,8 @@ def check_against(base: Checkpoint, spec: PruneSpec) -> None:
                     f"pattern {spec.pattern}: {name} has {header.shape[1]} inputs, "
                     f"not a multiple of {group}; use an unstructured sparsity."
                 )
+    if spec.path is not None:
+        Counterparts.open(base, spec.path)
     if spec.blocks is not None and spec.blocks >= base.num_layers:
         raise ValueError(f"blocks: cannot remove {spec.blocks} of {base.num_layers} blocks; leave at least one.")
 
@@ -226,8 +230,15 @@ class _PlannedJob:
         return ALLOCATORS[self.spec.allocator].sparsities(self.spec, self.base.part_sizes, self.statistics.layers)
 
     @cached_property
+    def pair(self) -> Counterparts | None:
+        """The base and the checkpoint whose weights become the patch's, if the method reads one."""
+        return None if self.spec.path is None else Counterparts.open(self.base, self.spec.path)
+
+    @cached_property
     def kept(self) -> tuple[int, ...]:
         """The blocks that stay."""
+        if self.pair is not None:
+            return self.pair.kept_layers
         keep_blocks = METHODS[self.spec.method].keep_blocks
         if keep_blocks is None:
             return tuple(range(self.base.num_layers))
@@ -249,14 +260,16 @@ class _PlannedJob:
         sizes = self.base.part_sizes.values()
         total = sum(map(sum, sizes))
         removed = sum(each[layer] for each in sizes for layer in range(len(each)) if layer not in self.kept)
+        realised = (writer.zeros + removed) / total
+        requested = self.spec.sparsity if self.spec.sparsity is not None else removed / total
         draft = Manifest(
             payload=self.job.payload,
             base=self.base.digest(),
             spec=self.spec,
             kept_layers=self.kept,
             layers=tuple(writer.layers),
-            requested=self.spec.sparsity if self.spec.sparsity is not None else removed / total,
-            realised=(writer.zeros + removed) / total,
+            requested=requested if self.pair is None else realised,
+            realised=realised,
             tensors={},
             canary=Canary((), ()),
             calibration=self.statistics.windows,
@@ -266,6 +279,8 @@ class _PlannedJob:
             peak_memory_bytes=peak_memory(self.device),
         )
         manifest = writer.finish(draft, self.device)
+        if self.pair is not None and manifest.tensors != self.pair.result_digests():
+            raise ValueError(f"{self.spec.path}: changed while it was read; leave it alone and try again.")
         move_into_place(writer.folder, self.job.destination)
         return manifest
 
@@ -329,4 +344,14 @@ def _prune_in_own_pass(job: _PlannedJob, say: Progress) -> Manifest:
         )
         run_pass(settings, visit, lambda text: say(f"{describe(spec)}: {text}"))
         _warn([ties], say)
+        return job.finish(writer)
+
+
+def _compare(job: _PlannedJob, pair: Counterparts, say: Progress) -> Manifest:
+    """The patch that turns the base into the checkpoint of a job."""
+    pair.result_digests()  # what the patch must give is settled before a weight is read
+    say(f"{describe(job.spec)}: comparing with the base")
+    with ExitStack() as folders:
+        writer = job.open(folders)
+        write_differences(pair, writer)
         return job.finish(writer)

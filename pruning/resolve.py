@@ -7,6 +7,7 @@ are equal, whatever preset they were written with (promise same-name-same-bytes)
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any, Final
 
 from pruning.allocators import ALLOCATORS, DEFAULT
@@ -78,6 +79,10 @@ def check(spec: PruneSpec) -> None:
     for axis in () if method.masks else ("allocator", "sparsity", "pattern"):
         if getattr(spec, axis) is not None:
             raise ValueError(f"{axis}: {spec.method} has no {axis}; leave it out.")
+    for axis in () if method.reads_checkpoint else ("path", "label"):
+        if getattr(spec, axis) is not None:
+            readers = ", ".join(name for name, row in METHODS.items() if row.reads_checkpoint)
+            raise ValueError(f"{axis}: only {readers} reads a checkpoint; {spec.method} does not. Drop {axis!r}.")
     _check_knobs(spec)
     for axis in DATA_FIELDS:
         value = getattr(spec, axis)
@@ -98,7 +103,7 @@ def check(spec: PruneSpec) -> None:
 def _fill(spec: PruneSpec) -> PruneSpec:
     """Every knob at its value: the given one, else the preset's; None where it cannot change the result."""
     preset = spec.preset or PRESETS[0]
-    filled = replace(_with_allocator(spec), preset=None)
+    filled = replace(_with_allocator(spec), preset=None, label=_label(spec))
     if filled.pattern is not None:
         filled = replace(filled, sparsity=PATTERNS[filled.pattern])
     taken = knobs_of(filled)
@@ -120,6 +125,13 @@ def _with(spec: PruneSpec, knob: str, value: Any) -> PruneSpec:
 def _with_allocator(spec: PruneSpec) -> PruneSpec:
     """`spec` with the default allocator, if its method takes one and it names none."""
     return replace(spec, allocator=spec.allocator or DEFAULT) if METHODS[spec.method].masks else spec
+
+
+def _label(spec: PruneSpec) -> str | None:
+    """What people call the checkpoint of a spec: as they say, else the last part of its path or hub id."""
+    if spec.label is None and spec.path:
+        return PurePath(spec.path).name.partition("@")[0] or spec.path
+    return spec.label
 
 
 def _check_blocks(spec: PruneSpec) -> None:

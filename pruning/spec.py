@@ -90,6 +90,10 @@ class PruneSpec:
     influence_train: CalibrationSpec | None = None
     influence_validation: CalibrationSpec | None = None
     tie_limit: float | None = None
+    path: str | None = None
+    """The checkpoint that method 'checkpoint' reads: a folder, or in a grid a hub id. A payload has its digest here."""
+    label: str | None = None
+    """What people call it."""
 
     @property
     def is_dense(self) -> bool:
@@ -170,9 +174,11 @@ def n_of_m(pattern: str) -> tuple[int, int]:
 
 
 def describe(spec: PruneSpec) -> str:
-    """A short human name: 'wanda + owl at 0.2', 'shortgpt -2 blocks', 'dense'."""
+    """A short human name: 'wanda + owl at 0.2', 'shortgpt -2 blocks', 'dense'; a checkpoint's is its label."""
     if spec.is_dense:
         return DENSE
+    if spec.path is not None:
+        return spec.label or f"{spec.method} {spec.path[:12]}"
     if spec.blocks is not None:
         return f"{spec.method} -{spec.blocks} blocks"
     return f"{spec.method} + {spec.allocator or 'uniform'} at {spec.pattern or spec.sparsity}"

@@ -38,7 +38,8 @@ class FailureKind(StrEnum):
     SOURCE = "source"
     """The worker's machine cannot read the model that the driver read, or has another by that name."""
     DATA = "data"
-    """The worker's machine cannot read a patch's calibration data, or has others than the driver by that name."""
+    """The worker's machine cannot read a patch's calibration data or checkpoint, or has others than the driver by that
+    name."""
     OTHER_STORE = "other-store"
     """What the worker's machine has under the store's address is not the driver's store."""
     BAD_INPUT = "bad-input"

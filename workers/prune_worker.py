@@ -32,7 +32,7 @@ from workers.messages import (
     TaskFailed,
     WorkerInfo,
 )
-from workers.sources import SourceFault, check_sources
+from workers.sources import SourceFault, Sources, check_sources
 from workers.store import StoreError, WorkerStore
 from workers.store_retry import retry_while_unavailable
 from workers.worker import Inbox
@@ -54,7 +54,7 @@ class PruneWorker:
     def run(self, task: Task, inbox: Inbox) -> Iterator[Report]:
         """Make the patches of a task; a closed inbox ends it after the one in the making.
 
-        A patch fails with "bad-input", which is final, or with "data" if this machine lacks its calibration data. The
+        A patch fails with "bad-input", which is final, or with "data" if this machine lacks its data or checkpoint. The
         task fails with "bad-input" for what its patches share, with "source" or "data" if this machine lacks what the
         driver has read; or with "store" or "prune", which may succeed when tried again.
         """
@@ -83,12 +83,13 @@ class PruneWorker:
         """Prune what is not stored, and publish each patch when it is finished."""
         began = time.monotonic()
         owed = yield from self._not_stored(task, inbox)
-        base, owed = yield from self._with_their_data(task, owed)
-        if base is None:
+        found = yield from self._with_their_data(task, owed)
+        if not found:
             return
+        base, owed = next(iter(found.values())).base, [one for one in owed if one.patch_id in found]
         # Not in the scratch folder, which is this sweep's: what a kill leaves here is cleared by any next pruning.
         with unfinished_folder(Path(tempfile.gettempdir()), f"prunesweep-{owed[0].patch_id}") as making:
-            jobs = [PruneJob(one.spec, making / one.patch_id, dict(one.payload)) for one in owed]
+            jobs = [PruneJob(found[one.patch_id].spec, making / one.patch_id, dict(one.payload)) for one in owed]
             with closing(prune_each(base, jobs, device=self._device)) as results:
                 for job, result in results:
                     patch_id = job.destination.name
@@ -117,22 +118,20 @@ class PruneWorker:
 
     def _with_their_data(
         self, task: PruneTask, owed: list[PatchRequest]
-    ) -> Generator[Report, None, tuple[Path | None, list[PatchRequest]]]:
-        """Report the patches whose calibration data this machine lacks; returns the base checkpoint, and the others.
+    ) -> Generator[Report, None, dict[str, Sources]]:
+        """Report the patches whose calibration data or checkpoint this machine lacks; returns what it has, by patch id.
 
         Raises SourceFault for the model.
         """
-        base, found = None, []
+        found = {}
         for request in map(self._with_stored_traces, owed):
             try:
-                base = check_sources(task.model, request)
+                found[request.patch_id] = check_sources(task.model, request)
             except SourceFault as fault:
                 if fault.kind is not FailureKind.DATA:
                     raise
                 yield PatchFailed(task.task_id, request.patch_id, Failure(fault.kind, str(fault), self._log))
-            else:
-                found.append(request)
-        return base, found
+        return found
 
     def _with_stored_traces(self, request: PatchRequest) -> PatchRequest:
         """The request with the files of traces that the store keeps (`own-traces:NAME`). Raises StoreError."""

@@ -1,4 +1,4 @@
-"""Finds on this machine what the driver has named and read on its own: the base checkpoint, and calibration data.
+"""Finds on this machine what the driver has named and read on its own: checkpoints, and calibration data.
 
 A model that is a folder is sent as its path. A hub model is sent as `org/name@commit`, and each machine resolves it in
 its own Hugging Face cache, or fetches it there: the cache's own locks let one worker download each file, and the others
@@ -7,11 +7,13 @@ wait. Whatever is found must have the content that the driver has planned with, 
 
 import hashlib
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.hub import unreachable
-from pruning.spec import DATA_FIELDS, CalibrationSpec
+from pruning.spec import DATA_FIELDS, CalibrationSpec, PruneSpec
 from workers.failure import FailureKind
 from workers.messages import PatchRequest
 
@@ -33,21 +35,40 @@ def find_base(model: str, digest: str) -> Path:
 
     `digest`: `Checkpoint.digest` of the driver's; empty to take what is there. Raises SourceFault.
     """
+    return _find(model, digest, _open_whole, FailureKind.SOURCE)
+
+
+def find_checkpoint(path: str, digest: str) -> Path:
+    """`find_base` for a checkpoint that is to become a patch. It needs no tokenizer, and is lacking to that alone."""
+    return _find(path, digest, Checkpoint.open, FailureKind.DATA)
+
+
+def _find(model: str, digest: str, read: Callable[[Path], Checkpoint], fault: FailureKind) -> Path:
     try:
-        folder = Path(model) if Path(model).is_absolute() or Path(model).is_dir() else _snapshot(model)
-        found = _digest(folder) if digest else digest
+        folder = Path(model) if Path(model).is_absolute() or Path(model).is_dir() else _snapshot(model, read)
+        found = read(folder).digest() if digest else digest
     except (ValueError, OSError) as error:
-        raise SourceFault(str(error)) from None
+        raise SourceFault(str(error), fault) from None
     if found != digest:
         raise SourceFault(
             f"{folder} has other weights than the driver's {model} (digest {found[:12]}, not "
-            f"{digest[:12]}); give every machine the same files"
+            f"{digest[:12]}); give every machine the same files",
+            fault,
         )
     return folder
 
 
-def check_sources(model: str, request: PatchRequest) -> Path:
-    """The base checkpoint of a patch to be made, once that and the calibration data are known to be the driver's.
+@dataclass(frozen=True)
+class Sources:
+    """Where this machine has what a patch is made from."""
+
+    base: Path
+    spec: PruneSpec
+    """The patch's, with its checkpoint's folder here."""
+
+
+def check_sources(model: str, request: PatchRequest) -> Sources:
+    """What a patch is to be made from, once the models and the calibration data are known to be the driver's.
 
     Raises SourceFault.
     """
@@ -60,13 +81,16 @@ def check_sources(model: str, request: PatchRequest) -> Path:
         expected = (request.payload.get("spec", {}).get(field) or {}).get("data")
         if calibration is not None and expected:
             _check_data(calibration, expected)
-    return folder
+    if request.spec.path is None:
+        return Sources(folder, request.spec)
+    checkpoint = find_checkpoint(request.spec.path, request.payload.get("spec", {}).get("path", ""))
+    return Sources(folder, replace(request.spec, path=str(checkpoint)))
 
 
-def _digest(folder: Path) -> str:
+def _open_whole(folder: Path) -> Checkpoint:
     base = Checkpoint.open(folder)
     base.tokenizer_digest()  # raises ValueError if there is no tokenizer: an engine needs one
-    return base.digest()
+    return base
 
 
 def _check_data(calibration: CalibrationSpec, expected: str) -> None:
@@ -92,12 +116,12 @@ def cached_snapshot(repository: str, revision: str | None) -> Path:
         raise ValueError(f"{repository} is not in the local Hugging Face cache, or not in full") from error
 
 
-def _snapshot(model: str) -> Path:
+def _snapshot(model: str, read: Callable[[Path], Checkpoint]) -> Path:
     """The folder of `org/name@commit`, downloaded if need be. Raises ValueError that says what to do."""
     repository, _, commit = model.partition("@")
     try:
         folder = cached_snapshot(repository, commit)
-        Checkpoint.open(folder).tokenizer_digest()
+        read(folder)
         return folder
     except ValueError as error:  # not there, or a download that was broken off
         missing = error

@@ -25,7 +25,11 @@ NAMES = {
     "bridge": "tokens between thinking and answer",
     "version": "version of the identity",
 }
-DIGESTS = {"patch.base": "base weights differ", "patch.tokenizer": "tokenizer differs"}
+DIGESTS = {
+    "patch.base": "base weights differ",
+    "patch.tokenizer": "tokenizer differs",
+    "patch.spec.path": "the checkpoint's weights differ",
+}
 """Fields that hold a sha256, and how a difference in them is reported."""
 
 

@@ -11,6 +11,10 @@ from pruning.knobs import KNOBS
 from pruning.methods import METHODS
 from pruning.spec import PATTERNS, PRESETS
 
+_ABOUT = {
+    "path": "the checkpoint of method checkpoint: a folder, or a hub id that is in the local cache",
+    "label": "what tables call that checkpoint; the folder's name if left out",
+}
 FILE = Path(__file__).with_name("grid.schema.json")
 
 
@@ -27,8 +31,8 @@ def grid_schema() -> dict[str, Any]:
         one: dict[str, Any] = {"enum": list(names[axis])} if axis in names else {}
         property_.clear()
         property_ |= {"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
-        if axis in KNOBS:
-            property_["description"] = KNOBS[axis].about
+        if axis in KNOBS or axis in _ABOUT:
+            property_["description"] = KNOBS[axis].about if axis in KNOBS else _ABOUT[axis]
     return schema
 
 

@@ -5,7 +5,7 @@ Looks at nothing outside the file; the models and data that it names are read by
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from orchestrator.grid.source import GridSource, Location, read_yaml
 from orchestrator.grid.validation import fault_message, located
 from pruning.methods import METHODS
 from pruning.resolve import needs_calibration, resolve
-from pruning.spec import CalibrationSpec, PruneSpec
+from pruning.spec import CalibrationSpec, PruneSpec, describe
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -125,18 +125,27 @@ def parse_grid(source: GridSource) -> Grid:
 
 def _variants(source: GridSource, file: GridFile) -> Iterator[Variant]:
     seen: dict[tuple[str, PruneSpec], int] = {}
+    called: dict[tuple[str, str], PruneSpec] = {}
     for number, entry in enumerate(file.models):
         with located(source, ("models", number)):
             model = _model(entry)
         for location, spec in _specs(source, file):
             line = source.lines.get(location, 1)
-            if (model.path, spec) in seen:
-                first = seen[(model.path, spec)]
+            unlabelled = (model.path, replace(spec, label=None))
+            if unlabelled in seen:
+                first = seen[unlabelled]
                 raise InputError(
                     f"{source.where(location)}: the same variant is already on line {first}, and a cell is evaluated "
                     "once; drop one of the two"
                 )
-            seen[(model.path, spec)] = line
+            other = called.setdefault((model.path, describe(spec)), spec)
+            if other != spec and (spec.label or other.label):
+                first = seen[(model.path, replace(other, label=None))]
+                raise InputError(
+                    f"{source.where(location)}: {describe(spec)!r} is what the variant on line {first} is called, too; "
+                    "give the checkpoint another label"
+                )
+            seen[unlabelled] = line
             yield Variant(model, spec, line)
 
 

@@ -130,9 +130,11 @@ def patch_bytes(variant: ResolvedVariant) -> int:
     """Expected size of a variant's patch in bytes.
 
     The entropy of its keep bits, which pruning/patch/codec.py comes close to, and the kept weights where the method
-    changes them.
+    changes them. What a checkpoint changed is not known before it is compared: its patch is at most all of it.
     """
-    spec = variant.spec
+    spec, value_bytes = variant.spec, VALUE_BYTES.get(variant.decodings[0].context.shape.dtype, 2)
+    if METHODS[spec.method].reads_checkpoint:
+        return variant.prunable * value_bytes
     if spec.sparsity is None:
         return 0  # dense, or whole blocks: only a manifest
     dropped = spec.sparsity
@@ -141,5 +143,5 @@ def patch_bytes(variant: ResolvedVariant) -> int:
         bits = log2(comb(many, few)) / many
     else:
         bits = -sum(share * log2(share) for share in (dropped, 1 - dropped) if share > 0)
-    values = VALUE_BYTES.get(variant.decodings[0].context.shape.dtype, 2) if METHODS[spec.method].updates_weights else 0
+    values = value_bytes if METHODS[spec.method].updates_weights else 0
     return round(variant.prunable * (bits / 8 + values * (1 - dropped)))

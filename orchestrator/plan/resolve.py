@@ -33,7 +33,8 @@ from orchestrator.plan.sources import for_workers, local_folder
 from orchestrator.plan.warnings import model_warnings
 from pruning.model.architecture import LINEARS, config_of_length
 from pruning.model.checkpoint import Checkpoint
-from pruning.spec import DATA_FIELDS, CalibrationSpec
+from pruning.patch.counterparts import Counterparts
+from pruning.spec import DATA_FIELDS, CalibrationSpec, PruneSpec
 from workers.messages import Context, Gold, Shape
 from workers.sources import data_digest
 
@@ -229,11 +230,12 @@ def _resolve_variant(
     digests: Mapping[str, str],
     payloads: dict[str, dict[str, Any]],
 ) -> ResolvedVariant:
-    spec = variant.spec
     _check_windows(grid, variant, model)
-    patch = patch_payload(model.digest, spec, digests, model.tokenizer_digest if digests else None)
+    spec, pair = _find_checkpoint(grid, variant, model)
+    tokenizer, theirs = model.tokenizer_digest if digests else None, pair.checkpoint.digest() if pair else None
+    patch = patch_payload(model.digest, spec, digests, tokenizer, theirs)
     patch_id = _record_payload(patch, payloads)
-    layers = model.checkpoint.num_layers - (spec.blocks or 0)
+    layers = model.checkpoint.num_layers - (spec.blocks or 0) if pair is None else pair.checkpoint.num_layers
     if layers < 1:
         raise InputError(
             f"{grid.source.name}:{variant.line}: blocks {spec.blocks} would remove all {model.checkpoint.num_layers} "
@@ -282,6 +284,20 @@ def _resolve_variant(
         model.prunable,
         variant.line,
     )
+
+
+def _find_checkpoint(grid: Grid, variant: Variant, model: _ResolvedModel) -> tuple[PruneSpec, Counterparts | None]:
+    """The variant's spec with its checkpoint as workers are told of it, and the checkpoint beside its base, if any."""
+    spec = variant.spec
+    if spec.path is None:
+        return spec, None
+    try:
+        folder = local_folder(spec.path)
+        return replace(spec, path=for_workers(spec.path, folder)), Counterparts.open(model.checkpoint, folder)
+    except ValueError as error:
+        several = len({one.model.path for one in grid.variants}) > 1
+        hint = " If it is a variant of another model of this grid, give the two a grid of their own." if several else ""
+        raise InputError(f"{grid.source.name}:{variant.line}: path: {error}{hint}") from error
 
 
 def _record_payload(payload: dict[str, Any], payloads: dict[str, dict[str, Any]]) -> str:

@@ -181,6 +181,7 @@ def _row(results: Results, cell: CellResult) -> dict[str, object]:
     return {
         "model": cell.variant.model_label,
         "method": spec.method,
+        "label": spec.label or "",
         "allocator": spec.allocator or "",
         "sparsity": "" if spec.sparsity is None else spec.sparsity,
         "pattern": spec.pattern or "",

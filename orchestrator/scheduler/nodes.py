@@ -1,10 +1,10 @@
 """Which machines are avoided, and for what: those that cannot read what the driver read.
 
 A machine that lacks a model's folder, or has other weights there, does no more of that model's work in this run; one
-that lacks a patch's calibration data does not make that patch; one that sees another store does nothing. When no
-machine is left for a model or a patch, it is stranded: its draws stay owed, the others are made, and then the sweep
-ends with the last machine's cause. The next run tries every machine again, so whoever has put the folder there runs the
-same command.
+that lacks a patch's calibration data or checkpoint does not make that patch; one that sees another store does nothing.
+When no machine is left for a model or a patch, it is stranded: its draws stay owed, the others are made, and then the
+sweep ends with the last machine's cause. The next run tries every machine again, so whoever has put the folder there
+runs the same command.
 
 The backend knows which machines are alive; it answers the start of a worker that may run on none of them with a loss
 that names no machine.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pruning.methods import dense, magnitude, ria, shortgpt, sparsegpt, wanda
+from pruning.methods import checkpoint, dense, magnitude, ria, shortgpt, sparsegpt, wanda
 from pruning.methods.method import Method
 
 METHODS: Final[Mapping[str, Method]] = {
@@ -17,6 +17,7 @@ METHODS: Final[Mapping[str, Method]] = {
         ria.METHOD,
         sparsegpt.METHOD,
         shortgpt.METHOD,
+        checkpoint.METHOD,
     )
 }
 """Name -> method, in the order in which messages list them."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """A pruning method, which has one of `score`, `solve` and `keep_blocks`; only 'dense' has none.
+    """A pruning method, which has one of `score`, `solve`, `keep_blocks` and `reads_checkpoint`; only 'dense' has none.
 
     The functions get a resolved spec, in which every knob that matters is set, and must be pure.
     """
@@ -40,6 +40,8 @@ class Method:
     """
     keep_blocks: Callable[[Sequence[float], PruneSpec], tuple[int, ...]] | None = None
     """(block influence by layer, spec) -> the blocks that stay, ascending; `spec.blocks` says how many go."""
+    reads_checkpoint: bool = False
+    """Whether its weights are those of another checkpoint, and it so takes a `path` and a `label`."""
     group: str = "matrix"
     """Which weights are ranked together by default."""
     selection: str = "threshold"

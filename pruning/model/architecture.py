@@ -56,6 +56,8 @@ _SIZES: Final = (
     "max_position_embeddings",
 )
 
+_DEFAULT_WINDOW: Final = 4096  # of every supported model with windows whose configuration does not say
+
 # These do not change what the weights compute.
 _SILENT_CONFIG_KEYS: Final = frozenset({"transformers_version", "use_cache", "auto_map"})
 
@@ -134,13 +136,48 @@ def expected_shape(name: str, config: Mapping[str, Any]) -> tuple[int, ...] | No
     layer = split_layer_name(name)
     if layer is None or not layer[1].endswith("_proj.weight"):
         return None
-    heads = config["num_attention_heads"]
-    # Qwen3's configuration class defaults to 128, the others to an equal share of the width.
-    head = config.get("head_dim") or (128 if config["model_type"] == "qwen3" else width // heads)
-    queries, keys = heads * head, (config.get("num_key_value_heads") or heads) * head
+    head = _head_width(config)
+    queries, keys = config["num_attention_heads"] * head, _key_heads(config) * head
     shapes = {"q": (queries, width), "k": (keys, width), "v": (keys, width), "o": (width, queries)}
     shapes |= {"gate": (inner, width), "up": (inner, width), "down": (width, inner)}
     return shapes[layer[1].split(".")[-2].removesuffix("_proj")]
+
+
+def _head_width(config: Mapping[str, Any]) -> int:
+    """Qwen3's configuration class defaults to 128, the others to an equal share of the width."""
+    share: int = config["hidden_size"] // config["num_attention_heads"]
+    return config.get("head_dim") or (128 if config["model_type"] == "qwen3" else share)
+
+
+def _key_heads(config: Mapping[str, Any]) -> int:
+    return config.get("num_key_value_heads") or config["num_attention_heads"]
+
+
+def computation(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a supported model computes besides its tensors, the number of its blocks and the tie of its head.
+
+    Two configurations that say the same in the words of different versions of transformers, or by its defaults, are
+    equal here. A kind of attention that all blocks share stands for itself, otherwise it is listed block by block.
+    """
+    mistral = config["model_type"] == "mistral" and config.get("sliding_window", _DEFAULT_WINDOW) is not None
+    kinds = _layer_types(config) or (["sliding_attention"] if mistral else ["full_attention"])
+    slides = "sliding_attention" in kinds
+    rope = computing_config(config).get("rope_parameters", {})
+    return {
+        "model_type": config["model_type"],
+        "vocab_size": config["vocab_size"],
+        "hidden_size": config["hidden_size"],
+        "intermediate_size": config["intermediate_size"],
+        "num_attention_heads": config["num_attention_heads"],
+        "num_key_value_heads": _key_heads(config),
+        "head_dim": _head_width(config),
+        "hidden_act": config.get("hidden_act") or "silu",
+        "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **rope},
+        "max_position_embeddings": config["max_position_embeddings"],
+        "layer_types": kinds if len(set(kinds)) > 1 else kinds[0],
+        "sliding_window": config.get("sliding_window", _DEFAULT_WINDOW) if slides else None,
+    }
 
 
 def computing_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +223,7 @@ def config_after_removal(config: Mapping[str, Any], kept: Sequence[int]) -> dict
 
 def config_of_length(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     """config.json of every model that keeps `layers` of the blocks; only `max_window_layers`, which has no effect
-    without windows, may differ. It names the model's class, which transformers can do without and vLLM cannot.
+    without windows, may differ. It names the model's class.
 
     Raises ValueError for a model whose blocks differ in their attention windows: there it depends on which are kept.
     """
@@ -196,8 +233,13 @@ def config_of_length(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
             f"the blocks of this model differ ({', '.join(sorted(kinds))}), so an engine for {layers} of "
             f"{config['num_hidden_layers']} blocks would depend on which are kept; remove no blocks from it"
         )
+    return config_after_removal(naming_class(config), range(layers))
+
+
+def naming_class(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json with the model's class, which transformers can do without and vLLM cannot."""
     named = {"architectures": [MODEL_CLASSES[config["model_type"]]]} if not config.get("architectures") else {}
-    return config_after_removal({**config, **named}, range(layers))
+    return {**config, **named}
 
 
 def _layer_types(config: Mapping[str, Any]) -> list[str] | None:

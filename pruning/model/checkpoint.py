@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,7 +58,7 @@ class Checkpoint:
         folder = Path(path)
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; give a local Hugging Face checkpoint folder.")
-        config = _read_object(folder / "config.json")
+        config = read_object(folder / "config.json")
         check_config(config, str(folder))
         tensors = _read_index(folder)
         check_names(tensors, config, str(folder))
@@ -142,13 +142,12 @@ class Checkpoint:
 
     def digest(self) -> str:
         """sha256 hex over sorted (name, dtype, shape, bytes) and the computing parts of config.json."""
-        identity = {"tensors": sorted(self.tensor_digests().items()), "config": computing_config(self.config)}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return content_digest(self.tensor_digests(), self.config)
 
     def tokenizer_digest(self) -> str:
         """sha256 hex over the tokenizer's files and the chat template. Raises ValueError if there are none."""
         settings = self.path / "tokenizer_config.json"
-        template = _read_object(settings).get("chat_template") if settings.is_file() else None
+        template = read_object(settings).get("chat_template") if settings.is_file() else None
         parts: dict[str, str] = {} if template is None else {"chat_template": _text_digest(json.dumps(template))}
         for name in _TOKENIZER_FILES:
             file = self.path / name
@@ -159,11 +158,15 @@ class Checkpoint:
         return _text_digest(json.dumps(parts, sort_keys=True))
 
 
-def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def content_digest(tensors: Mapping[str, str], config: Mapping[str, Any]) -> str:
+    """`Checkpoint.digest` of a checkpoint, from the digests of its tensors by name and its config.json."""
+    return _text_digest(
+        json.dumps({"tensors": sorted(tensors.items()), "config": computing_config(config)}, sort_keys=True)
+    )
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint. Raises ValueError naming the file."""
     try:
         value = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
@@ -173,6 +176,10 @@ def _read_object(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{file}: expected a JSON object, found {type(value).__name__}.")
     return value
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_digests(entry: Path) -> dict[str, str] | None:
@@ -193,7 +200,7 @@ def _read_index(folder: Path) -> dict[str, TensorHeader]:
             f"{folder}: neither model.safetensors nor model.safetensors.index.json; "
             "pickle checkpoints are not read: convert them with transformers' save_pretrained."
         )
-    weight_map = _read_object(index).get("weight_map")
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ValueError(f"{index}: no 'weight_map'; download it again.")
     headers = {file: read_header(folder / file) for file in sorted(set(weight_map.values()))}

@@ -84,20 +84,21 @@ def header_bytes(tensors: Mapping[str, TensorHeader]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def tensor_digest(dtype: str, shape: tuple[int, ...], content: Iterable[bytes | memoryview]) -> str:
+def tensor_digest(dtype: str, shape: tuple[int, ...], pieces: Iterable[bytes | memoryview]) -> str:
     """sha256 hex of `DTYPE|AxB|` (the safetensors dtype name) followed by the tensor's little-endian bytes."""
     digest = hashlib.sha256(f"{dtype}|{'x'.join(map(str, shape))}|".encode())
-    for chunk in content:
+    for chunk in pieces:
         digest.update(chunk)
     return digest.hexdigest()
 
 
 def digest_on_disk(header: TensorHeader) -> str:
     """`tensor_digest` of a tensor in its file."""
-    return tensor_digest(header.dtype, header.shape, _content(header))
+    return tensor_digest(header.dtype, header.shape, content(header))
 
 
-def _content(header: TensorHeader) -> Iterator[bytes]:
+def content(header: TensorHeader) -> Iterator[bytes]:
+    """A tensor's bytes from its file, piece by piece. Raises ValueError if the file ends before."""
     with header.file.open("rb") as stream:
         stream.seek(header.begin)
         left = header.end - header.begin

@@ -13,6 +13,8 @@ from pruning.spec import PruneSpec, from_json, to_json
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
+REPLACED: Final = "replaced.safetensors"
+"""The file with the tensors outside the linears that a patch replaces, by their names in the base."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     manifest.json               what it is, what it belongs to, what comes out (manifest.py)
     layer-00012.safetensors     the keep bits of one block, and its kept values where they changed (block_files.py)
+    replaced.safetensors        what else differs from the base, whole, if anything does
 
 There is a file for each pruned block, numbered as in the base. Decoding streams block by block, so memory holds
 one block and those being prefetched. torch is imported inside the functions that make tensors: a plan reads
@@ -10,17 +11,15 @@ manifests and must not load it.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pruning.files import file_digest, folder_in_one_piece
+from pruning.files import file_digest
 from pruning.model.architecture import (
     EMBEDDING,
     FINAL_NORM,
@@ -30,8 +29,8 @@ from pruning.model.architecture import (
     layer_prefix,
 )
 from pruning.model.checkpoint import Checkpoint
-from pruning.model.safetensors import TensorHeader, header_bytes
-from pruning.patch.manifest import MANIFEST, Manifest, read_manifest
+from pruning.model.safetensors import TensorHeader, read_header
+from pruning.patch.manifest import MANIFEST, REPLACED, Manifest, read_manifest
 from pruning.patch.manifest import Canary as Canary
 from pruning.prefetch import prefetch
 
@@ -115,7 +114,8 @@ class Patch:
     ) -> Iterator[dict[str, T]]:
         """What `read` makes of each tensor, by its name in the result: the embedding, each block, and what follows.
 
-        It is given the tensor's place in the base and what the patch says of it, and called in up to `ahead` threads.
+        It is given the tensor's place, in the patch where that replaces it whole and else in the base, and what the
+        patch says of it, and is called in up to `ahead` threads.
         """
         calls: list[Callable[[], dict[str, T]]] = [partial(self._outer, base, (EMBEDDING,), read)]
         calls += [partial(self._block, base, *kept, read) for kept in enumerate(self.manifest.kept_layers)]
@@ -125,14 +125,22 @@ class Patch:
     def _outer(
         self, base: Checkpoint, names: Sequence[str], read: Callable[[TensorHeader, Kept | None], T]
     ) -> dict[str, T]:
-        return {name: read(base.tensors[name], None) for name in names if name in base.tensors}
+        return {name: read(self._place(base, name), None) for name in names if name in base.tensors}
+
+    def _place(self, base: Checkpoint, name: str) -> TensorHeader:
+        return self.replaced.get(name) or base.tensors[name]
+
+    @cached_property
+    def replaced(self) -> dict[str, TensorHeader]:
+        """The tensors that the patch holds whole, by their names in the base."""
+        return read_header(self.folder / REPLACED) if REPLACED in self.manifest.files else {}
 
     def _block(
         self, base: Checkpoint, position: int, index: int, read: Callable[[TensorHeader, Kept | None], T]
     ) -> dict[str, T]:
         from pruning.patch.block_files import layer_file, read_kept
 
-        headers = {tail: base.tensors[layer_prefix(index) + tail] for tail in base.layer_tails(index)}
+        headers = {tail: self._place(base, layer_prefix(index) + tail) for tail in base.layer_tails(index)}
         kept: dict[str, Kept] = {}
         if layer_file(index) in self.manifest.files:
             sizes = {linear: headers[f"{linear}.weight"].numel for linear in LINEARS}
@@ -148,56 +156,3 @@ def decoded(header: TensorHeader, kept: Kept | None) -> torch.Tensor:
     if kept is not None:
         kept.apply(weight)
     return weight
-
-
-_SHARD_BYTES: Final = 4 << 30
-_WEIGHT_FILES: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".msgpack", ".h5")
-
-
-def export(model_dir: str | Path, patch_folder: str | Path, destination: str | Path) -> None:
-    """Write base + patch as an ordinary Hugging Face folder: weights, config.json and the base's other files.
-
-    Tensors stream through the patch into shards of at most 4 GiB and are compared with the manifest's digests on
-    the way. The folder appears whole or not at all. Raises ValueError as `Patch.open` and `Patch.weights` do.
-    """
-    base, patch = Checkpoint.open(model_dir), Patch.open(patch_folder)
-    with folder_in_one_piece(Path(destination)) as folder:
-        for entry in sorted(base.path.iterdir()):
-            weights = entry.name.endswith(_WEIGHT_FILES) or entry.name.endswith(".index.json")
-            if entry.is_file() and not weights and entry.name != "config.json":
-                shutil.copyfile(entry, folder / entry.name)
-        config = json.dumps(patch.config(base), indent=2)
-        (folder / "config.json").write_text(config + "\n", encoding="utf-8")
-        _write_shards(folder, patch, base)
-
-
-def _write_shards(folder: Path, patch: Patch, base: Checkpoint) -> None:
-    from pruning.model.tensors import raw_bytes
-
-    names_in_base = base.names_after(patch.manifest.kept_layers)
-    headers = {name: base.tensors[old] for name, old in names_in_base.items()}
-    shards: list[dict[str, TensorHeader]] = [{}]
-    for name, header in headers.items():
-        size = sum(each.end - each.begin for each in shards[-1].values())
-        if shards[-1] and size + header.end - header.begin > _SHARD_BYTES:
-            shards.append({})
-        shards[-1][name] = header
-    names = ["model.safetensors"]
-    if len(shards) > 1:
-        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    stream = patch.weights(base)
-    for file, shard in zip(names, shards, strict=True):
-        with (folder / file).open("wb") as out:
-            out.write(header_bytes(shard))
-            for name in shard:
-                streamed, tensor = next(stream)
-                assert streamed == name, "weights() and names_after() name the tensors in the same order"
-                if digest_tensor(tensor) != patch.manifest.tensors[name]:
-                    raise ValueError(f"{patch.folder}: {name} is not what the manifest promises; prune again.")
-                out.write(raw_bytes(tensor))
-    if len(shards) > 1:
-        index = {
-            "metadata": {"total_size": sum(header.end - header.begin for header in headers.values())},
-            "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name in shard},
-        }
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")

@@ -19,15 +19,16 @@ from typing import Final, Self
 
 import torch
 
-from pruning.files import write_atomically
+from pruning.files import file_digest, write_atomically
 from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
+from pruning.model.safetensors import TensorHeader, content, header_bytes
 from pruning.model.tensors import masked, read_tensor
 from pruning.model.tree_digest import tree_digest
 from pruning.patch.block_files import Kept, read_kept, write_layer
 from pruning.patch.canary import make_canary
-from pruning.patch.manifest import MANIFEST, FileRecord, LayerRecord, Manifest, encode_manifest
+from pruning.patch.manifest import MANIFEST, REPLACED, FileRecord, LayerRecord, Manifest, encode_manifest
 from pruning.patch.patch import Patch, decoded, digest_tensor
 from pruning.prefetch import spare_threads
 
@@ -68,6 +69,7 @@ class PatchWriter:
         self.zeros = 0
         self._pool = ThreadPoolExecutor(spare_threads(WRITING_THREADS), thread_name_prefix="write")
         self._writing: list[Future[_WrittenBlock]] = []
+        self._replaced: dict[str, FileRecord] = {}
         self._pool.submit(base.tensor_digests)  # where they are not cached, they take as long as the canary
 
     def __enter__(self) -> Self:
@@ -90,7 +92,12 @@ class PatchWriter:
         }
         kept = {name: Kept.of(keep, pruned.updated.get(name)) for name, keep in pruned.keep.items()}
         self._write(index, kept, {linear: tree_digest(result) for linear, result in results.items()})
-        sizes = {linear: weight.numel() for linear, weight in weights.items()}
+        self.leave(index, results, requested)
+        return results
+
+    def leave(self, index: int, results: Mapping[str, torch.Tensor], requested: Mapping[str, float]) -> None:
+        """Record block `index`, whose resulting linears are the base's own unless they were added."""
+        sizes = {linear: weight.numel() for linear, weight in results.items()}
         zeros = {linear: sizes[linear] - int(result.count_nonzero()) for linear, result in results.items()}
         total = sum(sizes.values())
         self.layers.append(
@@ -103,7 +110,17 @@ class PatchWriter:
             )
         )
         self.zeros += sum(zeros.values())
-        return results
+
+    def replace(self, tensors: Mapping[str, TensorHeader]) -> None:
+        """Write tensors outside the linears that take the place of the base's, by their names there."""
+        if not tensors:
+            return
+        file = self.folder / REPLACED
+        with file.open("wb") as out:
+            out.write(header_bytes(tensors))
+            for header in tensors.values():
+                out.writelines(content(header))
+        self._replaced = {file.name: FileRecord(file_digest(file), file.stat().st_size)}
 
     def _write(self, index: int, kept: Mapping[str, Kept], trees: Mapping[str, str]) -> None:
         if len(self._writing) > WRITING_THREADS:
@@ -140,11 +157,12 @@ class PatchWriter:
         written = [future.result() for future in self._writing]
         digests = {name: found for block in written for name, found in block.digests.items()}
         self._base.tensor_digests()  # once, before the threads ask for them
+        draft = replace(draft, files={block.file: block.record for block in written} | self._replaced)
+        patch, trees = Patch(self.folder, draft), dict[str, str]()
+        digests |= {name: _Digests.of(read_tensor(header)) for name, header in patch.replaced.items()}
         untouched = {
             name: self._pool.submit(self._digest_untouched, name) for name in {*originals.values()} - {*digests}
         }
-        draft = replace(draft, files={block.file: block.record for block in written})
-        patch, trees = Patch(self.folder, draft), dict[str, str]()
 
         def decoded_again() -> Iterator[tuple[str, torch.Tensor]]:
             for name, tensor in patch.weights(self._base, spare_threads(READING_THREADS), torch.device(device)):

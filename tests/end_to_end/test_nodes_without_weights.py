@@ -21,6 +21,7 @@ from orchestrator.scheduler.events import Command, Event, Reported, StartWorker,
 from orchestrator.store.lease import hold_lease
 from orchestrator.store.store import Store
 from tests.support.builders import TinySweep
+from tests.support.checkpoints import edited_checkpoint, halved
 from tests.support.drilled_demo import cluster_of
 from tests.support.fake_hub import MODEL, fill_cache
 from tests.support.ray_recipes import DeedRecipe
@@ -157,3 +158,27 @@ def test_node_that_sees_another_store_is_named(cluster: Cluster, tmp_path: Path)
     assert f"{socket.gethostname()}: store {driver_store.uri} is another one here" in reason
     kinds = [cause.partition(":")[0] for cause in watch.causes if NOWHERE not in cause]
     assert set(kinds) == {FailureKind.OTHER_STORE}
+
+
+def test_node_without_a_checkpoint_makes_every_other_patch_and_evaluates_all(
+    cluster: Cluster, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its patch is made from it: the node is avoided for that patch, and for nothing else."""
+    cache = tmp_path / "hub"
+    fill_cache(cache, edited_checkpoint(tiny, tmp_path / "theirs", halved))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))  # the driver's own; no node has it
+    sweep = TinySweep(tmp_path, variants=[{"method": "dense"}, {"method": "checkpoint", "path": MODEL}])
+    core = drive(sweep, Watch())
+    resolved = sweep.resolve_grid()
+    dense, mine = (variant.patch_id for variant in resolved.variants)
+    assert f"no machine can do the work of {tiny}: tiny" in core.finished
+    assert core.state.counters.failed == 0, "its draws stay owed"
+    assert set(core.state.avoided) == {mine}
+    assert all(c.startswith(f"{socket.gethostname()}: ") and MODEL in c for c in core.state.avoided[mine].values())
+    done = {cell.variant.patch_id: cell.metrics.complete for cell in read_results(sweep.store, resolved).cells}
+    assert done == {dense: True, mine: False}
+    with monkeypatch.context() as environment:
+        environment.setenv("HF_HUB_CACHE", str(cache))
+        cluster.add_node(num_cpus=1)
+    assert drive(sweep, Watch()).finished == "done"
+    assert read_results(sweep.store, resolved).complete

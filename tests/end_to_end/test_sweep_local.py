@@ -11,7 +11,10 @@ import pytest
 from orchestrator.results.cells import CellResult, read_results
 from orchestrator.scheduler.work import PatchState
 from orchestrator.sweep import conclude
+from pruning.model.checkpoint import Checkpoint
+from pruning.patch.patch import Patch
 from tests.support.builders import TinySweep
+from tests.support.checkpoints import edited_checkpoint, halved
 from workers.engines.scripted_engine import Die, SpoilSwap
 
 POISON_PROBLEM = 2
@@ -46,6 +49,19 @@ def made(sweep: TinySweep, undisturbed: TinySweep) -> TinySweep:
     """`sweep`, when it has been run without faults."""
     shutil.copytree(undisturbed.folder / "store", sweep.folder / "store")
     return sweep
+
+
+def test_checkpoint_of_ones_own_is_a_variant_under_its_label(sweep: TinySweep) -> None:
+    mine = edited_checkpoint(sweep.model, sweep.folder / "mine", halved)
+    sweep.variants.append({"method": "checkpoint", "path": str(mine), "label": "half"})
+    assert sweep.run() == "done"
+    results = read_results(sweep.store, sweep.resolve_grid())
+    assert results.complete
+    assert [cell.variant.label for cell in results.cells if cell.limit == 32] == ["dense", "half"]
+    assert len(results.against_dense) == 2, "compared with dense at both limits"
+    (half,) = {cell.variant.patch_id for cell in results.cells if cell.variant.label == "half"}
+    patch = Patch.open(sweep.store.fetch_patch(half, sweep.folder / "cache"))
+    assert patch.manifest.tensors == Checkpoint.open(mine).tensor_digests()
 
 
 def test_sweep_undisturbed_completes_every_cell(sweep: TinySweep) -> None:

@@ -39,6 +39,11 @@ def patch(spec: PruneSpec = WANDA, base: str = "b" * 64, data: str = "d" * 64) -
     return patch_payload(base, spec, {"calibration": data} if spec.calibration else {}, "t" * 64)
 
 
+def checkpoint(digest: str, path: str = "here", label: str | None = None) -> dict[str, Any]:
+    spec = resolve(PruneSpec("checkpoint", path=path, label=label))
+    return patch_payload("b" * 64, spec, {}, None, digest)
+
+
 def context(
     sampling: SamplingSpec = SAMPLING,
     budget: BudgetSpec = BUDGET,
@@ -63,6 +68,7 @@ VECTORS = {
     ),
     "wanda": (name_of(patch()), "db055fe33a789d383963"),
     "magnitude": (name_of(patch(resolve(PruneSpec("magnitude", sparsity=0.2)))), "13c19bf95cae7a142327"),
+    "checkpoint": (name_of(checkpoint("c" * 64)), "93cd9e142b58099cb56d"),
     "context": (name_of(context()), "6f7aed38ac11789fcdf8"),
     "greedy": (name_of(context(replace(SAMPLING, temperature=0.0))), "4e601b279362d33fbc1d"),
     "independent": (name_of(context(limit=512)), "ba87a3972a1cc5368376"),
@@ -204,6 +210,13 @@ def test_calibration_data_is_named_by_its_content_and_not_by_its_path() -> None:
     moved = replace(WANDA, calibration=replace(WANDA.calibration, data="elsewhere.jsonl"))
     assert name_of(patch(moved)) == name_of(patch())
     assert name_of(patch(data="e" * 64)) != name_of(patch())
+
+
+def test_checkpoint_is_named_by_its_content_and_not_by_its_path_or_label() -> None:
+    names = {name_of(checkpoint("c" * 64, path, label)) for path in ("here", "there") for label in (None, "mine")}
+    assert names == {name_of(checkpoint("c" * 64))}
+    assert name_of(checkpoint("d" * 64)) not in names
+    assert "here" not in canonical(checkpoint("c" * 64))
 
 
 def test_base_weights_change_the_patch_s_name() -> None:

@@ -66,6 +66,20 @@ def test_shortgpt_reports_what_it_removed(tmp_path, capsys):
     assert sorted([*report["removed_layers"], *kept]) == list(range(len(kept) + 1))
 
 
+def test_checkpoint_of_ones_own_becomes_a_patch_and_comes_back(tmp_path, capsys):
+    shorten = ("--method", "shortgpt", "--blocks", "1", "--calibration", TINY / "calibration.jsonl", "--samples", "8")
+    first = (TINY / "model", *shorten, "--tokens", "96", "--export", tmp_path / "mine", "--json")
+    ours = json.loads(call(capsys, *first)[1])
+    path = ("--method", "checkpoint", "--path", tmp_path / "mine", "--label", "short")
+    code, out, err = call(capsys, TINY / "model", *path, "--patch", tmp_path / "patch", "--json")
+    assert code == 0, err
+    assert "short: comparing with the base" in err
+    report = json.loads(out)
+    assert report["removed_layers"] == ours["removed_layers"]
+    assert report["sparsity"] == {"requested": 0.25, "realised": 0.25}
+    assert read_manifest(tmp_path / "patch").tensors == Checkpoint.open(tmp_path / "mine").tensor_digests()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -74,6 +88,7 @@ def test_shortgpt_reports_what_it_removed(tmp_path, capsys):
         (["--method", "magnitude", "--sparsity", "1.5"], "sparsity: magnitude needs a fraction"),
         (["--method", "wanda", "--sparsity", "0.2", "--calibration", "gone.jsonl"], "gone.jsonl: no such file"),
         (["--method", "magnitude", "--sparsity", "0.2", "--device", "gpu7"], "device"),
+        (["--method", "checkpoint", "--path", "gone"], "gone: no such folder"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_2(tmp_path, capsys, arguments, message):

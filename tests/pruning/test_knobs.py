@@ -15,7 +15,7 @@ DATA = CalibrationSpec("data.jsonl", samples=8, tokens=64)
 
 def test_every_knob_of_the_table_is_a_field_and_the_rest_are_axes():
     axes = {"method", "allocator", "sparsity", "pattern", "blocks", "preset", "calibration"}
-    axes |= {"influence_train", "influence_validation"}
+    axes |= {"influence_train", "influence_validation", "path", "label"}
     assert {field.name for field in fields(PruneSpec)} == axes | KNOBS.keys()
 
 

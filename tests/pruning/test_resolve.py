@@ -18,6 +18,7 @@ DATA = CalibrationSpec("data.jsonl", samples=8, tokens=64)
 
 def every_valid_spec() -> list[PruneSpec]:
     specs = [PruneSpec("dense"), PruneSpec("shortgpt", blocks=1, calibration=DATA)]
+    specs += [PruneSpec("checkpoint", path="org/pruned@main"), PruneSpec("checkpoint", path="a/b", label="mine")]
     for method, row in METHODS.items():
         if row.masks:
             specs += [PruneSpec(method, allocator, 0.2, calibration=DATA) for allocator in ALLOCATORS]
@@ -56,8 +57,8 @@ def test_axes_that_do_not_matter_leave_no_trace():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_calibration_is_demanded_exactly_where_it_is_read(method):
-    shape = {"blocks": 1} if method == "shortgpt" else {} if method == "dense" else {"sparsity": 0.2}
-    spec = PruneSpec(method, **shape)
+    shapes = {"shortgpt": {"blocks": 1}, "dense": {}, "checkpoint": {"path": "folder"}}
+    spec = PruneSpec(method, **shapes.get(method, {"sparsity": 0.2}))
     if needs_calibration(spec):
         with pytest.raises(ValueError, match=r"calibration: .* needs calibration data; give"):
             check(spec)
@@ -78,6 +79,16 @@ def test_calibration_is_demanded_exactly_where_it_is_read(method):
         (PruneSpec("magnitude", pattern="2:5"), "pattern: '2:5' is unknown"),
         (PruneSpec("magnitude", "owl", pattern="2:4", calibration=DATA), "use 'uniform'"),
         (PruneSpec("magnitude", sparsity=0.2, blocks=1), "only shortgpt removes blocks"),
+        (
+            PruneSpec("magnitude", sparsity=0.2, path="folder"),
+            "path: only checkpoint reads a checkpoint; magnitude does",
+        ),
+        (PruneSpec("dense", label="mine"), "label: only checkpoint reads a checkpoint; dense does not. Drop 'label'"),
+        (PruneSpec("checkpoint"), "path: .* give its folder or hub id"),
+        (PruneSpec("checkpoint", path=""), "path: .* give its folder or hub id"),
+        (PruneSpec("checkpoint", path="a", sparsity=0.2), "sparsity: checkpoint has no sparsity"),
+        (PruneSpec("checkpoint", path="a", label=" "), "label: ' ' cannot be shown in a table"),
+        (PruneSpec("checkpoint", path="a", label="x @ 8"), "label: 'x @ 8' would be read as a limit or a model"),
         (PruneSpec("shortgpt", calibration=DATA), "give blocks >= 1"),
         (PruneSpec("shortgpt", blocks=1, sparsity=0.1, calibration=DATA), "shortgpt has no sparsity"),
         (PruneSpec("dense", allocator="uniform"), "dense has no allocator"),

@@ -17,6 +17,8 @@ from pruning.spec import CalibrationSpec, PruneSpec, describe, from_json
         (PruneSpec("shortgpt", blocks=2, calibration=CalibrationSpec("c4")), "shortgpt -2 blocks"),
         (PruneSpec("wanda", "owl", 0.2), "wanda + owl at 0.2"),
         (PruneSpec("magnitude", pattern="2:4"), "magnitude + uniform at 2:4"),
+        (PruneSpec("checkpoint", path="some/folder", label="mine"), "mine"),
+        (PruneSpec("checkpoint", path="0123456789abcdef" * 4), "checkpoint 0123456789ab"),
     ],
 )
 def test_short_names(spec, name):

@@ -11,9 +11,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from orchestrator.store.store import Store
+from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec, PruneSpec
 from tests.pruning.conftest import make_checkpoint
 from tests.support import ROOT
+from tests.support.checkpoints import edited_checkpoint, halved
 from workers.failure import FailureKind
 from workers.messages import PatchFailed, PatchMade, PatchRequest, PruneTask, Report, TaskEnded, TaskFailed
 from workers.prune_worker import PruneWorker
@@ -133,6 +135,25 @@ def test_patch_whose_data_this_machine_lacks_is_told_and_the_others_are_made(
     assert (first.patch_id, first.failure.kind) == (elsewhere.patch_id, FailureKind.DATA)
     assert isinstance(made, PatchMade)
     assert isinstance(last, TaskEnded)
+
+
+def test_patch_whose_checkpoint_this_machine_lacks_is_told_and_the_others_are_made(
+    worker: PruneWorker, tmp_path: Path
+) -> None:
+    theirs = edited_checkpoint(MODEL, tmp_path / "theirs", halved)
+    there = PruneSpec("checkpoint", path=str(theirs), label="there")
+    gone = PruneSpec("checkpoint", path=str(tmp_path / "gone"), label="gone")
+    payload = {"spec": {"path": Checkpoint.open(theirs).digest()}}
+    given = task(MAGNITUDE, there, gone)
+    named = tuple(replace(one, payload=payload) if one.spec.path else one for one in given.patches)
+    told = list(worker.run(replace(given, patches=named), Inbox()))
+    made = {report.patch_id: report for report in told if isinstance(report, PatchMade)}
+    (failed,) = (report for report in told if isinstance(report, PatchFailed))
+    assert made.keys() == {f"{n:020}" for n in (0, 1)}
+    assert made[f"{1:020}"].sparsity == pytest.approx(0.5, abs=0.01)
+    assert (failed.patch_id, failed.failure.kind) == (f"{2:020}", FailureKind.DATA)
+    assert f"{tmp_path / 'gone'}: no such folder" in failed.failure.cause
+    assert isinstance(told[-1], TaskEnded)
 
 
 def test_worker_that_is_asked_to_close_finishes_the_patch_in_the_making_and_no_other(

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from pruning.model.checkpoint import Checkpoint
 from pruning.spec import CalibrationSpec, PruneSpec
+from tests.support.checkpoints import edited_checkpoint, halved
 from tests.support.fake_hub import COMMIT, MODEL, fake_hub, fill_cache, find_base_on_a_machine
+from workers.failure import FailureKind
 from workers.messages import PatchRequest
-from workers.sources import SourceFault, check_sources, data_digest, find_base
+from workers.sources import SourceFault, Sources, check_sources, data_digest, find_base
 
 HOST = socket.gethostname()
 
@@ -80,7 +83,7 @@ def test_patch_is_made_of_the_drivers_weights_tokenizer_and_data_or_not_at_all(
         "spec": {"calibration": {"data": data_digest(calibration)}},
     }
     request = PatchRequest("patch", PruneSpec("wanda", 0.5, calibration=calibration), payload)
-    assert check_sources(str(model), request) == model
+    assert check_sources(str(model), request).base == model
     with pytest.raises(SourceFault, match="has other weights"):
         check_sources(str(model), replace(request, payload=payload | {"base": "0" * 64}))
     with pytest.raises(SourceFault, match=f"^{HOST}: {model} has another tokenizer"):
@@ -91,3 +94,33 @@ def test_patch_is_made_of_the_drivers_weights_tokenizer_and_data_or_not_at_all(
     data.unlink()
     with pytest.raises(SourceFault, match=f"{data}: no such file"):
         check_sources(str(model), request)
+
+
+def test_checkpoint_of_a_patch_is_the_drivers_and_found_where_this_machine_has_it(
+    tiny: Path, digest: str, tmp_path: Path
+) -> None:
+    """It needs no tokenizer. What is wrong with it is wrong with the patch, and not with the model."""
+    theirs = edited_checkpoint(tiny, tmp_path / "theirs", halved)
+    for file in (*theirs.glob("tokenizer*"), theirs / "chat_template.jinja"):
+        file.unlink()
+    payload = {"base": digest, "spec": {"path": Checkpoint.open(theirs).digest()}}
+    request = PatchRequest("patch", PruneSpec("checkpoint", path=str(theirs), label="mine"), payload)
+    assert check_sources(str(tiny), request) == Sources(tiny, request.spec)
+    with pytest.raises(SourceFault, match=f"^{HOST}: {theirs} has other weights") as fault:
+        check_sources(str(tiny), replace(request, payload=payload | {"spec": {"path": "0" * 64}}))
+    assert fault.value.kind is FailureKind.DATA
+    shutil.rmtree(theirs)
+    with pytest.raises(SourceFault, match=f"^{HOST}: {theirs}: no such folder") as fault:
+        check_sources(str(tiny), request)
+    assert fault.value.kind is FailureKind.DATA
+
+
+def test_checkpoint_on_the_hub_is_resolved_by_each_machine(
+    tiny: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = edited_checkpoint(tiny, tmp_path / "theirs", halved)
+    snapshot = fill_cache(tmp_path / "hub", theirs)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    spec = PruneSpec("checkpoint", path=MODEL, label="mine")
+    request = PatchRequest("patch", spec, {"base": digest, "spec": {"path": Checkpoint.open(theirs).digest()}})
+    assert check_sources(str(tiny), request) == Sources(tiny, replace(spec, path=str(snapshot)))

@@ -43,6 +43,11 @@ HOT, COOL = {"temperature": 1.0, "top_p": 0.9}, {"temperature": 0.6, "top_p": 0.
         (patch(base=DIGEST["d"]), patch(), ["base weights differ (dddddddd.. instead of aaaaaaaa..)"]),
         (patch(tokenizer=DIGEST["e"]), patch(), ["tokenizer differs (eeeeeeee.. instead of bbbbbbbb..)"]),
         (
+            patch(method="checkpoint", path=DIGEST["f"]),
+            patch(method="checkpoint", path=DIGEST["e"]),
+            ["the checkpoint's weights differ (ffffffff.. instead of eeeeeeee..)"],
+        ),
+        (
             patch(calibration={"data": DIGEST["f"], "samples": 64, "compute": "stored"}),
             patch(),
             ["calibration data differ (content sha256 ffffffff.. instead of cccccccc..)"],

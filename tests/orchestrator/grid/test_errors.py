@@ -35,6 +35,26 @@ BAD = {
         edited(("sparsity: [0.2, 0.5]", "blocks: 1, sparsity: 0.2")),
         r":\d+: variants\[1\]: blocks: only shortgpt",
     ),
+    "checkpoint without a path": (
+        edited(("{method: dense}", "{method: checkpoint, label: mine}")),
+        r":\d+: variants\[0\]: path: checkpoint makes a variant of a checkpoint of yours; give its folder or hub id",
+    ),
+    "label of a method": (
+        edited(("{method: dense}", "{method: dense, label: mine}")),
+        r":\d+: variants\[0\]: label: only checkpoint reads a checkpoint; dense does not\. Drop 'label'",
+    ),
+    "label that is taken": (
+        edited(("{method: dense}", "{method: dense}\n  - {method: checkpoint, path: a, label: dense}")),
+        r":8: variants\[1\]: 'dense' is what the variant on line 7 is called, too; give the checkpoint another label",
+    ),
+    "label of two checkpoints": (
+        edited(("{method: dense}", "{method: checkpoint, path: [a, b], label: mine}")),
+        r":7: variants\[0\]: 'mine' is what the variant on line 7 is called, too",
+    ),
+    "checkpoint under two labels": (
+        edited(("{method: dense}", "{method: checkpoint, path: a, label: [one, two]}")),
+        r":7: variants\[0\]: the same variant is already on line 7",
+    ),
     "same variant twice": (
         edited(("  - {method: dense}\n", "  - {method: dense}\n  - {method: dense}\n")),
         r":8: variants\[1\]: the same variant is already on line 7",

@@ -13,8 +13,8 @@ from pruning.spec import DENSE, PruneSpec
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_method_prunes_in_one_way(method):
     ways = [method.score, method.solve, method.keep_blocks]
-    assert sum(way is not None for way in ways) == (method.name != DENSE)
-    assert method.masks + method.removes_blocks == (method.name != DENSE)
+    assert sum(way is not None for way in ways) + method.reads_checkpoint == (method.name != DENSE)
+    assert method.masks + method.removes_blocks + method.reads_checkpoint == (method.name != DENSE)
     assert METHODS[method.name] is method
 
 
@@ -26,6 +26,7 @@ def test_method_prunes_in_one_way(method):
         ("wanda", ["group", "selection", "tie_limit", "propagate"]),
         ("sparsegpt", ["selection", "propagate", "sparsegpt_block", "sparsegpt_damp"]),
         ("shortgpt", ["last_block"]),
+        ("checkpoint", []),
     ],
 )
 def test_knobs_follow_from_the_traits(method, knobs):

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.canary import COMPARED, canary_logprobs
-from pruning.patch.patch import Patch, export
+from pruning.patch.export import export
+from pruning.patch.patch import Patch
 from pruning.prune import prune
 from pruning.spec import PruneSpec
 from tests.pruning.conftest import make_checkpoint

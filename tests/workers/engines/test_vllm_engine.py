@@ -10,7 +10,8 @@ from vllm import EngineArgs, LLMEngine, SamplingParams, TokensPrompt
 
 from eval.spec import SamplingSpec
 from pruning.model.checkpoint import Checkpoint
-from pruning.patch.patch import export
+from pruning.patch.export import export
+from pruning.patch.manifest import read_manifest
 from tests.support.asks import GREEDY, ask, complete, long_prompts
 from tests.workers.engines.conftest import SETTINGS, MakePatch, OneEngine, random_checkpoint
 from workers.engines.engine import EngineFault
@@ -49,6 +50,28 @@ def test_swap_of_tied_embeddings_answers_as_a_fresh_engine(
     swapped = complete(one, asks)
     fresh = engine(other, fresh=True)
     fresh.load(other, make_patch(other))
+    assert complete(fresh, asks) == swapped
+    assert swapped != first
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_checkpoint_of_ones_own_answers_as_a_fresh_engine_on_it(
+    tie: bool, tiny: Path, engine: OneEngine, make_patch: MakePatch, tmp_path: Path
+) -> None:
+    """All of its tensors are others than the base's: embedding, norms and head, too."""
+    base = random_checkpoint(tmp_path / "base", tiny, seed=1, tie_word_embeddings=tie)
+    mine = random_checkpoint(tmp_path / "mine", tiny, seed=2, tie_word_embeddings=tie)
+    patch = make_patch(base, "checkpoint", path=str(mine))
+    asks = long_prompts(base)
+    one = engine(base)
+    one.load(base, make_patch(base))
+    first = complete(one, asks)
+    proof = one.load(base, patch)
+    swapped = complete(one, asks)
+    assert dict(read_manifest(patch).tensors) == Checkpoint.open(mine).tensor_digests()
+    assert proof.weights_digest == read_manifest(patch).weights_digest
+    fresh = engine(mine, fresh=True)
+    fresh.load(mine, make_patch(mine))
     assert complete(fresh, asks) == swapped
     assert swapped != first
 

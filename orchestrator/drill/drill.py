@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from eval.benchmarks import Problem, load_benchmark
+from eval.benchmarks import load_benchmark
+from eval.problems import Problem
 from orchestrator.cli import BAD_INPUT, COMPLETE, INCOMPLETE, open_store
 from orchestrator.console import say
 from orchestrator.drill.compare_stores import StoreComparison, compare_stores

@@ -4,7 +4,7 @@ Looks at nothing outside the file; the models and data that it names are read by
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -16,16 +16,18 @@ from eval.formats import ThinkingFormat, named_format
 from eval.grading import check_grader
 from eval.modes import check_budget
 from eval.spec import (
+    BenchmarkSpec,
     BudgetSpec,
     PromptSpec,
     SamplingSpec,
+    check_benchmark,
     check_limits,
     check_prompt,
     check_sampling,
     nearest,
 )
 from orchestrator.grid.errors import InputError
-from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
+from orchestrator.grid.format import BenchmarkEntry, CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
 from orchestrator.grid.source import GridSource, Location, read_yaml
 from orchestrator.grid.validation import fault_message, located
 from pruning.methods import METHODS
@@ -64,7 +66,7 @@ class Grid:
     store: str
     variants: tuple[Variant, ...]
     token_limits: tuple[int, ...]
-    benchmarks: tuple[str, ...]
+    benchmarks: tuple[BenchmarkSpec, ...]
     prompt: PromptSpec
     sampling: SamplingSpec
     budget: BudgetSpec
@@ -103,7 +105,8 @@ def parse_grid(source: GridSource) -> Grid:
         check_prompt(prompt)
     with located(source, ("runtime", "grader")):
         check_grader(file.runtime.grader)
-    _refuse_repeats(source, "benchmarks", file.benchmarks)
+    benchmarks = [_benchmark(source, index, entry) for index, entry in enumerate(file.benchmarks)]
+    _refuse_repeats(source, "benchmarks", benchmarks)
     _refuse_repeats(source, "models", [model.path for model in file.models])
     return Grid(
         source,
@@ -111,7 +114,7 @@ def parse_grid(source: GridSource) -> Grid:
         file.store,
         tuple(_variants(source, file)),
         limits,
-        tuple(file.benchmarks),
+        tuple(benchmarks),
         prompt,
         sampling,
         budget,
@@ -142,6 +145,14 @@ def _model(entry: ModelEntry) -> Model:
     if isinstance(entry.format, FormatEntry):
         return Model(entry.path, ThinkingFormat(**entry.format.model_dump()), entry.dtype)
     return Model(entry.path, named_format(entry.format) if entry.format else None, entry.dtype)
+
+
+def _benchmark(source: GridSource, index: int, entry: BenchmarkEntry) -> BenchmarkSpec:
+    columns = tuple(entry.columns.model_dump(exclude_none=True).items())
+    spec = BenchmarkSpec(**(entry.model_dump() | {"columns": columns}))
+    with located(source, ("benchmarks", index)):
+        check_benchmark(spec)
+    return spec
 
 
 def _specs(source: GridSource, file: GridFile) -> Iterator[tuple[Location, PruneSpec]]:
@@ -179,7 +190,8 @@ def _refuse_empty(source: GridSource, location: Location, values: list[Any]) -> 
         )
 
 
-def _refuse_repeats(source: GridSource, key: str, values: list[str]) -> None:
+def _refuse_repeats(source: GridSource, key: str, values: Sequence[str | BenchmarkSpec]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise InputError(f"{source.where((key, index))}: {value!r} appears twice; list it once")
+            name = value if isinstance(value, str) else f"{value.name} {value.part}".rstrip()
+            raise InputError(f"{source.where((key, index))}: {name!r} appears twice; list it once")

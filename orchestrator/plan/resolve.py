@@ -14,6 +14,7 @@ from eval.draws import DrawJob
 from eval.modes import make_rules
 from eval.prompts import ChatTokenizer, prompt_ids
 from eval.rules import Rules, room_to_think
+from eval.spec import BenchmarkSpec
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.parse import Grid, Model, Variant
 from orchestrator.grid.source import Location
@@ -32,7 +33,7 @@ PRUNABLE = tuple(f".{linear}.weight" for linear in LINEARS)
 
 def resolve_grid(grid: Grid) -> ResolvedGrid:
     """Fill in every id of `grid`. Raises InputError with the line of the model, variant or benchmark at fault."""
-    benchmarks = tuple(_benchmark(grid, index, name) for index, name in enumerate(grid.benchmarks))
+    benchmarks = tuple(_benchmark(grid, index, spec) for index, spec in enumerate(grid.benchmarks))
     _refuse_same_names(grid, benchmarks)
     payloads: dict[str, dict[str, Any]] = {}
     models: dict[str, _ResolvedModel] = {}
@@ -224,9 +225,9 @@ def _record_payload(payload: dict[str, Any], payloads: dict[str, dict[str, Any]]
     return payload_id
 
 
-def _benchmark(grid: Grid, index: int, name: str) -> Benchmark:
+def _benchmark(grid: Grid, index: int, spec: BenchmarkSpec) -> Benchmark:
     try:
-        return load_benchmark(name)
+        return load_benchmark(spec)
     except ValueError as error:
         raise InputError(f"{grid.source.where(('benchmarks', index))}: {error}") from error
 
@@ -237,7 +238,7 @@ def _refuse_same_names(grid: Grid, benchmarks: tuple[Benchmark, ...]) -> None:
         if benchmark.name in seen:
             raise InputError(
                 f"{grid.source.where(('benchmarks', index))}: two benchmarks are called {benchmark.name!r}; "
-                "rename one of the files"
+                "list one of them, or rename its file"
             )
         seen[benchmark.name] = index
 

@@ -29,7 +29,7 @@ from eval.spec import (
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.format import BenchmarkEntry, CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
 from orchestrator.grid.source import GridSource, Location, read_yaml
-from orchestrator.grid.validation import fault_message, located
+from orchestrator.grid.validation import fault_messages, located
 from pruning.methods import METHODS
 from pruning.resolve import needs_calibration, resolve
 from pruning.spec import CalibrationSpec, PruneSpec
@@ -90,7 +90,7 @@ def parse_grid(source: GridSource) -> Grid:
     try:
         file = GridFile.model_validate(source.value)
     except ValidationError as error:
-        raise InputError("\n".join(fault_message(source, dict(fault)) for fault in error.errors())) from None
+        raise InputError("\n".join(fault_messages(source, error.errors()))) from None
     limits = tuple(sorted(file.token_limits))
     sampling = SamplingSpec(**(file.sampling.model_dump() | {"seeds": tuple(file.sampling.seeds)}))
     budget = BudgetSpec(**file.budget.model_dump())

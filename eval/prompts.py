@@ -19,9 +19,9 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from eval.benchmarks import Problem
 from eval.extraction.choices import choice_letter
 from eval.kinds import KINDS
+from eval.problems import Problem
 from eval.spec import PROBLEM_SLOT, PromptSpec, check_prompt
 
 SPECIAL_TOKEN_FIELDS = (

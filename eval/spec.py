@@ -55,6 +55,31 @@ class PromptSpec:
     system: str | None = None
 
 
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """A benchmark, or a part of one.
+
+    `name` is a built-in name, a file, or `NAME=FILE`, a local copy of a built-in. `first` takes the first so many
+    problems; `sample` takes so many by a hash of `seed` (None is 0) and each problem's id. `rows` "any" accepts a copy
+    that has another number of rows than the pinned data. `columns` are pairs: `id`, `problem`, `answer` or `choices`,
+    and what a file of one's own calls it.
+    """
+
+    name: str
+    first: int | None = None
+    sample: int | None = None
+    seed: int | None = None
+    rows: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def part(self) -> str:
+        """What the name in tables says of the part: `first 50`, `sample 50 seed 0`; empty for the whole."""
+        if self.first is not None:
+            return f"first {self.first}"
+        return "" if self.sample is None else f"sample {self.sample} seed {self.seed or 0}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to an error, " Did you mean 'x'?" with the closest known word; empty if none is close."""
     lowered = {name.lower(): name for name in known}
@@ -116,3 +141,18 @@ def check_limits(limits: tuple[int, ...]) -> None:
             refuse("token_limits", limit, "a limit counts tokens", "Use whole numbers; 0 means no thinking at all.")
     if len(set(limits)) < len(limits):
         refuse("token_limits", limits, "one limit is listed twice", "List each limit once.")
+
+
+def check_benchmark(spec: BenchmarkSpec) -> None:
+    """Raise `ValueError` if `spec` asks for no part that a benchmark can have."""
+    if spec.first is not None and spec.sample is not None:
+        refuse("sample", spec.sample, f"first is {spec.first} as well, and a part is one or the other", "Drop one.")
+    for setting, count in (("first", spec.first), ("sample", spec.sample)):
+        if count is not None and (not is_whole(count) or count < 1):
+            refuse(setting, count, "a part has at least one problem", "Give how many, or drop it for the whole.")
+    if spec.seed is not None and spec.sample is None:
+        refuse("seed", spec.seed, "only a sample is drawn by a seed", "Drop it, or say sample instead of first.")
+    if spec.seed is not None and (not is_whole(spec.seed) or not 0 <= spec.seed <= LARGEST_SEED):
+        refuse("seed", spec.seed, f"seeds are whole numbers from 0 to {LARGEST_SEED}", "Pick another.")
+    if spec.rows not in (None, "any"):
+        refuse("rows", spec.rows, "it only says that a copy may have any number of rows", "Write any, or drop it.")

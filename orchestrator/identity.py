@@ -16,9 +16,9 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
-from eval.benchmarks import Problem
 from eval.formats import Tags, ThinkingFormat
 from eval.modes import MODES
+from eval.problems import Problem
 from eval.spec import BudgetSpec, SamplingSpec
 from pruning.spec import PruneSpec, to_json
 
@@ -42,6 +42,7 @@ FIELD_ROLES: dict[str, dict[str, FieldRole]] = {
     "SamplingSpec": dict(temperature=_I, top_p=_I, top_k=_I, min_p=_I, seeds=_I),
     "BudgetSpec": dict(mode=_I, answer_tokens=_I, wait=_I, wait_text=_I, independent_limits=_I),
     "PromptSpec": dict(preset=_R, template=_R, system=_R),  # the rendered prompt's ids are the identity
+    "BenchmarkSpec": dict(name=_R, first=_R, sample=_R, seed=_R, rows=_R, columns=_R),  # which prompts are asked
     "ThinkingFormat": dict(
         name=_R, start=_I, end=_I, early_stop=_I, prefill_start=_I, newline_rule=_I, bridge=_I,
         answer_after_eos=_I, single_tokens=_R, reopens=_R,

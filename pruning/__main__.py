@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     data = parser.add_argument_group("calibration")
     data.add_argument(
-        "--calibration", metavar="DATA", help="FILE.jsonl, FILE.parquet, tokens.npy, c4, pg19 or a hub id"
+        "--calibration", metavar="DATA", help="FILE.jsonl, FILE.parquet, FILE.txt, tokens.npy, c4, pg19 or a hub id"
     )
     data.add_argument("--influence-train", metavar="DATA", help="training samples for gradients; default --calibration")
     data.add_argument("--influence-validation", metavar="DATA", help="validation samples for gradients")

@@ -32,7 +32,8 @@ class CalibrationSpec:
     """Where calibration tokens come from.
 
     `data`: FILE.jsonl (`text`, chat `messages` or `token_ids` per line), FILE.parquet (a `token_ids` column,
-    as the orchestrator's `export` writes reasoning traces), tokens.npy (int64 [samples, tokens], the exact
+    as the orchestrator's `export` writes reasoning traces), FILE.txt (plain text, a document being what blank lines
+    separate), tokens.npy (int64 [samples, tokens], the exact
     windows), `c4`, `pg19`, or a hub dataset id with an optional `:split`.
     `windows`: 'document' draws a random window inside one long document, as the wanda repository does;
     'packed' joins shuffled documents; None is 'document' for c4 and 'packed' for everything else.

@@ -19,7 +19,7 @@ PRODUCT = ("eval", "orchestrator", "pruning", "workers")
 FILES = {
     "Add a score method": ["pruning/methods/__init__.py", "pruning/methods/lamp.py"],
     "Add an allocator": ["pruning/allocators/__init__.py", "pruning/allocators/atp.py"],
-    "Add a benchmark": ["eval/benchmarks.py"],
+    "Add a benchmark": ["eval/built_in.py"],
     "Add a thinking format": ["eval/formats.py"],
     "Add a budget mode": ["eval/modes/__init__.py", "eval/modes/bare_end.py"],
     "Add a grader": ["eval/grading.py"],
@@ -136,16 +136,16 @@ def test_table_with_the_example_is_read_without_torch(title: str, checkout: Path
 
 def test_benchmark_is_loaded_by_its_columns(checkout: Path) -> None:
     apply("Add a benchmark", checkout)
-    row = {"number": 7, "question": "What is 5 x 5?", "final_answer": "025"}
-    (checkout / "olympiad.jsonl").write_text(json.dumps(row) + "\n")
+    rows = [{"number": n, "question": f"What is {n} x 5?", "final_answer": f"0{n * 5}"} for n in range(60)]
+    (checkout / "olympiad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     loaded = evaluated(
         checkout,
         "from eval.benchmarks import load_benchmark\n"
         "benchmark = load_benchmark('Olympiad-25=olympiad.jsonl')\n"
-        "(problem,) = benchmark.problems\n"
+        "problem = benchmark.problems[5]\n"
         "print(json.dumps([benchmark.name, benchmark.typical_tokens, problem.id, problem.text, problem.answer]))",
     )
-    assert loaded == ["Olympiad-25", 8000, "7", "What is 5 x 5?", "25"]
+    assert loaded == ["Olympiad-25", 8000, "5", "What is 5 x 5?", "25"]
 
 
 def test_thinking_format_is_named_expressed_in_tokens_and_in_the_help(checkout: Path) -> None:

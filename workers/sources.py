@@ -19,7 +19,9 @@ from workers.messages import PatchRequest
 
 NEEDED_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 """The files of a hub model that are read; many repositories hold the weights in other formats, too."""
-DATA_SUFFIXES = (".jsonl", ".npy", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".npy", ".parquet", ".txt")
+AS_TEXT = b"paragraphs of plain text\n"
+"""Put before a text file's content: the same bytes as rows of another format are other documents."""
 
 
 class SourceFault(Exception):
@@ -140,13 +142,14 @@ def _snapshot(model: str, read: Callable[[Path], Checkpoint]) -> Path:
 
 
 def data_digest(calibration: CalibrationSpec) -> str:
-    """What represents calibration data in a patch's id: the sha256 of a file's content, or the id of a hub data set.
+    """What represents calibration data in a patch's id: the sha256 of a file's content, with how it is read if that is
+    not told by the content, or the id of a hub data set.
 
     Raises ValueError for a file that does not exist.
     """
     file = Path(calibration.data)
     if file.is_file():
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256((AS_TEXT if file.suffix == ".txt" else b"") + file.read_bytes()).hexdigest()
     if file.suffix in DATA_SUFFIXES:
         raise ValueError(
             f"calibration file {calibration.data}: no such file; give a file that exists, 'c4' or a hub id"

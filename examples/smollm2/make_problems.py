@@ -18,11 +18,11 @@ SEED = 20
 ONE_DIGIT = {"min_digits": 1, "max_digits": 1}
 FAMILIES: dict[str, tuple[str, dict[str, Any], int, int]] = {
     # name -> reasoning-gym's generator, its settings, how many are evaluated, how many are calibrated on
-    "sum": ("chain_sum", {"min_terms": 2, "max_terms": 2, **ONE_DIGIT}, 80, 40),
-    "sum3": ("chain_sum", {"min_terms": 3, "max_terms": 3, **ONE_DIGIT}, 30, 40),
-    "product": ("products", {"min_terms": 2, "max_terms": 2, **ONE_DIGIT}, 60, 15),
-    "syllogism": ("syllogism", {}, 40, 40),
-    "story": ("needle_haystack", {"min_num_statements": 2, "max_num_statements": 3}, 30, 25),
+    "sum": ("chain_sum", {"min_terms": 2, "max_terms": 2, **ONE_DIGIT}, 40, 60),
+    "sum3": ("chain_sum", {"min_terms": 3, "max_terms": 3, **ONE_DIGIT}, 16, 40),
+    "product": ("products", {"min_terms": 2, "max_terms": 2, **ONE_DIGIT}, 30, 40),
+    "syllogism": ("syllogism", {}, 20, 40),
+    "story": ("needle_haystack", {"min_num_statements": 2, "max_num_statements": 3}, 14, 20),
 }
 
 

@@ -2,9 +2,9 @@
 
     python -m examples.smollm2.make_text
 
-writes ``text.jsonl`` and ``held-out.jsonl``: what the packages of this environment say of themselves (the description in
-their metadata, a README as a rule), which is text of the web, as C4's is. A third of them is held out. The packages
-are pinned, so the files are the same on every machine; they are made, not committed, since their licenses differ.
+writes ``text.jsonl`` and ``held-out.jsonl``: what the packages of this environment say of themselves (the description
+in their metadata, a README as a rule), text of the web as C4's is. A third of them is held out. The packages are
+pinned, so the files are the same on every machine; they are made, not committed, since their licenses differ.
 """
 
 import hashlib

@@ -17,7 +17,9 @@ from typing import Any
 
 import yaml
 
-from eval.benchmarks import Problem, load_benchmark
+from eval.benchmarks import load_benchmark
+from eval.problems import Problem
+from eval.spec import BenchmarkSpec
 from orchestrator.cli import BAD_INPUT, COMPLETE, INCOMPLETE, open_store
 from orchestrator.console import say
 from orchestrator.drill.compare_stores import StoreComparison, compare_stores
@@ -62,7 +64,7 @@ def drill(grid_path: Path, store_uri: str | None, kills: int, seed: int, problem
     grid = read_grid(grid_path)
     where = drill_uri(open_store(grid, store_uri))
     folder = Path(tempfile.mkdtemp(prefix="prunesweep-drill-"))
-    benchmarks = [_write_benchmark(folder, name, problems) for name in grid.benchmarks]
+    benchmarks = [_write_benchmark(folder, spec, problems) for spec in grid.benchmarks]
     small = shrink(grid.source.value, benchmarks, kills, f"sqlite:///{folder / 'mlflow.db'}")
     (folder / "grid.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     command = [*SWEEP, str(folder / "grid.yaml")]
@@ -145,8 +147,8 @@ def join(uri: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
-def _write_benchmark(folder: Path, name: str, count: int) -> str:
-    benchmark = load_benchmark(name)
+def _write_benchmark(folder: Path, spec: BenchmarkSpec, count: int) -> str:
+    benchmark = load_benchmark(spec)
     file = folder / f"{benchmark.name}.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in _some(benchmark.problems, count)), encoding="utf-8")
     return str(file)

@@ -1,10 +1,14 @@
 """What a grid says of calibration data, as specs: files and hub data sets, and the base model's own traces."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from eval.spec import is_whole
-from orchestrator.grid.format import OWN_TRACES, CalibrationEntry
+from eval.spec import BenchmarkSpec, check_benchmark, is_whole
+from orchestrator.grid.format import OWN_TRACES, BenchmarkEntry, CalibrationEntry
 from pruning.spec import CalibrationSpec
+
+
+_NOTHING = BenchmarkSpec("")
 
 
 @dataclass(frozen=True)
@@ -16,10 +20,18 @@ class OwnTraces(CalibrationSpec):
     the windows. `temperature` is that of the traces, `limit` the most thinking tokens of each.
     """
 
-    problems: str = ""
+    problems: BenchmarkSpec = _NOTHING
     temperature: float = 0.0
     limit: int = 0
     first_seed: int = 0
+
+
+def benchmark_of(entry: BenchmarkEntry) -> BenchmarkSpec:
+    """The spec of a benchmark, or of a part of one. Raises ValueError if it cannot be."""
+    columns = tuple(entry.columns.model_dump(exclude_none=True).items())
+    spec = BenchmarkSpec(**(entry.model_dump() | {"columns": columns}))
+    check_benchmark(spec)
+    return spec
 
 
 def calibration_of(entry: CalibrationEntry, temperature: float) -> CalibrationSpec:
@@ -27,17 +39,18 @@ def calibration_of(entry: CalibrationEntry, temperature: float) -> CalibrationSp
 
     Raises ValueError for settings that its source does not have, or lacks.
     """
-    given = entry.model_dump()
-    own = {name: given.pop(name) for name in ("problems", "temperature", "limit")}
+    given = entry.model_dump(exclude={"problems", "temperature", "limit"})
+    own: dict[str, Any] = {"problems": entry.problems, "temperature": entry.temperature, "limit": entry.limit}
     if entry.data != OWN_TRACES:
         if extra := [name for name, value in own.items() if value is not None]:
             raise ValueError(f"calibration.{extra[0]}: only {OWN_TRACES} has it, and the data is {entry.data}; drop it")
         return CalibrationSpec(**given)
-    if not entry.problems:
+    if entry.problems is None:
         raise ValueError(
             f"calibration.problems: {OWN_TRACES} needs problems for the model to think about, other than those of "
             "`benchmarks`; give a file or a built-in benchmark"
         )
+    own["problems"] = benchmark_of(entry.problems)
     own["temperature"] = temperature if entry.temperature is None else entry.temperature
     own["limit"] = entry.tokens if entry.limit is None else entry.limit
     if not is_whole(own["limit"]) or own["limit"] < 1:

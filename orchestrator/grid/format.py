@@ -6,10 +6,11 @@ Only shapes and types are checked here; the specs of `pruning` and `eval` check 
 from dataclasses import fields
 from operator import getitem
 from types import GenericAlias, UnionType
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
+from eval.built_in import BUILT_IN
 from eval.formats import FORMATS
 from pruning.spec import DATA_FIELDS, PruneSpec
 
@@ -60,6 +61,35 @@ def _model(value: Any) -> Any:
 ModelAxis = Annotated[ModelEntry, BeforeValidator(_model, json_schema_input_type=str | ModelEntry)]
 
 
+class ColumnsEntry(Strict):
+    """What a file of your own calls the columns of a benchmark, where it is not that."""
+
+    id: str | None = None
+    problem: str | None = None
+    answer: str | None = None
+    choices: str | None = None
+
+
+class BenchmarkEntry(Strict):
+    """A benchmark, or a part of one."""
+
+    name: str = Field(
+        min_length=1, description=f"{', '.join(BUILT_IN)}; a JSONL, Parquet or CSV file; or NAME=FILE, a local copy."
+    )
+    first: int | None = Field(None, description="Only so many problems, from the top.")
+    sample: int | None = Field(None, description="Only so many problems, drawn by the hash of seed and id.")
+    seed: int | None = Field(None, description="Which sample; 0 if left out.")
+    rows: Literal["any"] | None = Field(None, description="Accept a local copy of another size than the pinned data.")
+    columns: ColumnsEntry = ColumnsEntry()
+
+
+def _benchmark(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+BenchmarkAxis = Annotated[BenchmarkEntry, BeforeValidator(_benchmark, json_schema_input_type=str | BenchmarkEntry)]
+
+
 OWN_TRACES = "own-traces"
 """The calibration data that the sweep makes by itself: the unpruned model's reasoning."""
 
@@ -75,7 +105,7 @@ class CalibrationEntry(Strict):
     seed: int = 0
     windows: str | None = None
     compute: str = "stored"
-    problems: str | None = Field(
+    problems: BenchmarkAxis | None = Field(
         None, description=f"For {OWN_TRACES}: what the model thinks about, a file or a benchmark that is not evaluated."
     )
     temperature: float | None = Field(None, description=f"For {OWN_TRACES}; sampling.temperature if left out.")
@@ -220,7 +250,9 @@ class GridFile(Strict):
     models: list[ModelAxis] = Field(min_length=1)
     variants: list[VariantEntry] = Field(min_length=1)
     token_limits: list[int] = Field(min_length=1, description="Thinking tokens; one trace serves all of them.")
-    benchmarks: list[str] = Field(min_length=1, description="Built-in names, or JSONL, Parquet or CSV files.")
+    benchmarks: list[BenchmarkAxis] = Field(
+        min_length=1, description="Built-in names, or JSONL, Parquet or CSV files; whole, or a part of them."
+    )
     calibration: Annotated[list[CalibrationAxis] | None, Axis] = Field(
         None,
         description="Where calibration tokens come from; every variant that needs some is made with each of a list.",

@@ -33,7 +33,7 @@ def data_label(data: CalibrationSpec, others: set[CalibrationSpec]) -> str:
     alike = [other for other in others if _name(other) == name]
     if len(alike) == 1:
         return name
-    traces = [f"{Path(data.problems).stem} at {data.temperature:g}"] if isinstance(data, OwnTraces) else []
+    traces = [f"{Path(data.problems.name).stem} at {data.temperature:g}"] if isinstance(data, OwnTraces) else []
     return " ".join([name, *traces, f"{data.samples} x {data.tokens}", f"seed {data.seed}"])
 
 

@@ -4,7 +4,7 @@ Looks at nothing outside the file; the models and data that it names are read by
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ from eval.formats import ThinkingFormat, named_format
 from eval.grading import check_grader
 from eval.modes import check_budget
 from eval.spec import (
+    BenchmarkSpec,
     BudgetSpec,
     PromptSpec,
     SamplingSpec,
@@ -24,11 +25,11 @@ from eval.spec import (
     check_sampling,
     nearest,
 )
-from orchestrator.grid.calibration import calibration_of
+from orchestrator.grid.calibration import benchmark_of, calibration_of
 from orchestrator.grid.errors import InputError
-from orchestrator.grid.format import CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
+from orchestrator.grid.format import BenchmarkEntry, CalibrationEntry, FormatEntry, GridFile, ModelEntry, Runtime
 from orchestrator.grid.source import GridSource, Location, read_yaml
-from orchestrator.grid.validation import fault_message, located
+from orchestrator.grid.validation import fault_messages, located
 from pruning.methods import METHODS
 from pruning.resolve import needs_calibration, resolve
 from pruning.spec import CalibrationSpec, PruneSpec, describe
@@ -65,7 +66,7 @@ class Grid:
     store: str
     variants: tuple[Variant, ...]
     token_limits: tuple[int, ...]
-    benchmarks: tuple[str, ...]
+    benchmarks: tuple[BenchmarkSpec, ...]
     prompt: PromptSpec
     sampling: SamplingSpec
     budget: BudgetSpec
@@ -89,7 +90,7 @@ def parse_grid(source: GridSource) -> Grid:
     try:
         file = GridFile.model_validate(source.value)
     except ValidationError as error:
-        raise InputError("\n".join(fault_message(source, dict(fault)) for fault in error.errors())) from None
+        raise InputError("\n".join(fault_messages(source, error.errors()))) from None
     limits = tuple(sorted(file.token_limits))
     sampling = SamplingSpec(**(file.sampling.model_dump() | {"seeds": tuple(file.sampling.seeds)}))
     budget = BudgetSpec(**file.budget.model_dump())
@@ -104,10 +105,11 @@ def parse_grid(source: GridSource) -> Grid:
         check_prompt(prompt)
     with located(source, ("runtime", "grader")):
         check_grader(file.runtime.grader)
+    benchmarks = [_benchmark(source, index, entry) for index, entry in enumerate(file.benchmarks)]
+    _refuse_repeats(source, "benchmarks", benchmarks)
     with located(source, ("calibration",)):
         for entry in file.calibration or ():
             calibration_of(entry, sampling.temperature)
-    _refuse_repeats(source, "benchmarks", file.benchmarks)
     _refuse_repeats(source, "models", [model.path for model in file.models])
     return Grid(
         source,
@@ -115,7 +117,7 @@ def parse_grid(source: GridSource) -> Grid:
         file.store,
         tuple(_variants(source, file)),
         limits,
-        tuple(file.benchmarks),
+        tuple(benchmarks),
         prompt,
         sampling,
         budget,
@@ -157,6 +159,11 @@ def _model(entry: ModelEntry) -> Model:
     return Model(entry.path, named_format(entry.format) if entry.format else None, entry.dtype)
 
 
+def _benchmark(source: GridSource, index: int, entry: BenchmarkEntry) -> BenchmarkSpec:
+    with located(source, ("benchmarks", index)):
+        return benchmark_of(entry)
+
+
 def _specs(source: GridSource, file: GridFile) -> Iterator[tuple[Location, PruneSpec]]:
     for index, entry in enumerate(file.variants):
         location: Location = ("variants", index)
@@ -196,7 +203,8 @@ def _refuse_empty(source: GridSource, location: Location, values: list[Any]) -> 
         )
 
 
-def _refuse_repeats(source: GridSource, key: str, values: list[str]) -> None:
+def _refuse_repeats(source: GridSource, key: str, values: Sequence[str | BenchmarkSpec]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise InputError(f"{source.where((key, index))}: {value!r} appears twice; list it once")
+            name = value if isinstance(value, str) else f"{value.name} {value.part}".rstrip()
+            raise InputError(f"{source.where((key, index))}: {name!r} appears twice; list it once")

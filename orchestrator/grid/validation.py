@@ -1,6 +1,6 @@
 """Error messages for a grid: the location, the rule and the remedy, with the nearest name that would be right."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,20 @@ def located(source: GridSource, location: Location) -> Iterator[None]:
         raise InputError(f"{source.where(location)}: {error}") from error
 
 
-def fault_message(source: GridSource, fault: dict[str, Any]) -> str:
+def fault_messages(source: GridSource, faults: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A message for each of pydantic's errors. Where a text or a mapping may stand and a mapping does, only the faults
+    of the mapping are told.
+    """
+    deeper = {fault["loc"][:length] for fault in faults for length in range(len(fault["loc"]) - 1)}
+    told = [fault for fault in faults if not (fault["type"] == "string_type" and _other_branch(fault, deeper))]
+    return [_fault_message(source, dict(fault)) for fault in told]
+
+
+def _other_branch(fault: Mapping[str, Any], deeper: set[tuple[Any, ...]]) -> bool:
+    return fault["loc"][-1] == "str" and isinstance(fault["input"], dict) and fault["loc"][:-1] in deeper
+
+
+def _fault_message(source: GridSource, fault: dict[str, Any]) -> str:
     """The message for one of pydantic's errors: location, rule and remedy."""
     location = tuple(step for step in fault["loc"] if isinstance(step, int) or _is_key(step))
     if fault["type"] == "extra_forbidden":

@@ -35,7 +35,7 @@ def stored_data(name: str) -> str:
 def traces_grid(grid: Grid, model: Model, calibration: OwnTraces, line: int, seeds: int = 1) -> Grid:
     """The sweep that draws the traces: dense on `calibration.problems`, one draw of each for so many seeds."""
     numbers = tuple(range(calibration.first_seed, calibration.first_seed + seeds))
-    changed = {"models": [model.path], "token_limits": [calibration.limit], "benchmarks": [calibration.problems]}
+    changed = {"models": [model.path], "token_limits": [calibration.limit], "benchmarks": [calibration.problems.name]}
     return replace(
         grid,
         source=GridSource(grid.source.name, grid.source.value | changed, {(): line}),

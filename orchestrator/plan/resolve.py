@@ -14,6 +14,7 @@ from eval.draws import DrawJob
 from eval.modes import make_rules
 from eval.prompts import ChatTokenizer, prompt_ids
 from eval.rules import Rules, room_to_think
+from eval.spec import BenchmarkSpec
 from orchestrator.grid.calibration import OwnTraces
 from orchestrator.grid.errors import InputError
 from orchestrator.grid.labels import distinct_labels
@@ -47,7 +48,7 @@ def resolve_grid(grid: Grid, traces_digest: Callable[[str], str | None] = lambda
 
     Raises InputError with the line of the model, variant or benchmark at fault.
     """
-    benchmarks = tuple(_benchmark(grid, index, name) for index, name in enumerate(grid.benchmarks))
+    benchmarks = tuple(_benchmark(grid, index, spec) for index, spec in enumerate(grid.benchmarks))
     _refuse_same_names(grid, benchmarks)
     payloads: dict[str, dict[str, Any]] = {}
     models: dict[str, _ResolvedModel] = {}
@@ -108,8 +109,8 @@ def _refuse_evaluated(
     both = [asked[q.gold.prompt_id] for q in drawn.variants[0].distinct if q.gold.prompt_id in asked]
     if both:
         raise InputError(
-            f"{grid.source.name}:{variant.line}: calibration.problems: {len(both)} problems of {calibration.problems} "
-            f"are evaluated as well ({both[0].problem_id!r} of {both[0].benchmark}, say), and weights chosen on a "
+            f"{grid.source.name}:{variant.line}: calibration.problems: {len(both)} problems of "
+            f"{calibration.problems.name} are evaluated as well ({both[0].problem_id!r} of {both[0].benchmark}, say), and weights chosen on a "
             "test's problems say nothing about others; take those out"
         )
 
@@ -307,9 +308,9 @@ def _record_payload(payload: dict[str, Any], payloads: dict[str, dict[str, Any]]
     return payload_id
 
 
-def _benchmark(grid: Grid, index: int, name: str) -> Benchmark:
+def _benchmark(grid: Grid, index: int, spec: BenchmarkSpec) -> Benchmark:
     try:
-        return load_benchmark(name)
+        return load_benchmark(spec)
     except ValueError as error:
         raise InputError(f"{grid.source.where(('benchmarks', index))}: {error}") from error
 
@@ -320,7 +321,7 @@ def _refuse_same_names(grid: Grid, benchmarks: tuple[Benchmark, ...]) -> None:
         if benchmark.name in seen:
             raise InputError(
                 f"{grid.source.where(('benchmarks', index))}: two benchmarks are called {benchmark.name!r}; "
-                "rename one of the files"
+                "list one of them, or rename its file"
             )
         seen[benchmark.name] = index
 

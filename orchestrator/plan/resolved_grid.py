@@ -84,7 +84,7 @@ class TraceRequest:
 
     @property
     def what(self) -> str:
-        return f"the traces of {self.grid.variants[0].model.path} on {self.grid.benchmarks[0]}"
+        return f"the traces of {self.grid.variants[0].model.path} on {self.grid.benchmarks[0].name}"
 
 
 @dataclass(frozen=True)

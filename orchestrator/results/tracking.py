@@ -9,6 +9,7 @@ incomplete one says how many draws are missing. There is one writer, which uses 
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ from pruning.spec import to_json
 
 ID_TAG = "prunesweep.id"
 SQLITE = "sqlite:///"
+NOT_IN_KEYS = re.compile(r"[^/\w.\- :]")
+"""What MLflow refuses in the name of a metric or a tag."""
 
 for noisy in ("mlflow", "alembic"):  # they log every table of a new database, amid a sweep's own lines
     logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -184,13 +187,13 @@ def _curve(cell: CellResult) -> list[Metric]:
     metrics, finished_ms = cell.metrics, int(cell.finished_at * 1000)
     assert metrics.accuracy is not None
     assert metrics.interval is not None
-    tokens = metrics.thinking_tokens
+    tokens, benchmark = metrics.thinking_tokens, _key(cell.benchmark)
     points = {
-        f"accuracy/{cell.benchmark}": metrics.accuracy,
-        f"accuracy_low/{cell.benchmark}": metrics.interval.low,
-        f"accuracy_high/{cell.benchmark}": metrics.interval.high,
-        f"thinking_tokens/{cell.benchmark}": tokens.mean if tokens else 0.0,
-        f"forced_rate/{cell.benchmark}": metrics.forced_rate,
+        f"accuracy/{benchmark}": metrics.accuracy,
+        f"accuracy_low/{benchmark}": metrics.interval.low,
+        f"accuracy_high/{benchmark}": metrics.interval.high,
+        f"thinking_tokens/{benchmark}": tokens.mean if tokens else 0.0,
+        f"forced_rate/{benchmark}": metrics.forced_rate,
     }
     return [Metric(key, value, finished_ms, cell.limit) for key, value in points.items()]
 
@@ -206,14 +209,19 @@ def _detail(cell: CellResult, results: Results | None) -> list[Metric]:
     against = results.against_dense.get(name) if results else None
     if against and not against.comparison.missing:
         values |= {key: value for key, value in against_numbers(against).items() if key not in GRID_WIDE}
-    known = {f"{key}/{cell.benchmark}": value for key, value in values.items() if isinstance(value, (int, float))}
+    known = {f"{key}/{_key(cell.benchmark)}": value for key, value in values.items() if isinstance(value, (int, float))}
     return [Metric(key, float(value), int(cell.finished_at * 1000), 0) for key, value in known.items()]
 
 
 def _notes(cells: Sequence[CellResult]) -> list[RunTag]:
     """What to know of each complete cell's interval; a metric cannot say it."""
     complete = [(cell.benchmark, cell.metrics.interval) for cell in cells if cell.metrics.complete]
-    return [RunTag(f"interval_note/{name}", interval.note) for name, interval in complete if interval]
+    return [RunTag(f"interval_note/{_key(name)}", interval.note) for name, interval in complete if interval]
+
+
+def _key(benchmark: str) -> str:
+    """A benchmark's name as MLflow allows it: a file may be called what a metric may not."""
+    return NOT_IN_KEYS.sub("_", benchmark)
 
 
 def _text(value: Any) -> str:

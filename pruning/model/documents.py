@@ -1,13 +1,13 @@
 """Documents to calibrate on: rows of a file or of a hub data set, and the tokens of each.
 
 A row has `token_ids`, chat `messages` or `text`. The rows of a file are checked when it is read, those of a hub data
-set when they are drawn.
+set when they are drawn. The documents of a plain text file are what blank lines separate.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,16 +113,18 @@ def open_documents(data: str, checkpoint: Checkpoint) -> Documents:
     Raises ValueError for a missing or malformed source, naming it and, in a file, the line or row.
     """
     file = Path(data)
-    if data.endswith((".jsonl", ".parquet")):
+    if file.suffix in _READERS:
         if not file.is_file():
             raise ValueError(f"{file}: no such file.")
-        rows, lines = _jsonl(file) if data.endswith(".jsonl") else (_parquet(file), None)
+        rows, lines = _READERS[file.suffix](file)
         if not rows:
-            raise ValueError(f"{file}: has no rows.")
+            raise ValueError(f"{file}: has no {'text' if file.suffix == '.txt' else 'rows'}.")
         ready = all("token_ids" in row for row in rows)
         return Documents(rows, None if ready else load_tokenizer(checkpoint.path), lines)
     if file.suffix or file.exists():
-        raise ValueError(f"{data}: unknown kind of calibration file; give .jsonl, .parquet, .npy or a hub dataset id.")
+        raise ValueError(
+            f"{data}: unknown kind of calibration file; give .jsonl, .parquet, .txt, .npy or a hub dataset id."
+        )
     return Documents(_hub(data), load_tokenizer(checkpoint.path))
 
 
@@ -144,7 +146,26 @@ def _jsonl(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
     return rows, lines
 
 
-def _parquet(file: Path) -> list[dict[str, Any]]:
+def _text(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The documents of a plain text file, and the number of the first line of each."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 ({error}); write it again in UTF-8.") from None
+    rows: list[dict[str, Any]] = []
+    lines: list[int] = []
+    paragraph: list[str] = []
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        if line.strip():
+            paragraph.append(line)
+        elif paragraph:
+            rows.append({"text": "\n".join(paragraph)})
+            lines.append(number - len(paragraph))
+            paragraph = []
+    return rows, lines
+
+
+def _parquet(file: Path) -> tuple[list[dict[str, Any]], None]:
     import pyarrow
     import pyarrow.parquet
 
@@ -159,7 +180,15 @@ def _parquet(file: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         if problem := complaint(row):
             raise ValueError(f"{file}, row {number}: {problem}")
-    return rows
+    return rows, None
+
+
+_READERS: Final[Mapping[str, Callable[[Path], tuple[list[dict[str, Any]], list[int] | None]]]] = {
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+    ".txt": _text,
+}
+"""Suffix -> reads a file's rows, and the line of each where it has lines."""
 
 
 def _hub(data: str) -> Sequence[Any]:

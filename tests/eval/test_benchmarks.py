@@ -1,19 +1,21 @@
-"""Benchmarks: each data set's real columns and quirks, files of one's own, and every way a row can be
-wrong.
+"""Benchmarks, whole and in part: each data set's real columns and quirks, copies that are not what they are called, and
+samples that depend on nothing but ids and seed. The rows of one's own files are in test_problems.py.
 """
 
 import json
-import math
 import os
-import re
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
-from eval.benchmarks import BUILT_IN, load_benchmark, permutation_of
+from eval.benchmarks import Benchmark, load_benchmark, sample_of
+from eval.built_in import BUILT_IN
+from eval.spec import BenchmarkSpec
 from tests.support import ROOT
 
 # One row as published, per data set (short texts of our own; GPQA's items must not be republished).
@@ -43,24 +45,15 @@ def jsonl(path: Path, *rows: object) -> Path:
     return path
 
 
-def row(**changes: object) -> dict[str, object]:
-    base: dict[str, object] = {"id": "a", "problem": "1+1?", "answer": "2"}
-    return {key: value for key, value in {**base, **changes}.items() if value != "<absent>"}
-
-
-def test_pins_are_full_commit_ids():
-    assert list(BUILT_IN) == ["MATH-500", "AIME24", "AIME25", "AMC23", "GPQA-Diamond"]
-    assert {name: source.count for name, source in BUILT_IN.items()} == {
-        "MATH-500": 500, "AIME24": 30, "AIME25": 30, "AMC23": 40, "GPQA-Diamond": 198,
-    }  # fmt: skip
-    for source in BUILT_IN.values():
-        assert re.fullmatch(r"[0-9a-f]{40}", source.revision)
+def copy(name: str, file: Path, *rows: object) -> Benchmark:
+    """A built-in from a local copy of a few rows, which says so."""
+    return load_benchmark(BenchmarkSpec(f"{name}={jsonl(file, *rows) if rows else file}", rows="any"))
 
 
 def test_math500_keeps_latex_and_its_own_ids(tmp_path):
-    benchmark = load_benchmark(f"MATH-500={jsonl(tmp_path / 'test.jsonl', MATH_ROW)}")
+    benchmark = copy("MATH-500", tmp_path / "test.jsonl", MATH_ROW)
     (problem,) = benchmark.problems
-    assert benchmark.name == "MATH-500"
+    assert benchmark.name == "MATH-500 of 1 row"
     assert (problem.id, problem.kind) == ("test/precalculus/807.json", "math")
     assert problem.answer == "\\left( 3, \\frac{\\pi}{2} \\right)"
     assert benchmark.typical_tokens == BUILT_IN["MATH-500"].typical_tokens == 3_500
@@ -68,74 +61,35 @@ def test_math500_keeps_latex_and_its_own_ids(tmp_path):
 
 def test_aime24_parquet_with_leading_zeros_and_number_ids(tmp_path):
     parquet.write_table(pa.Table.from_pylist([AIME24_ROW]), tmp_path / "train.parquet")
-    (problem,) = load_benchmark(f"AIME24={tmp_path / 'train.parquet'}").problems
+    (problem,) = copy("AIME24", tmp_path / "train.parquet").problems
     assert (problem.id, problem.answer, problem.kind) == ("60", "25", "integer")
 
 
 def test_aime25_answer_with_a_degree_sign(tmp_path):
-    (problem,) = load_benchmark(f"AIME25={jsonl(tmp_path / 'test.jsonl', AIME25_ROW)}").problems
+    (problem,) = copy("AIME25", tmp_path / "test.jsonl", AIME25_ROW).problems
     assert problem.answer == "336"
 
 
 def test_amc23_floats_are_whole_numbers(tmp_path):
     rows = [AMC_ROW, {**AMC_ROW, "id": 1, "answer": "36"}, {**AMC_ROW, "id": 2, "answer": "45.0"}]
-    problems = load_benchmark(f"AMC23={jsonl(tmp_path / 'test.jsonl', *rows)}").problems
+    problems = copy("AMC23", tmp_path / "test.jsonl", *rows).problems
     assert [(problem.id, problem.answer) for problem in problems] == [("0", "27"), ("1", "36"), ("2", "45")]
 
 
 def test_gpqa_csv_with_newlines_permutes_and_stores_the_permutation(tmp_path):
     csv.write_csv(pa.Table.from_pylist([GPQA_ROW]), tmp_path / "gpqa_diamond.csv")
-    (problem,) = load_benchmark(f"GPQA-Diamond={tmp_path / 'gpqa_diamond.csv'}").problems
+    (problem,) = copy("GPQA-Diamond", tmp_path / "gpqa_diamond.csv").problems
     source = ("right", "w1", "w2", "w3")
     assert problem.text == "Which?\nPick."
     assert problem.choices == tuple(source[index] for index in problem.permutation)
     assert problem.choices["ABCD".index(problem.answer)] == "right"
 
 
-def test_permutation_depends_on_question_and_seed_alone_and_is_uniform():
-    assert permutation_of("rec1", 4, 0) == permutation_of("rec1", 4, 0)
-    assert [permutation_of(f"q{i}", 4, 0) for i in range(3)] == [(2, 1, 0, 3), (1, 2, 3, 0), (3, 2, 0, 1)]
-    slots = Counter(permutation_of(f"q{i}", 4, 0).index(0) for i in range(4000))
-    expected = 1000
-    chi_squared = sum((slots[slot] - expected) ** 2 / expected for slot in range(4))
-    assert chi_squared < 16.3  # 0.999 quantile with three degrees of freedom
-    assert any(permutation_of(f"q{i}", 4, 0) != permutation_of(f"q{i}", 4, 1) for i in range(5))
-
-
 def test_dropping_an_item_does_not_reletter_the_rest(tmp_path):
     rows = [{**GPQA_ROW, "Record ID": f"rec{i}"} for i in range(6)]
-    whole = load_benchmark(f"GPQA-Diamond={jsonl(tmp_path / 'a.jsonl', *rows)}").problems
-    fewer = load_benchmark(f"GPQA-Diamond={jsonl(tmp_path / 'b.jsonl', *rows[1:])}").problems
+    whole = copy("GPQA-Diamond", tmp_path / "a.jsonl", *rows).problems
+    fewer = copy("GPQA-Diamond", tmp_path / "b.jsonl", *rows[1:]).problems
     assert whole[1:] == fewer
-
-
-def test_own_file_named_by_its_stem(tmp_path):
-    benchmark = load_benchmark(
-        str(
-            jsonl(
-                tmp_path / "mine.jsonl",
-                row(),
-                row(id=2, answer=7),
-                row(id="c", answer="B", choices=["x", "y"]),
-            )
-        )
-    )
-    assert (benchmark.name, benchmark.typical_tokens) == ("mine", 4_000)
-    assert [(p.id, p.answer, p.kind) for p in benchmark.problems] == [
-        ("a", "2", "math"), ("2", "7", "math"), ("c", "B", "choice"),
-    ]  # fmt: skip
-    assert benchmark.problems[2].permutation is None
-
-
-def test_own_choices_may_name_the_right_one_by_its_text(tmp_path):
-    path = jsonl(tmp_path / "mine.jsonl", row(answer="blue", choices=["red", "blue"]))
-    assert load_benchmark(str(path)).problems[0].answer == "B"
-
-
-def test_line_separators_inside_json_strings_are_text(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_text(json.dumps(row(problem="a\u2028b"), ensure_ascii=False) + "\n\n", encoding="utf-8")
-    assert load_benchmark(str(path)).problems[0].text == "a\u2028b"
 
 
 def test_the_shipped_benchmarks_load():
@@ -144,44 +98,11 @@ def test_the_shipped_benchmarks_load():
 
 
 @pytest.mark.parametrize(
-    ("rows", "complaint"),
-    [
-        ([], "holds no problems"),
-        ([row(), row()], "row 2: id 'a' is already used in row 1.*rename one"),
-        ([row(id=1), row(id="1")], "row 2: id '1' is already used in row 1"),
-        ([row(answer="<absent>")], "row 1: column 'answer' is missing"),
-        ([row(answer="<absent>", anwser="2")], "Rename 'anwser'"),
-        ([row(), row(id="b", answer=None)], "row 2: answer is None"),
-        ([row(answer="  ")], "row 1: answer is '  '"),
-        ([row(answer=True)], "row 1: answer is True"),
-        ([row(answer=math.nan)], "row 1: answer is nan"),
-        ([row(problem=7)], r"row 1: problem is 7 \(int\), but it must be text"),
-        ([row(problem=" ")], "row 1: problem is empty"),
-        ([row(id=None)], "row 1: id is empty"),
-        ([row(choices=["x"])], "row 1: choices is .*2 to 26 texts"),
-        ([row(choices="xy")], "row 1: choices is 'xy'"),
-        ([row(choices=["x", "x"], answer="A")], "one text is listed twice"),
-        ([row(choices=["x", "y"], answer="C")], "answer 'C' is neither one of the letters A to B"),
-        (["text"], "line 1: a str where one object per line"),
-    ],
-)
-def test_wrong_rows_are_named(tmp_path, rows, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        load_benchmark(str(jsonl(tmp_path / "mine.jsonl", *rows)))
-
-
-def test_broken_json_names_the_line(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    path.write_text(json.dumps(row()) + "\n{oops\n")
-    with pytest.raises(ValueError, match=r"mine\.jsonl, line 2: not JSON"):
-        load_benchmark(str(path))
-
-
-@pytest.mark.parametrize(
     ("name", "complaint"),
     [
         ("MATH500", r"neither a built-in .* nor a file.*Did you mean 'MATH-500'"),
-        ("aime24", "Did you mean 'AIME24'"),
+        ("aime-24", "Did you mean 'AIME24'"),
+        ("MATH500=copy.parquet", "Did you mean 'MATH-500'"),
         ("missing.jsonl", r"missing\.jsonl does not exist"),
         ("AIME24=missing.parquet", r"missing\.parquet does not exist"),
     ],
@@ -198,13 +119,6 @@ def test_wrong_columns_and_answers_of_a_local_copy(tmp_path):
         load_benchmark(f"AIME24={jsonl(tmp_path / 'a.jsonl', {**AIME24_ROW, 'answer': '1/2'})}")
 
 
-def test_an_unsupported_file_kind_is_named(tmp_path):
-    path = tmp_path / "mine.xlsx"
-    path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"mine\.xlsx is not one of \.jsonl, \.parquet, \.csv"):
-        load_benchmark(str(path))
-
-
 @pytest.mark.parametrize(("name", "more"), [("AIME24", "id, problem, answer"), ("GPQA-Diamond", "HF_TOKEN")])
 def test_without_the_hub_the_message_says_how_to_go_on(name, more, tmp_path, monkeypatch):
     import datasets
@@ -216,3 +130,133 @@ def test_without_the_hub_the_message_says_how_to_go_on(name, more, tmp_path, mon
     with pytest.raises(ValueError, match=rf"{name}=PATH with a local copy") as caught:
         load_benchmark(name)
     assert more in str(caught.value)
+
+
+def test_gsm8k_gold_is_what_ends_the_worked_solution(tmp_path: Path) -> None:
+    solution = "Natalia sold 48/2 = <<48/2=24>>24 clips.\n#### "
+    rows = [{"question": "How many?", "answer": solution + gold} for gold in ("72", " 1,200", "-5", "0.5", "3,400,000")]
+    problems = copy("gsm8k", tmp_path / "main.jsonl", *rows).problems
+    assert [problem.answer for problem in problems] == ["72", "1200", "-5", "0.5", "3400000"]
+    assert [problem.id for problem in problems] == ["0", "1", "2", "3", "4"]
+    with pytest.raises(ValueError, match=r"row 1: the answer 'about 24' has nothing after '####'"):
+        copy("GSM8K", tmp_path / "bad.jsonl", {"question": "How many?", "answer": "about 24"})
+
+
+def test_svamp_asks_body_and_question_together(tmp_path: Path) -> None:
+    text = "Pat has 8 pens. He lost 3 How many are left?"
+    svamp_row = {
+        "ID": "chal-1", "Body": "Pat has 8 pens. He lost 3", "Question": "How many are left?",
+        "Equation": "( 8.0 - 3.0 )", "Answer": "5", "Type": "Subtraction", "question_concat": text,
+    }  # fmt: skip
+    (problem,) = copy("svamp", tmp_path / "test.jsonl", svamp_row).problems
+    assert (problem.id, problem.text, problem.answer) == ("chal-1", text, "5")
+
+
+# --- copies that are not what they are called -----------------------------------------------------------
+
+
+@pytest.fixture
+def aime(tmp_path: Path) -> Callable[[int], str]:
+    """A copy of AIME24 with so many rows."""
+
+    def written(rows: int) -> str:
+        file = jsonl(tmp_path / f"{rows}.jsonl", *({**AIME24_ROW, "id": number} for number in range(rows)))
+        return f"aime24={file}"
+
+    return written
+
+
+def test_a_copy_with_the_pinned_number_of_rows_has_the_pinned_name(aime: Callable[[int], str]) -> None:
+    assert load_benchmark(aime(30)).name == "AIME24"
+
+
+@pytest.mark.parametrize("rows", [29, 31])
+def test_a_copy_with_another_number_of_rows_is_refused_and_each_remedy_works(
+    aime: Callable[[int], str], rows: int
+) -> None:
+    with pytest.raises(ValueError, match=rf"AIME24: .*{rows}\.jsonl has {rows} rows, but AIME24 has 30") as refused:
+        load_benchmark(aime(rows))
+    name = aime(rows).replace("aime24", "AIME24")
+    assert f"{{name: {name}, rows: any}}" in str(refused.value)
+    assert load_benchmark(BenchmarkSpec(name, rows="any")).name == f"AIME24 of {rows} rows"
+    assert (f"{{name: {name}, first: {rows}}}" in str(refused.value)) == (rows < 30)
+    if rows < 30:
+        assert load_benchmark(BenchmarkSpec(name, first=rows)).name == f"AIME24 first {rows}"
+
+
+def test_a_part_of_a_copy_of_another_size_is_refused_or_named_with_that_size(aime: Callable[[int], str]) -> None:
+    spec = BenchmarkSpec(aime(20), sample=5, seed=3)
+    with pytest.raises(ValueError, match=r"20 rows, but AIME24 has 30.*, sample: 5, seed: 3, rows: any\}"):
+        load_benchmark(spec)
+    with pytest.raises(ValueError, match="first is 21, but AIME24 has 20 problems"):
+        load_benchmark(BenchmarkSpec(aime(20), first=21, rows="any"))
+    benchmark = load_benchmark(BenchmarkSpec(aime(20), sample=5, seed=3, rows="any"))
+    assert (benchmark.name, len(benchmark.problems)) == ("AIME24 sample 5 seed 3 of 20 rows", 5)
+
+
+# --- parts ----------------------------------------------------------------------------------------------
+
+MIXED = str(ROOT / "examples/tiny/chain-mixed.jsonl")
+
+
+def test_the_first_problems_are_the_first_rows() -> None:
+    whole, part = load_benchmark(MIXED), load_benchmark(BenchmarkSpec(MIXED, first=7))
+    assert (part.name, part.problems) == ("chain-mixed first 7", whole.problems[:7])
+    assert load_benchmark(BenchmarkSpec(MIXED, first=len(whole.problems))).problems == whole.problems
+
+
+def test_a_sample_keeps_the_order_of_the_rows_and_says_its_seed() -> None:
+    whole, part = load_benchmark(MIXED), load_benchmark(BenchmarkSpec(MIXED, sample=7, seed=1))
+    assert part.name == "chain-mixed sample 7 seed 1"
+    assert len(part.problems) == 7
+    assert list(part.problems) == [problem for problem in whole.problems if problem in part.problems]
+    assert part.problems != load_benchmark(BenchmarkSpec(MIXED, sample=7)).problems
+
+
+def test_the_sample_of_a_seed_is_the_same_in_every_version() -> None:
+    # printf 'sample/0/%s' $i | sha256sum, for i from 0 to 99, sorted: the first five.
+    assert sample_of(map(str, range(100)), 5, 0) == {"1", "30", "42", "73", "74"}
+
+
+@given(ids=st.sets(st.text(max_size=8), min_size=1, max_size=40), data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_a_sample_depends_on_ids_and_seed_alone_and_grows_by_adding(
+    ids: set[str], data: st.DataObject, seed: int
+) -> None:
+    count = data.draw(st.integers(1, len(ids)))
+    sample = sample_of(ids, count, seed)
+    assert len(sample) == count
+    assert sample <= ids
+    assert sample_of(data.draw(st.permutations(sorted(ids))), count, seed) == sample
+    assert sample <= sample_of(ids, min(count + 1, len(ids)), seed)
+    # Problems that are not in the sample do not matter to it.
+    kept = sample | data.draw(st.sets(st.sampled_from(sorted(ids))))
+    assert sample_of(kept, count, seed) == sample
+
+
+def test_samples_of_many_seeds_take_every_problem_equally_often() -> None:
+    ids = [f"q{number}" for number in range(40)]
+    counts = dict.fromkeys(ids, 0)
+    for seed in range(400):
+        for chosen in sample_of(ids, 10, seed):
+            counts[chosen] += 1
+    chi_squared = sum((count - 100) ** 2 / 75 for count in counts.values())
+    assert chi_squared < 73  # 0.999 quantile with 39 degrees of freedom
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        (BenchmarkSpec(MIXED, first=3, sample=3), "sample is 3, but first is 3 as well"),
+        (BenchmarkSpec(MIXED, first=0), "first is 0, but a part has at least one problem"),
+        (BenchmarkSpec(MIXED, sample=-1), "sample is -1, but a part has at least one problem"),
+        (BenchmarkSpec(MIXED, first=3, seed=0), "seed is 0, but only a sample is drawn by a seed"),
+        (BenchmarkSpec(MIXED, sample=3, seed=-1), "seed is -1, but seeds are whole numbers"),
+        (BenchmarkSpec(MIXED, sample=1_000_000), r"sample is 1000000, but chain-mixed has \d+ problems. Use at most"),
+        (BenchmarkSpec(MIXED, rows="some"), "rows is 'some'"),
+        (BenchmarkSpec(MIXED, rows="any"), r"rows is 'any', but .*chain-mixed\.jsonl is no copy of a built-in"),
+        (BenchmarkSpec(f"AIME24={MIXED}", columns=(("id", "n"),)), "columns are for files of your own"),
+    ],
+)
+def test_a_part_that_cannot_be_is_refused(spec: BenchmarkSpec, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load_benchmark(spec)

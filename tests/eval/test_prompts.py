@@ -11,7 +11,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from tokenizers import decoders as token_decoders
 
-from eval.benchmarks import Problem
+from eval.problems import Problem
 from eval.prompts import ChatTokenizer, prompt_ids, question_text, user_text
 from eval.spec import PromptSpec
 from tests.support import ROOT

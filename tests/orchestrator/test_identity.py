@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.benchmarks import Problem
 from eval.formats import FORMATS, Tags, ThinkingFormat
-from eval.spec import BudgetSpec, PromptSpec, SamplingSpec
+from eval.problems import Problem
+from eval.spec import BenchmarkSpec, BudgetSpec, PromptSpec, SamplingSpec
 from orchestrator import identity
 from orchestrator.grid.format import ModelEntry, Runtime
 from orchestrator.identity import (
@@ -93,7 +93,7 @@ def test_name_of_a_known_payload_never_changes(what: str) -> None:
 DECLARED: dict[str, set[str]] = {
     **{
         spec.__name__: {field.name for field in fields(spec)}
-        for spec in (SamplingSpec, BudgetSpec, PromptSpec, ThinkingFormat, CalibrationSpec, PruneSpec)
+        for spec in (SamplingSpec, BudgetSpec, PromptSpec, BenchmarkSpec, ThinkingFormat, CalibrationSpec, PruneSpec)
     },
     **{model.__name__: set(model.model_fields) for model in (ModelEntry, Runtime)},
 }

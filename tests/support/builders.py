@@ -187,8 +187,8 @@ PROBLEMS = [json.loads(line) for line in (TINY / "chain-mixed.jsonl").read_text(
 class TinySweep:
     """A grid on the tiny reasoner in a folder of its own, run by the real driver and workers on scripted engines.
 
-    `variants`, `limits`, `seeds` and `benchmarks` (name -> which problems) can be changed between runs, as a user edits
-    a grid.
+    `variants`, `limits`, `seeds`, `benchmarks` (name -> which problems) and `parts` (name -> keys such as `first`) can
+    be changed between runs, as a user edits a grid.
     """
 
     folder: Path
@@ -197,6 +197,7 @@ class TinySweep:
     limits: tuple[int, ...] = (8, 32)
     seeds: tuple[int, ...] = (0, 1)
     benchmarks: dict[str, range] = field(default_factory=lambda: {"first": range(4)})
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     temperature: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
     model: Path = TINY / "model"
@@ -262,7 +263,9 @@ class TinySweep:
             "models": [str(self.model)],
             "variants": self.variants,
             "token_limits": list(self.limits),
-            "benchmarks": [str(self.folder / f"{name}.jsonl") for name in self.benchmarks],
+            "benchmarks": [
+                {"name": str(self.folder / f"{name}.jsonl"), **self.parts.get(name, {})} for name in self.benchmarks
+            ],
             "sampling": {"temperature": self.temperature, "seeds": list(self.seeds), **self.sampling},
             "budget": {"mode": "native-strict", "answer_tokens": 16, **self.budget},
             "calibration": self.calibration,

@@ -1,5 +1,6 @@
 """How a worker's machine finds the driver's weights, fetches them once, or says why not."""
 
+import hashlib
 import shutil
 import socket
 from dataclasses import replace
@@ -124,3 +125,15 @@ def test_checkpoint_on_the_hub_is_resolved_by_each_machine(
     spec = PruneSpec("checkpoint", path=MODEL, label="mine")
     request = PatchRequest("patch", spec, {"base": digest, "spec": {"path": Checkpoint.open(theirs).digest()}})
     assert check_sources(str(tiny), request) == Sources(tiny, replace(spec, path=str(snapshot)))
+
+
+def test_the_same_bytes_as_text_and_as_rows_are_other_data_and_a_copy_is_the_same(tmp_path: Path) -> None:
+    content = '{"text": "1+1=2"}\n'
+    digests = {}
+    for name in ("rows.jsonl", "plain.txt", "copy.txt"):
+        (tmp_path / name).write_text(content)
+        digests[name] = data_digest(CalibrationSpec(str(tmp_path / name)))
+    assert digests["plain.txt"] == digests["copy.txt"] != digests["rows.jsonl"]
+    assert digests["rows.jsonl"] == hashlib.sha256(content.encode()).hexdigest(), "as in every store so far"
+    with pytest.raises(ValueError, match=r"calibration file none\.txt: no such file"):
+        data_digest(CalibrationSpec("none.txt"))

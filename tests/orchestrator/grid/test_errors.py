@@ -9,6 +9,7 @@ from orchestrator.sweep import main
 from tests.support import ROOT
 from tests.support.grids import TINY, edited
 
+MIXED = "examples/tiny/chain-mixed.jsonl"
 BAD = {
     "unknown key": (
         edited(("token_limits:", "token_limit:")),
@@ -75,6 +76,26 @@ BAD = {
     "missing calibration file": (
         edited(("calibration.jsonl,", "calibratoin.jsonl,")),
         r":\d+: calibration file examples/tiny/calibratoin.jsonl: no such file",
+    ),
+    "unknown key of a benchmark": (
+        edited((MIXED, "{name: " + MIXED + ", frist: 5}")),
+        r":\d+: benchmarks\[0\].frist: unknown key\. Did you mean 'first'",
+    ),
+    "part of nothing": (
+        edited((MIXED, "{name: " + MIXED + ", first: 0}")),
+        r":\d+: benchmarks\[0\]: first is 0, but a part has at least one problem",
+    ),
+    "part larger than the whole": (
+        edited((MIXED, "{name: " + MIXED + ", sample: 101}")),
+        r":\d+: benchmarks\[0\]: sample is 101, but chain-mixed has 100 problems\. Use at most 100",
+    ),
+    "same part twice": (
+        edited((MIXED, "{name: a.jsonl, first: 5}\n  - {name: a.jsonl, first: 5}")),
+        r":\d+: benchmarks\[1\]: 'a.jsonl first 5' appears twice; list it once",
+    ),
+    "same benchmark in two spellings": (
+        edited((MIXED, f"{MIXED}\n  - ./{MIXED}")),
+        r":\d+: benchmarks\[1\]: two benchmarks are called 'chain-mixed'; list one of them, or rename",
     ),
     "greedy with seeds": (edited(("seeds: [0]", "seeds: [0, 1]")), r":\d+: sampling: .*greedy"),
     "unknown budget": (

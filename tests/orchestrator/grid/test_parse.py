@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from eval.spec import BenchmarkSpec
 from orchestrator.grid.parse import read_grid
 from tests.support import ROOT
 from tests.support.grids import edited
@@ -36,3 +37,15 @@ def test_hints_name_the_store_if_it_is_not_the_grids_own(tmp_path: Path) -> None
     assert read.command("sync") == f"python -m orchestrator sync '{grid}'"
     elsewhere = replace(read, store="s3://bucket/two words")
     assert elsewhere.command("sync") == f"python -m orchestrator sync '{grid}' --store 's3://bucket/two words'"
+
+
+def test_benchmarks_are_names_or_parts_of_them(tmp_path: Path) -> None:
+    grid = tmp_path / "grid.yaml"
+    mixed = "examples/tiny/chain-mixed.jsonl"
+    part = f"{{name: {mixed}, sample: 5, columns: {{id: idx}}}}"
+    grid.write_text(edited((mixed, f"{mixed}\n  - {{name: {mixed}, first: 5}}\n  - {part}")), encoding="utf-8")
+    assert read_grid(grid).benchmarks[:3] == (
+        BenchmarkSpec(mixed),
+        BenchmarkSpec(mixed, first=5),
+        BenchmarkSpec(mixed, sample=5, columns=(("id", "idx"),)),
+    )

@@ -104,3 +104,23 @@ def test_longer_answers_owe_answers_only_and_other_sampling_owes_everything(stor
     stored.budget["answer_tokens"] = 16
     stored.temperature = 0.6
     assert {tokens for _, tokens in owed(stored).values()} == {None}
+
+
+@pytest.mark.parametrize("part", [{"first": 3}, {"sample": 3, "seed": 5}], ids=str)
+def test_part_of_a_benchmark_and_then_the_whole_owes_only_the_rest(sweep: TinySweep, part: dict[str, int]) -> None:
+    sweep.benchmarks, sweep.parts = {"first": range(8)}, {"first": part}
+    assert sweep.run() == "done"
+    done = {row["problem_id"] for row in sweep.rows()}
+    assert len(done) == 3
+    sweep.parts = {}
+    assert {problem for problem, _ in owed(sweep)} == {f"mixed-{number:03}" for number in range(8)} - done
+    assert sweep.plan().draws_stored == 3 * len(sweep.seeds)
+    sweep.parts = {"first": part}
+    assert owed(sweep) == {}
+
+
+def test_whole_benchmark_owes_nothing_for_a_part_of_it(sweep: TinySweep) -> None:
+    store_rows(sweep, 32, ended=False)
+    sweep.parts = {"first": {"sample": 2}}
+    assert owed(sweep) == {}
+    assert sweep.plan().draws_stored == 4

@@ -85,3 +85,14 @@ def test_runs_have_all_numbers_of_their_cells_and_of_the_comparison(sweep: TinyS
             against = against_numbers(results.against_dense[cell.variant.patch_id, "first", cell.limit])
             numbers |= {name: value for name, value in against.items() if name not in GRID_WIDE}
         assert run.metrics == {f"{name}/first": v for name, v in numbers.items() if isinstance(v, (int, float))}
+
+
+def test_part_of_a_benchmark_and_a_file_of_any_name_have_metrics(sweep: TinySweep) -> None:
+    sweep.benchmarks = {"hard (v2), é": range(3), "first": range(4)}
+    sweep.parts = {"first": {"sample": 2, "seed": 7}}
+    assert sweep.run() == "done"
+    client = MlflowClient(sync(sweep.store, sweep.resolve_grid()))
+    (experiment,) = client.search_experiments(filter_string="name = 'prunesweep'")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    metrics = runs["dense @ 8"].data.metrics
+    assert {"accuracy/hard _v2__ é", "accuracy/first sample 2 seed 7"} <= metrics.keys()

@@ -100,11 +100,23 @@ def test_null_of_a_parquet_file_is_named_by_row(base, tmp_path):
         open_documents(str(tmp_path / "rows.parquet"), base)
 
 
+def test_documents_of_a_text_file_are_what_blank_lines_separate(base, tmp_path):
+    (tmp_path / "book.txt").write_bytes("\ufeff\n1+1\n  =2\n \t\n\n3\u20284\r\n\r\n5".encode())
+    documents = open_documents(str(tmp_path / "book.txt"), base)
+    assert [row["text"] for row in documents.rows] == ["1+1\n  =2", "3\u20284", "5"]
+    assert documents.lines == [2, 6, 8]
+    as_rows = open_documents(written(tmp_path, [{"text": "1+1\n  =2"}]), base)
+    assert documents.tokens(0) == as_rows.tokens(0)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("none.jsonl", b"\n", "has no rows"),
         ("latin.jsonl", b'{"text": "1"}\n{"text": "\xff"}\n', r"latin\.jsonl, line 2: not JSON"),
+        ("none.txt", b" \n\n", r"none\.txt: has no text"),
+        ("latin.txt", b"caf\xe9", r"latin\.txt: not UTF-8"),
+        ("some.csv", b"text", r"some\.csv: unknown kind of calibration file; give \.jsonl, \.parquet, \.txt, \.npy or"),
         ("no.parquet", b"PAR1", r"no\.parquet: not a readable Parquet file"),
     ],
 )

@@ -17,10 +17,14 @@ from pruning.spec import PruneSpec
 
 @dataclass(frozen=True)
 class PrunedBlock:
-    """Keep masks by linear, and new weights, in the stored dtype, of the linears whose kept weights changed."""
+    """Keep masks by linear, and new weights, in the stored dtype, of the linears whose kept weights changed.
+
+    `signed`: linears whose dropped weights become zeros of their own sign, and not +0.
+    """
 
     keep: dict[str, torch.Tensor]
     updated: dict[str, torch.Tensor]
+    signed: frozenset[str] = frozenset()
 
 
 def score(spec: PruneSpec, weight: torch.Tensor, norms: torch.Tensor | None) -> torch.Tensor:

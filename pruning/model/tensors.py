@@ -84,3 +84,14 @@ def digest(tensor: torch.Tensor) -> str:
 def masked(weight: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """`weight` with +0 where `keep` is False. Multiplying would leave -0, which changes the digest."""
     return weight.masked_fill(~keep, 0)
+
+
+BITS: Final[Mapping[int, torch.dtype]] = {2: torch.int16, 4: torch.int32}
+"""Bytes of a float -> the integers that hold its bits."""
+
+
+def drop_to_signed_zero(weight: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """`weight`, in place, with the zero of its own sign where `keep` is False, as a product with a mask leaves it."""
+    bits = weight.view(BITS[weight.dtype.itemsize])
+    bits &= keep.to(bits.dtype).neg_() | torch.iinfo(bits.dtype).min
+    return weight

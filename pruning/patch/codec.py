@@ -55,13 +55,14 @@ def unpack(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.unpackbits(packed, count=int(np.prod(shape))).view(np.bool_).reshape(shape)
 
 
-def clear_dropped(bits: np.ndarray, packed: np.ndarray) -> None:
-    """Zero, in place, every entry of the flat unsigned-integer array `bits` whose keep bit is 0.
+def clear_dropped(bits: np.ndarray, packed: np.ndarray, left: int = 0) -> None:
+    """Clear, in place, every entry of the flat unsigned-integer array `bits` whose keep bit is 0, but for its bits in
+    the mask `left`: none by default, which leaves +0, never -0.
 
-    A table turns each byte of keep bits into eight words of all ones or all zeros, which is several times faster than
-    unpacking to booleans and leaves +0, never -0. One slice at a time, so that the words stay in the CPU's cache.
+    A table turns each byte of keep bits into eight words of all ones or of `left`, which is several times faster than
+    unpacking to booleans. One slice at a time, so that the words stay in the CPU's cache.
     """
-    table = _WORDS[bits.dtype.itemsize]
+    table = _WORDS[bits.dtype.itemsize] | bits.dtype.type(left)
     whole = len(bits) // 8
     eights = bits[: whole * 8].reshape(whole, 8)
     for start in range(0, whole, _SLICE):

@@ -1,8 +1,8 @@
 """What a checkpoint changed of its base, as the content of a patch: bit for bit, nothing is rounded or renamed.
 
-A linear of which weights only vanished (+0 now, whatever they were) is keep bits; where another weight differs in a
-single bit, its kept values are stored beside them. Everything else that differs, such as norms, biases, the embedding
-and the head, is stored whole.
+A linear of which weights only vanished is keep bits, whether they are all +0 now or, as a product with a mask leaves
+them, zeros of their own sign. Where anything else differs in a single bit, its kept values are stored beside
+them. Everything else that differs, such as norms, biases, the embedding and the head, is stored whole.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import torch
 
 from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
-from pruning.model.tensors import read_finite, read_tensor
+from pruning.model.tensors import BITS, read_finite, read_tensor
 from pruning.patch.counterparts import Counterparts
 from pruning.patch.writer import PatchWriter
-
-_BITS = {2: torch.int16, 4: torch.int32}
 
 
 def write_differences(pair: Counterparts, writer: PatchWriter) -> None:
@@ -43,15 +41,18 @@ def write_differences(pair: Counterparts, writer: PatchWriter) -> None:
 
 def compare_block(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> PrunedBlock:
     """The keep masks and new values that turn each linear of `ours` into that of `theirs`, of its shape and dtype."""
-    keep, updated = {}, {}
+    keep, updated, signed = {}, {}, set()
     for linear, weight in ours.items():
-        before, after = (each.view(_BITS[each.dtype.itemsize]) for each in (weight, theirs[linear]))
+        before, after = (each.view(BITS[each.dtype.itemsize]) for each in (weight, theirs[linear]))
         same, vanished = before == after, after == 0  # as integers: only +0 is 0
         if bool((same | vanished).all()):
             keep[linear] = same
+        elif bool((same | (after == before & torch.iinfo(before.dtype).min)).all()):
+            keep[linear] = same
+            signed.add(linear)
         else:
             keep[linear], updated[linear] = ~vanished, theirs[linear]
-    return PrunedBlock(keep, updated)
+    return PrunedBlock(keep, updated, frozenset(signed))
 
 
 def zero_shares(weights: Mapping[str, torch.Tensor]) -> dict[str, float]:

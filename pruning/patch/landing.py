@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from pruning.model.safetensors import TensorHeader
-from pruning.model.tensors import read_into, typed
+from pruning.model.tensors import drop_to_signed_zero, read_into, typed
 from pruning.patch.block_files import Kept
 from pruning.patch.device_bits import unpack_on_device
 
@@ -26,6 +26,7 @@ class Landed:
     weight: torch.Tensor
     packed: torch.Tensor | None = None
     values: torch.Tensor | None = None
+    signed: bool = False
 
     def on(self, device: torch.device) -> torch.Tensor:
         """The variant's tensor on `device`, queued on the calling thread's stream."""
@@ -33,6 +34,8 @@ class Landed:
         if self.packed is None:
             return weight
         keep = unpack_on_device(self.packed.to(device, non_blocking=True), weight.shape)
+        if self.signed:
+            return drop_to_signed_zero(weight, keep)
         if self.values is None:
             return weight.masked_fill_(~keep, 0)  # +0, as a host's decoding leaves it
         return weight.zero_().masked_scatter_(keep, self.values.to(device, non_blocking=True))
@@ -51,5 +54,5 @@ def land(header: TensorHeader, kept: Kept | None, room: Callable[[int], torch.Te
     packed = room(kept.packed.size)
     packed.numpy()[:] = kept.packed
     if kept.values is None:
-        return Landed(weight, packed)
+        return Landed(weight, packed, None, kept.signed)
     return Landed(weight, packed, room(kept.values.nbytes).view(weight.dtype).copy_(kept.values))

@@ -24,7 +24,7 @@ from pruning.methods.prune_block import PrunedBlock
 from pruning.model.architecture import LINEARS, PARTS, layer_prefix
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.safetensors import TensorHeader, content, header_bytes
-from pruning.model.tensors import masked, read_tensor
+from pruning.model.tensors import drop_to_signed_zero, masked, read_tensor
 from pruning.model.tree_digest import tree_digest
 from pruning.patch.block_files import Kept, read_kept, write_layer
 from pruning.patch.canary import make_canary
@@ -87,10 +87,14 @@ class PatchWriter:
     ) -> dict[str, torch.Tensor]:
         """Write block `index`; `requested` is by part. Returns the resulting linears, in the stored dtype."""
         results = {
-            linear: masked(pruned.updated.get(linear, weight), pruned.keep[linear])
+            linear: drop_to_signed_zero(weight.clone(), pruned.keep[linear])
+            if linear in pruned.signed
+            else masked(pruned.updated.get(linear, weight), pruned.keep[linear])
             for linear, weight in weights.items()
         }
-        kept = {name: Kept.of(keep, pruned.updated.get(name)) for name, keep in pruned.keep.items()}
+        kept = {
+            name: Kept.of(keep, pruned.updated.get(name), name in pruned.signed) for name, keep in pruned.keep.items()
+        }
         self._write(index, kept, {linear: tree_digest(result) for linear, result in results.items()})
         self.leave(index, results, requested)
         return results

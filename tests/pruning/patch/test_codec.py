@@ -37,10 +37,10 @@ def test_wrong_shape_and_truncation_are_refused(sparsity):
             decode(encoding, damaged, count)
 
 
-@given(masks, st.sampled_from([np.uint16, np.uint32]))
-def test_clearing_zeroes_the_dropped_and_nothing_else(keep, kind):
+@given(masks, st.sampled_from([np.uint16, np.uint32]), st.sampled_from([0, 0x8000]))
+def test_clearing_zeroes_the_dropped_and_nothing_else(keep, kind, left):
     words = np.random.default_rng(0).integers(1, 2**16, keep.size).astype(kind)
-    expected = np.where(keep.ravel(), words, 0)
+    expected = np.where(keep.ravel(), words, words & left)
     encoding, content = encode(pack(keep))
-    clear_dropped(words, decode(encoding, content, keep.size))
+    clear_dropped(words, decode(encoding, content, keep.size), left)
     np.testing.assert_array_equal(words, expected)

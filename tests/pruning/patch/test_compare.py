@@ -55,10 +55,29 @@ def test_any_weights_become_any_others(data, dtype):
     before, after = matrix(), matrix()
     block = compare_block({"x": before}, {"x": after})
     result = before.clone()
-    Kept.of(block.keep["x"], block.updated.get("x")).apply(result)
+    Kept.of(block.keep["x"], block.updated.get("x"), "x" in block.signed).apply(result)
     assert torch.equal(bits(result), bits(after))
-    vanished = (bits(after) == 0) | (bits(after) == bits(before))
-    assert ("x" in block.updated) == (not vanished.all()), "values are stored only where some weight changed"
+    same = bits(after) == bits(before)
+    vanished, multiplied = (bits(after) == 0) | same, (bits(after) == bits(before * 0)) | same
+    expected = not vanished.all() and not multiplied.all()
+    assert ("x" in block.updated) == expected, "values are stored only where some weight changed"
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_weights_that_were_multiplied_by_a_mask_take_no_more_room(tmp_path, dtype):
+    """What is dropped keeps its sign then: half of the zeros are -0."""
+    base = make_checkpoint(tmp_path / "base", "llama", dtype)
+
+    def multiplied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensors[name] * (tensor != 0) for name, tensor in halved(tensors).items()}
+
+    filled = compared(base, edited_checkpoint(base, tmp_path / "filled", halved), tmp_path / "first")
+    theirs = edited_checkpoint(base, tmp_path / "multiplied", multiplied)
+    manifest = compared(base, theirs, tmp_path / "second")
+    assert_same_bits(applied(base, tmp_path / "second"), load_file(theirs / "model.safetensors"))
+    assert manifest.tensors != filled.tensors
+    assert (manifest.realised, manifest.layers) == (filled.realised, filled.layers)
+    assert manifest.bytes - filled.bytes < 700 * len(manifest.files), "no more than a mark for each linear"
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -24,17 +24,22 @@ CPU = torch.device("cpu")
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-@given(st.integers(0, 99), st.integers(1, 20), st.integers(1, 20), st.sampled_from(DTYPES), st.booleans())
-def test_landed_tensor_is_the_decoded_one(seed: int, rows: int, columns: int, dtype: torch.dtype, new: bool) -> None:
+KINDS = ("dropped", "dropped with their signs", "new values")
+
+
+@given(st.integers(0, 99), st.integers(1, 20), st.integers(1, 20), st.sampled_from(DTYPES), st.sampled_from(KINDS))
+def test_landed_tensor_is_the_decoded_one(seed: int, rows: int, columns: int, dtype: torch.dtype, kind: str) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(rows, columns, generator=generator).to(dtype)
     weight[0, 0] = -torch.inf
     keep = torch.rand(rows, columns, generator=generator) < 0.7
-    values = torch.randn(int(keep.sum()), generator=generator).to(dtype) if new else None
+    values = torch.randn(int(keep.sum()), generator=generator).to(dtype) if kind == KINDS[2] else None
     packed = np.packbits(keep.numpy().reshape(-1))
     decoded = weight.clone()
-    Kept(packed, values).apply(decoded)
-    landed = Landed(weight, torch.from_numpy(packed), values).on(CPU)
+    Kept(packed, values, kind == KINDS[1]).apply(decoded)
+    landed = Landed(weight.clone(), torch.from_numpy(packed), values, kind == KINDS[1]).on(CPU)
+    if kind == KINDS[1]:
+        assert torch.equal(landed.signbit(), weight.signbit())
     assert tree_digest(landed) == tree_digest(decoded), "to the bit: a -0 would be none of the manifest's"
 
 

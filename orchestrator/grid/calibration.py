@@ -7,7 +7,6 @@ from eval.spec import BenchmarkSpec, check_benchmark, is_whole
 from orchestrator.grid.format import OWN_TRACES, BenchmarkEntry, CalibrationEntry
 from pruning.spec import CalibrationSpec
 
-
 _NOTHING = BenchmarkSpec("")
 
 

@@ -110,8 +110,8 @@ def _refuse_evaluated(
     if both:
         raise InputError(
             f"{grid.source.name}:{variant.line}: calibration.problems: {len(both)} problems of "
-            f"{calibration.problems.name} are evaluated as well ({both[0].problem_id!r} of {both[0].benchmark}, say), and weights chosen on a "
-            "test's problems say nothing about others; take those out"
+            f"{calibration.problems.name} are evaluated as well ({both[0].problem_id!r} of {both[0].benchmark}, say), "
+            "and weights chosen on a test's problems say nothing about others; take those out"
         )
 
 

@@ -39,7 +39,8 @@ class HubDataset:
 
 # Revisions are full commit ids, each cross-checked against at least two public projects that pin the same data. GSM8K:
 # UK AISI's inspect_evals pins this commit, and a public report of lm-evaluation-harness counts 1,319 rows of it. SVAMP:
-# Marin's task curation pins this commit, and a public training script expects 300 test rows of it.
+# Marin's task curation pins this commit, and a public training script expects 300 test rows of it. In the authors' own
+# repositories all 1,319 answers of GSM8K's test split and all 1,000 of SVAMP are whole numbers, and SVAMP's ids differ.
 BUILT_IN: dict[str, HubDataset] = {
     "MATH-500": HubDataset(
         hub_id="HuggingFaceH4/MATH-500", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", split="test",
@@ -66,12 +67,12 @@ BUILT_IN: dict[str, HubDataset] = {
     ),
     "GSM8K": HubDataset(
         hub_id="openai/gsm8k", revision="cc7b047b6e5bb11b4f1af84efc572db110a51b3c", split="test", config="main",
-        count=1319, kind="math", problem="question", answer="answer", answer_after="####", id=None,
+        count=1319, kind="integer", problem="question", answer="answer", answer_after="####", id=None,
         typical_tokens=1_500,
     ),
     "SVAMP": HubDataset(
         hub_id="ChilleD/SVAMP", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef", split="test",
-        count=300, kind="math", problem="question_concat", answer="Answer", id="ID", typical_tokens=800,
+        count=300, kind="integer", problem="question_concat", answer="Answer", id="ID", typical_tokens=800,
     ),
 }  # fmt: skip
 

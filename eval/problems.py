@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,6 @@ from eval.spec import nearest
 FILE_COLUMNS = ("id", "problem", "answer", "choices")
 """The columns of a file of the user's own; only the last may be absent."""
 MAX_CHOICES = 26
-THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,11 @@ def _answer(row: Row, column: str) -> str:
 
 
 def _after(mark: str, answer: str) -> str:
-    """The gold at the end of a worked solution, without the commas of its thousands."""
+    """The gold at the end of a worked solution."""
     _, found, gold = answer.rpartition(mark)
     if not found or not gold.strip():
         raise RowError(f"the answer {_shown(answer)} has nothing after {mark!r}. Use a copy of the data as published.")
-    return THOUSANDS.sub("", gold.strip())
+    return gold.strip()
 
 
 def _choices(column: str, value: Any) -> tuple[str, ...] | None:

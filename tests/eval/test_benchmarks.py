@@ -134,10 +134,10 @@ def test_without_the_hub_the_message_says_how_to_go_on(name, more, tmp_path, mon
 
 def test_gsm8k_gold_is_what_ends_the_worked_solution(tmp_path: Path) -> None:
     solution = "Natalia sold 48/2 = <<48/2=24>>24 clips.\n#### "
-    rows = [{"question": "How many?", "answer": solution + gold} for gold in ("72", " 1,200", "-5", "0.5", "3,400,000")]
+    rows = [{"question": "How many?", "answer": solution + gold} for gold in ("72", " 1,200", "-5", "3,400,000")]
     problems = copy("gsm8k", tmp_path / "main.jsonl", *rows).problems
-    assert [problem.answer for problem in problems] == ["72", "1200", "-5", "0.5", "3400000"]
-    assert [problem.id for problem in problems] == ["0", "1", "2", "3", "4"]
+    assert [problem.answer for problem in problems] == ["72", "1200", "-5", "3400000"]
+    assert [problem.id for problem in problems] == ["0", "1", "2", "3"]
     with pytest.raises(ValueError, match=r"row 1: the answer 'about 24' has nothing after '####'"):
         copy("GSM8K", tmp_path / "bad.jsonl", {"question": "How many?", "answer": "about 24"})
 

@@ -105,11 +105,13 @@ def patch_payload(
     data_digests: Mapping[str, str],
     tokenizer_digest: str | None,
     checkpoint_digest: str | None = None,
+    packages: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What determines a patch: the base's content, the resolved spec, and the content of what the spec names.
 
     `data_digests` maps each data field of the spec (`calibration`, `influence_train`, ...) to its content's digest.
-    `checkpoint_digest`: of the checkpoint at the spec's `path`, if it has one.
+    `checkpoint_digest`: of the checkpoint at the spec's `path`, if it has one. `packages`: the other packages that the
+    spec's method and allocator are of, with their versions.
     """
     settings = {field: value for field, value in to_json(spec).items() if FIELD_ROLES["PruneSpec"][field] is _I}
     for field, digest in data_digests.items():
@@ -122,7 +124,7 @@ def patch_payload(
         "base": base_digest,
         "spec": settings,
         "tokenizer": tokenizer_digest,
-    }
+    } | ({"packages": dict(packages)} if packages else {})
 
 
 def context_payload(

@@ -74,9 +74,9 @@ def knobs_of(spec: PruneSpec) -> dict[str, Knob]:
 def _all_knobs() -> Iterator[tuple[str, Knob]]:
     shared = {"group": _GROUP, "selection": _SELECTION, "tie_limit": _TIE_LIMIT, "propagate": _PROPAGATE}
     yield from shared.items()
-    for method in METHODS.values():
+    for method in METHODS.built_in.values():
         yield from method.knobs.items()
-    for allocator in ALLOCATORS.values():
+    for allocator in ALLOCATORS.built_in.values():
         yield from allocator.knobs.items()
 
 

@@ -68,6 +68,12 @@ def reads_activations(spec: PruneSpec) -> bool:
     return METHODS[spec.method].calibrated or (allocator is not None and allocator.calibrated)
 
 
+def packages(spec: PruneSpec) -> dict[str, str]:
+    """`method` or `allocator` -> `distribution version` of the installed package that the spec's is of; not ours."""
+    found = {"method": METHODS.package(spec.method), "allocator": ALLOCATORS.package(spec.allocator or DEFAULT)}
+    return {axis: package for axis, package in found.items() if package is not None}
+
+
 def check(spec: PruneSpec) -> None:
     """Raise ValueError that names the axis, the rule and the remedy if `spec` cannot be carried out."""
     check_name("method", spec.method, METHODS)
@@ -81,7 +87,7 @@ def check(spec: PruneSpec) -> None:
             raise ValueError(f"{axis}: {spec.method} has no {axis}; leave it out.")
     for axis in () if method.reads_checkpoint else ("path", "label"):
         if getattr(spec, axis) is not None:
-            readers = ", ".join(name for name, row in METHODS.items() if row.reads_checkpoint)
+            readers = ", ".join(name for name, row in METHODS.built_in.items() if row.reads_checkpoint)
             raise ValueError(f"{axis}: only {readers} reads a checkpoint; {spec.method} does not. Drop {axis!r}.")
     _check_knobs(spec)
     for axis in DATA_FIELDS:
@@ -89,7 +95,7 @@ def check(spec: PruneSpec) -> None:
         if value is None:
             continue
         if axis != "calibration" and (spec.allocator is None or not ALLOCATORS[spec.allocator].reads_gradients):
-            readers = ", ".join(name for name, row in ALLOCATORS.items() if row.reads_gradients)
+            readers = ", ".join(name for name, row in ALLOCATORS.built_in.items() if row.reads_gradients)
             raise ValueError(f"{axis}: only {readers} reads gradients; leave it out.")
         _check_calibration(axis, value)
     only_gradients = not method.calibrated and spec.influence_train is not None
@@ -139,7 +145,7 @@ def _check_blocks(spec: PruneSpec) -> None:
         if not isinstance(spec.blocks, int) or isinstance(spec.blocks, bool) or spec.blocks < 1:
             raise ValueError(f"blocks: {spec.method} removes whole blocks; give blocks >= 1, not {spec.blocks!r}.")
     elif spec.blocks is not None:
-        removers = ", ".join(name for name, row in METHODS.items() if row.removes_blocks)
+        removers = ", ".join(name for name, row in METHODS.built_in.items() if row.removes_blocks)
         raise ValueError(f"blocks: only {removers} removes blocks; {spec.method} does not. Drop 'blocks'.")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pruning.model.checkpoint import Checkpoint
 from pruning.model.hub import unreachable
+from pruning.resolve import packages
 from pruning.spec import DATA_FIELDS, CalibrationSpec, PruneSpec
 from workers.failure import FailureKind
 from workers.messages import PatchRequest
@@ -78,6 +79,7 @@ def check_sources(model: str, request: PatchRequest) -> Sources:
     tokenizer = request.payload.get("tokenizer")
     if tokenizer is not None and Checkpoint.open(folder).tokenizer_digest() != tokenizer:
         raise SourceFault(f"{folder} has another tokenizer than the driver's; give every machine the same files")
+    _check_packages(request)
     for field in DATA_FIELDS:
         calibration: CalibrationSpec | None = getattr(request.spec, field)
         expected = (request.payload.get("spec", {}).get(field) or {}).get("data")
@@ -93,6 +95,19 @@ def _open_whole(folder: Path) -> Checkpoint:
     base = Checkpoint.open(folder)
     base.tokenizer_digest()  # raises ValueError if there is no tokenizer: an engine needs one
     return base
+
+
+def _check_packages(request: PatchRequest) -> None:
+    """Raises SourceFault unless the packages of method and allocator are installed here, in the driver's versions."""
+    here = packages(request.spec)
+    for axis, package in request.payload.get("packages", {}).items():
+        if here.get(axis) != package:
+            name = getattr(request.spec, axis)
+            has = f"has {here[axis]}" if axis in here else "has no package with it"
+            what = (
+                f"{axis} {name!r} is of {package} at the driver, and this machine {has}; install the driver's on each"
+            )
+            raise SourceFault(what, FailureKind.DATA)
 
 
 def _check_data(calibration: CalibrationSpec, expected: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ def grid_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "prunesweep grid"
     axes = schema["$defs"]["VariantEntry"]["properties"]
-    names = {"method": METHODS, "allocator": ALLOCATORS, "pattern": PATTERNS, "preset": PRESETS}
+    names: dict[str, Iterable[str]] = {
+        "method": METHODS.built_in,
+        "allocator": ALLOCATORS.built_in,
+        "pattern": PATTERNS,
+        "preset": PRESETS,
+    }
     for axis, property_ in axes.items():
         if axis in ("calibration", "influence_train", "influence_validation"):
             continue

@@ -181,7 +181,9 @@ def _specs(source: GridSource, file: GridFile) -> Iterator[tuple[Location, Prune
             _refuse_empty(source, (*location, name), values)
         for combination in product(*given.values()):
             knobs = dict(zip(given, combination, strict=True)) | nested
-            for calibration in sources if _takes_calibration(knobs, entry) else [None]:
+            with located(source, location):
+                takes = _takes_calibration(knobs, entry)
+            for calibration in sources if takes else [None]:
                 with located(source, location):
                     yield location, resolve(PruneSpec(**knobs, calibration=_calibration(file, calibration)))
 

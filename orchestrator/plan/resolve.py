@@ -35,6 +35,7 @@ from orchestrator.plan.warnings import model_warnings
 from pruning.model.architecture import LINEARS, config_of_length
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.counterparts import Counterparts
+from pruning.resolve import packages
 from pruning.spec import DATA_FIELDS, CalibrationSpec, PruneSpec
 from workers.messages import Context, Gold, Shape
 from workers.sources import data_digest
@@ -234,7 +235,7 @@ def _resolve_variant(
     _check_windows(grid, variant, model)
     spec, pair = _find_checkpoint(grid, variant, model)
     tokenizer, theirs = model.tokenizer_digest if digests else None, pair.checkpoint.digest() if pair else None
-    patch = patch_payload(model.digest, spec, digests, tokenizer, theirs)
+    patch = patch_payload(model.digest, spec, digests, tokenizer, theirs, packages(spec))
     patch_id = _record_payload(patch, payloads)
     layers = model.checkpoint.num_layers - (spec.blocks or 0) if pair is None else pair.checkpoint.num_layers
     if layers < 1:

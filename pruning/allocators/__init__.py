@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from pruning.allocators import alphapruning, layerif, owl, uniform
 from pruning.allocators.allocator import Allocator
+from pruning.plugins import Table
 
 DEFAULT: Final = uniform.ALLOCATOR.name
 """The allocator of a spec that names none."""
 
-ALLOCATORS: Final[Mapping[str, Allocator]] = {
-    row.name: row
-    for row in (
-        uniform.ALLOCATOR,
-        owl.ALLOCATOR,
-        layerif.ALLOCATOR,
-        alphapruning.ALLOCATOR,
-    )
-}
-"""Name -> allocator, in the order in which messages list them."""
+ALLOCATORS: Final = Table(
+    "allocator",
+    "prunesweep.allocators",
+    Allocator,
+    {
+        row.name: row
+        for row in (
+            uniform.ALLOCATOR,
+            owl.ALLOCATOR,
+            layerif.ALLOCATOR,
+            alphapruning.ALLOCATOR,
+        )
+    },
+)
+"""Name -> allocator, in the order in which messages list them; those of installed packages last."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from pruning.methods import checkpoint, dense, magnitude, ria, shortgpt, sparsegpt, wanda
 from pruning.methods.method import Method
+from pruning.plugins import Table
 
-METHODS: Final[Mapping[str, Method]] = {
-    row.name: row
-    for row in (
-        dense.METHOD,
-        magnitude.METHOD,
-        wanda.METHOD,
-        ria.METHOD,
-        sparsegpt.METHOD,
-        shortgpt.METHOD,
-        checkpoint.METHOD,
-    )
-}
-"""Name -> method, in the order in which messages list them."""
+METHODS: Final = Table(
+    "method",
+    "prunesweep.methods",
+    Method,
+    {
+        row.name: row
+        for row in (
+            dense.METHOD,
+            magnitude.METHOD,
+            wanda.METHOD,
+            ria.METHOD,
+            sparsegpt.METHOD,
+            shortgpt.METHOD,
+            checkpoint.METHOD,
+        )
+    },
+)
+"""Name -> method, in the order in which messages list them; those of installed packages last."""

@@ -11,8 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.perplexity import figures
 from eval.prompts import ChatTokenizer
 from examples.smollm2.make_model import make_model
+from examples.smollm2.make_text import main as make_text
+from orchestrator.grid.parse import read_grid
+from orchestrator.plan.resolve import resolve_grid
+from orchestrator.plan.resolved_grid import ResolvedGrid
+from orchestrator.results.cells import read_results
+from orchestrator.store.store import Store
 from pruning.model.checkpoint import Checkpoint
 from pruning.prune import prune
 from pruning.spec import PruneSpec
@@ -21,6 +28,7 @@ from tests.support.asks import ask, complete
 from workers.engines.engine import EngineSettings
 from workers.engines.vllm_engine import VllmEngine
 
+EXAMPLE = ROOT / "examples" / "smollm2"
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 QUESTIONS = ("What is the capital of France?", "What is 15 + 85?", "Name three animals that live in the sea.")
@@ -75,3 +83,39 @@ def test_vllm_answers_as_transformers_and_in_english(model, tmp_path):
         generated = reference.generate(torch.tensor([prompt]), max_new_tokens=48, do_sample=False)
         assert generated[0, len(prompt) :].tolist() == list(got)
     assert "Paris" in chat.decode(ours[0])
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Store, ResolvedGrid]:
+    """The example's grid, swept by its command into a store of its own."""
+    if not (EXAMPLE / "model").exists():
+        make_model(EXAMPLE / "model")
+    make_text()
+    store = tmp_path_factory.mktemp("swept") / "store"
+    command = [sys.executable, "-m", "orchestrator.sweep", "examples/smollm2/grid.yaml", "--store", str(store)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    opened = Store.open(str(store))
+    return opened, resolve_grid(read_grid(EXAMPLE / "grid.yaml"), opened.traces_digest)
+
+
+@pytest.mark.timeout(2400)
+def test_example_is_swept_and_the_dense_model_is_sometimes_right(swept, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    results = read_results(*swept)
+    assert results.complete
+    assert len(results.cells) == 15 * 3
+    dense = [cell.metrics.accuracy for cell in results.cells if cell.variant.dense]
+    assert all(0.2 <= accuracy <= 0.6 for accuracy in dense)
+
+
+def test_perplexity_has_the_known_order(swept):
+    """Dense, 20 %, 50 %; at 50 %, SparseGPT before Wanda before magnitude, when calibrated on text."""
+    figure = {label: text for label, text, _ in figures(*swept, EXAMPLE / "held-out.jsonl", 256, 24)}
+    for method in ("wanda", "sparsegpt"):
+        low, high = (figure[f"{method} + uniform at {sparsity}, text"] for sparsity in (0.2, 0.5))
+        assert figure["dense"] < low < high
+    assert figure["dense"] < figure["magnitude + uniform at 0.2"] < figure["magnitude + uniform at 0.5"]
+    half = [figure[f"{name} + uniform at 0.5{data}"] for name, data in (("sparsegpt", ", text"), ("wanda", ", text"))]
+    assert half == sorted(half)
+    assert half[-1] < figure["magnitude + uniform at 0.5"]

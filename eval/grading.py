@@ -13,6 +13,7 @@ from typing import Literal
 
 from eval.equality.notation import plain
 from eval.equality.same_value import same_value
+from eval.equality.unfinished import repeats_the_task
 from eval.extraction.found import LONGEST_EXPRESSION, Found
 from eval.kinds import KINDS, Kind
 from eval.spec import nearest
@@ -144,7 +145,9 @@ def judge(item: GradeItem, found: Found | None, grader: str) -> Grade:
     if found is None:
         return Grade("UNPARSED", None, f"no-answer: {kind.no_answer}")
     equal = kind.equal or GRADERS[grader].equal
-    verdict: Verdict = "CORRECT" if equal(item.gold, found.expression) else "INCORRECT"
+    # What a box holds was meant as the answer. Elsewhere, a calculation is as likely the question again.
+    unfinished = "box" not in found.rule and repeats_the_task(item.gold, found.expression)
+    verdict: Verdict = "CORRECT" if not unfinished and equal(item.gold, found.expression) else "INCORRECT"
     return Grade(verdict, found.expression[:LONGEST_EXPRESSION], rule=found.rule)
 
 
@@ -168,7 +171,7 @@ class Grader:
 
 GRADERS: dict[str, Grader] = {
     # Mathematical equality.
-    "standard": Grader(f"2+math-verify-{version('math-verify')}+sympy-{version('sympy')}", _same_short_value),
+    "standard": Grader(f"3+math-verify-{version('math-verify')}+sympy-{version('sympy')}", _same_short_value),
     # Equality of the text, as the paper scored AMC23.
     "exact": Grader("2", _same_spelling),
 }

@@ -16,7 +16,7 @@ from eval.extraction.phrases import (
     is_question,
     structured,
 )
-from eval.extraction.text import after_thinking, bounded, lines_of
+from eval.extraction.text import after_thinking, bounded, completing_line, lines_of
 
 _LINK = r"(?:is|was|be|are|ist|lautet|es|est|è|é)\b"
 _CUE = re.compile(
@@ -91,7 +91,7 @@ def _picks(text: str, cue: str, shown: ShownChoices) -> Iterator[tuple[str, Pick
 def _completion(text: str, cue: str, shown: ShownChoices) -> Pick:
     if (completed := completed_box(cue, text)) is not None:
         return shown.content(completed)
-    first_line = next(iter(lines_of(text)), "")
+    first_line = completing_line(text)
     boxed = boxed_answer(first_line)
     if boxed is not None:
         return shown.content(boxed.content)

@@ -24,7 +24,15 @@ from eval.extraction.phrases import (
     stated,
     structured,
 )
-from eval.extraction.text import after_thinking, bounded, ends_a_list, is_marked, lines_of, without_bullet
+from eval.extraction.text import (
+    after_thinking,
+    bounded,
+    completing_line,
+    ends_a_list,
+    is_marked,
+    lines_of,
+    without_bullet,
+)
 
 
 def find_expression(text: str, cue: str = "") -> Found | None:
@@ -52,7 +60,7 @@ def find_whole_number(text: str, cue: str = "") -> Found | None:
 
 def _completion(cue: str, text: str) -> str | None:
     r"""What completes `cue`: `The answer is \boxed{` by `5}`, `Final Answer:` by ` 5`."""
-    first_line = next(iter(lines_of(text)), "")
+    first_line = completing_line(text)
     if (completed := completed_box(cue, text)) is not None:
         return completed or None
     boxed = boxed_answer(first_line)

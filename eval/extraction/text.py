@@ -46,6 +46,11 @@ def lines_of(text: str) -> list[str]:
     return [line for part in text.splitlines() if (line := part.strip()) and _RULE.fullmatch(line) is None]
 
 
+def completing_line(text: str) -> str:
+    """The line that completes what was written before `text`: the first that has more than a colon; else empty."""
+    return next((line for line in lines_of(text) if line.strip(" :*_")), "")
+
+
 def is_marked(line: str) -> bool:
     """Whether `line` is the first of a list, as `1. Add the numbers` is."""
     return _FIRST_ITEM.match(line) is not None

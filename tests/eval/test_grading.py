@@ -75,7 +75,7 @@ def test_the_exact_grader_compares_text(pool):
 
 
 def test_graders_carry_a_version_and_unknown_ones_are_refused(pool):
-    assert GRADERS["standard"].version.startswith("2+math-verify-0.9")
+    assert GRADERS["standard"].version.startswith("3+math-verify-0.9")
     with pytest.raises(ValueError, match=r"grader 'standrad' is unknown.*Did you mean 'standard'"):
         check_grader("standrad")
     with pytest.raises(ValueError, match="unknown"):
@@ -146,3 +146,17 @@ def test_grade_in_one_line(grade, line):
 
 def test_long_extraction_is_cut_in_the_line():
     assert Grade("CORRECT", "1" * 2000).spelled() == f"CORRECT {'1' * 77}..."
+
+
+@pytest.mark.parametrize(
+    ("text", "cue", "verdict"),
+    [
+        (" 7 * 4, which is a difficult task.", "The final answer is", "INCORRECT"),
+        (" 7 * 4 = 28.", "The final answer is", "CORRECT"),
+        (" 28.", "The final answer is", "CORRECT"),
+        ("7 * 4", "", "INCORRECT"),
+        ("\\boxed{7 \\times 4}", "", "CORRECT"),
+    ],
+)
+def test_a_question_that_is_repeated_is_no_answer(text: str, cue: str, verdict: str) -> None:
+    assert grade(GradeItem(text, "28", cue=cue)).verdict == verdict

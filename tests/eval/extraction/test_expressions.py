@@ -56,6 +56,8 @@ def test_prose_gives_none(text):
         (" 42. The answer is 12.", "42"),
         (" The volume of $ABC$ is 120.", "120"),
         (" We compute $2+3=5$. So \\boxed{5}", "5"),
+        (":\n\nYes.\n\nThis is so since 2 is even.", "Yes"),
+        (": **\n42", "42"),
     ],
 )
 def test_the_first_expression_completes_a_cue(text, expression):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.grader_pool import GraderPool
-from eval.grading import GRADERS, Grade, GradeItem, check_grader, newest_before, settle
+from eval.grading import GRADERS, Grade, GradeItem, check_grader, grade, newest_before, settle
 from tests.support import ROOT
 from tests.support.answer_cases import CHOICE_CASES, CHOICES, HOSTILE, MATH_CASES
 

@@ -37,6 +37,9 @@ _STRUCTURED = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=[\s*_\"')]|$)|\n|;(?= [A-Za-z]{2})|<\|")
 _EXPLAINS = re.compile(r",? (?:because|since|which|where|as|so that|i\.e\.|by)\b|,? \(?(?:because|since)\b")
+_COMES_TO = re.compile(
+    r"^[-+*/·×÷().\d\s]*\d[-+*/·×÷().\d\s]*,? which (?:is|equals|gives(?: us)?|makes) (-?\d[\d,]*(?:\.\d+)?)"
+)
 _COPULA = re.compile(r"^.*(?<![A-Za-z])(?:is|are|be|equals|becomes|gives)\b[ :*_]*")
 _CLOSING_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*\.?$")
 _NOT = re.compile(r"(?i)(?:not|unknown|never|no)\b")
@@ -89,6 +92,8 @@ def stated(sentence: str) -> str | None:
     if _NOT.match(sentence):
         return None
     sentence = _HEDGES.sub("", sentence, count=1) if _HEDGES.match(sentence) else sentence
+    if (comes_to := _COMES_TO.search(sentence)) is not None:
+        return comes_to[1]
     explained = _EXPLAINS.search(sentence)
     if explained is not None and explained.start() > 0:
         sentence = sentence[: explained.start()]

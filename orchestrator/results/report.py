@@ -31,16 +31,22 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     return files
 
 
+LEGEND_LINE = 0.2
+"""Inches. Without room of its own, a long legend covers the curves."""
+
+
 def _draw(results: Results, file: Path) -> None:
     """One panel per model and benchmark: accuracy against the token limit, with 95 % intervals."""
     models = list(dict.fromkeys(variant.model_label for variant in results.resolved.variants))
     names = [benchmark.name for benchmark in results.resolved.benchmarks]
     width = min(len(names), 4)
     rows = len(models) * -(-len(names) // width)
+    columns = min(3, width)
+    legend = LEGEND_LINE * -(-len({variant.label for variant in results.resolved.variants}) // columns)
     figure, axes = plt.subplots(
         rows,
         width,
-        figsize=(1 + 3.4 * width, 1.1 + 2.9 * rows),
+        figsize=(1 + 3.4 * width, 1.1 + 2.9 * rows + legend),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -54,9 +60,7 @@ def _draw(results: Results, file: Path) -> None:
     for row in axes:
         row[0].set_ylabel("accuracy")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 3, width), frameon=False, fontsize=9
-    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(
         f"{results.resolved.grid.name}\naccuracy by thinking-token limit, 95 % intervals\n"
         f"hollow: under {FEW} questions right, or wrong",

@@ -58,6 +58,8 @@ def test_prose_gives_none(text):
         (" We compute $2+3=5$. So \\boxed{5}", "5"),
         (":\n\nYes.\n\nThis is so since 2 is even.", "Yes"),
         (": **\n42", "42"),
+        (" 7 * 4, which is 28.", "28"),
+        (" 7 * 4, which is a difficult task.", "7 * 4"),
     ],
 )
 def test_the_first_expression_completes_a_cue(text, expression):

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.console import CONSOLE, duration, plural, say
+from orchestrator.driver.time_left import TimeLeft
 from orchestrator.scheduler.core import Core
 from orchestrator.scheduler.events import (
     Command,
@@ -38,6 +39,7 @@ class Progress:
         self._labels, self._live = labels, live
         self._began = self._last = time.monotonic()
         self._committed = False
+        self._time_left = TimeLeft()
         self._told: set[str] = set()
         """What engines have room for, by the shapes that were told."""
 
@@ -48,13 +50,14 @@ class Progress:
             self._told.add(told)
             say(told)
         moment = time.monotonic()
+        self._time_left.observe(core, event, moment)
         if core.state.counters.committed and not self._committed:
             self._committed = True
             say(f"first draws committed, {moment - self._began:.0f} s after the fleet")
         if moment - self._last < (LOG_SECONDS if self._live is None else LIVE_SECONDS):
             return
         self._last = moment
-        status = status_line(core, moment - self._began)
+        status = status_line(core, moment - self._began, self._time_left.interval(core, moment))
         if self._live is None:
             say(status)
         else:
@@ -72,8 +75,8 @@ def show_progress(labels: Mapping[str, str]) -> Iterator[Progress]:
         yield Progress(labels, live)
 
 
-def status_line(core: Core, seconds: float) -> str:
-    """The state of a sweep in one line."""
+def status_line(core: Core, seconds: float, left: tuple[float, float] | None = None) -> str:
+    """The state of a sweep in one line. `seconds`: since it began. `left`: at least and at most, until it ends."""
     counters = core.state.counters
     done = counters.committed + counters.failed
     tokens = counters.trace_tokens + counters.answer_tokens
@@ -82,7 +85,7 @@ def status_line(core: Core, seconds: float) -> str:
         f"{counters.patches_made}/{counters.patches_owed} patches" if counters.patches_owed else "",
         f"{tokens:,} tokens",
         f"{counters.failed} given up" if counters.failed else "",
-        duration(seconds) + _left(core, seconds),
+        duration(seconds) + _left(left),
         fleet_line(core),
     ]
     return " · ".join(part for part in parts if part)
@@ -135,12 +138,8 @@ def capacity_line(core: Core, event: Event) -> str | None:
     )
 
 
-def _left(core: Core, seconds: float) -> str:
-    """The expected time left, by tokens and not by draws: long draws are made first."""
-    state, made = core.state, core.state.counters.trace_tokens
-    waiting = {*state.unmade, *(name for patches in state.runnable.values() for name in patches)}
-    left = sum(map(state.waiting_tokens, waiting)) + sum(state.in_flight_tokens.values())
-    return f", about {duration(seconds / made * left)} left" if made and left else ""
+def _left(interval: tuple[float, float] | None) -> str:
+    return f", {duration(interval[0])} to {duration(interval[1])} left" if interval is not None else ""
 
 
 def notable(event: Event, commands: Sequence[Command], labels: Mapping[str, str]) -> Iterator[Text]:

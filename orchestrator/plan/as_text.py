@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from orchestrator.console import plural
-from orchestrator.plan.cost import BYTES_PER_TOKEN, Cost, ModelCost
+from orchestrator.plan.cost import BYTES_PER_TOKEN, MAY_BE_OFF, Cost, ModelCost
 from orchestrator.plan.plan import OwedCounts, Plan
 from orchestrator.plan.resolved_grid import ResolvedGrid, ResolvedVariant
 from orchestrator.plan.sampling import differs, recommendations, sampling_used, sampling_words
@@ -100,14 +100,13 @@ def _tokens(plan: Plan, cost: Cost) -> str:
 def _time(plan: Plan, model: ModelCost) -> str:
     runtime = plan.resolved.grid.runtime
     if model.engine_seconds is None or model.rate is None:
-        draws = 2 * runtime.draws_in_flight
-        return (
-            f"unknown until an engine has committed {draws} draws in a row (2 × in_flight) to this store; "
-            "plan again then"
-        )
+        return "unknown until an engine has committed a few draws to this store; plan again then"
     engines = runtime.engines or 1
     on = f", {_span(model.engine_seconds / engines)} on {engines}" if engines > 1 else ""
     rate = f"{model.rate:,.0f} tokens/s, the rate of {model.rate_draws:,} stored draws"
+    if model.rough:
+        few = f"the rate of {model.rate_draws:,} stored draws, which are few: it may be off by {MAY_BE_OFF} times"
+        rate = f"{model.rate:,.0f} tokens/s, {few}"
     return f"about {_span(model.engine_seconds)} on one engine{on}, without pruning (at {rate})"
 
 

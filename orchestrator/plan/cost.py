@@ -18,6 +18,8 @@ from pruning.spec import n_of_m
 BYTES_PER_TOKEN = 4.0
 """On disk, ids and text together. Measured on English prose: 3.0 for traces of 4,000 tokens, 4.0 for 500."""
 
+MAY_BE_OFF = 3
+"""Times that an estimate from few draws may be too long or too short."""
 VALUE_BYTES = {"float32": 4}
 """Bytes of one weight by dtype; 2 for every other dtype."""
 
@@ -34,6 +36,8 @@ class ModelCost:
     """Thinking tokens per engine-second, or None: no engine has generated enough of this model's traces yet."""
     rate_draws: int
     """How many draws the rate was measured on."""
+    rough: bool = False
+    """Whether those were few: the time may be off by `MAY_BE_OFF`."""
 
     @property
     def engine_seconds(self) -> float | None:
@@ -72,7 +76,7 @@ def cost(plan: Plan, rates: StoreRates) -> Cost:
         if any(owed.numbers for owed in contexts):
             tokens, seen = expected_tokens(contexts)
             throughput = rates.throughputs.get(path, Throughput())
-            models[path] = ModelCost(tokens, seen, throughput.rate, throughput.draws)
+            models[path] = ModelCost(tokens, seen, throughput.rate, throughput.draws, throughput.rough)
     measured = rates.tokens > 0
     per_token = rates.file_bytes / rates.tokens if measured else BYTES_PER_TOKEN
     draw_bytes = round(per_token * sum(model.tokens for model in models.values()))

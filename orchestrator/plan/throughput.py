@@ -5,7 +5,7 @@ include swaps, answers and waiting, and they hold for the machines that generate
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from orchestrator.plan.resolved_grid import ResolvedGrid
@@ -13,6 +13,9 @@ from orchestrator.store.store import Store
 
 BREAK_SECONDS = 900.0
 """A pause this long between two commits is not work: the sweep was stopped, or the engine replaced."""
+
+LEAST_ROWS = 4
+"""Fewer are no rate, not even a rough one."""
 
 TimedRow = tuple[float, int]
 """When one row was committed, in seconds since the epoch, and how many thinking tokens it added."""
@@ -27,6 +30,8 @@ class Throughput:
     """Thinking tokens of those draws."""
     seconds: float = 0.0
     """Engine-seconds they took: two engines spend two in one second."""
+    rough: bool = False
+    """Whether that were too few draws in a row to tell an engine's speed from what it had in flight at first."""
 
     @property
     def rate(self) -> float | None:
@@ -34,7 +39,8 @@ class Throughput:
         return self.tokens / self.seconds if self.seconds and self.tokens else None
 
     def __add__(self, other: "Throughput") -> "Throughput":
-        return Throughput(self.draws + other.draws, self.tokens + other.tokens, self.seconds + other.seconds)
+        seconds = self.seconds + other.seconds
+        return Throughput(self.draws + other.draws, self.tokens + other.tokens, seconds, self.rough or other.rough)
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,19 @@ def read_rates(store: Store, resolved: ResolvedGrid) -> StoreRates:
             rows_of.setdefault(model, {}).setdefault(row["worker"], []).append((row["created_at"], row["trace_tokens"]))
             tokens += row["trace_tokens"]
     warm_up = resolved.grid.runtime.draws_in_flight
-    throughputs = {
-        model: sum((measure(rows, warm_up) for rows in workers.values()), Throughput())
-        for model, workers in rows_of.items()
-    }
+    throughputs = {model: of_engines(workers.values(), warm_up) for model, workers in rows_of.items()}
     return StoreRates(throughputs, tokens, sum(sizes[context_id] for context_id in stored))
+
+
+def of_engines(engines: Iterable[list[TimedRow]], warm_up: int) -> Throughput:
+    """How fast engines generated one model's rows; roughly, without each engine's first quarter, if all have too few
+    for `warm_up`."""
+    engines = list(engines)
+    exact = sum((measure(rows, warm_up) for rows in engines), Throughput())
+    if exact.rate is not None:
+        return exact
+    few = sum((measure(rows, max(LEAST_ROWS, len(rows) // 4)) for rows in engines), Throughput())
+    return replace(few, rough=True)
 
 
 def measure(rows: Iterable[TimedRow], warm_up: int) -> Throughput:

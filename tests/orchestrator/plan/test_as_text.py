@@ -52,7 +52,7 @@ tiny: 6 cells = 3 variants × 2 token limits, on 2 benchmarks with 2 seeds; stor
 
   tokens    at most 1,152 for thinking (by the benchmarks' usual lengths: nothing is stored)
   disk      about 4.6 kB of draws (4 bytes a token) and 53 kB of patches
-  time      unknown until an engine has committed 4 draws in a row (2 × in_flight) to this store; plan again then
+  time      unknown until an engine has committed a few draws to this store; plan again then
 
       stored       owed  variants
            0         12  3 × dense, magnitude + uniform at 0.2, magnitude + uniform at 0.5

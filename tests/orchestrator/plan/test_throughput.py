@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.plan.throughput import BREAK_SECONDS, measure
+from orchestrator.plan.throughput import BREAK_SECONDS, measure, of_engines
 
 
 @given(
@@ -32,3 +32,13 @@ def test_draws_that_were_in_flight_at_the_first_commit_do_not_make_an_engine_loo
     waves = [(50.0 + n / 100, 100) for n in range(4)] + [(100.0 + n / 100, 100) for n in range(4)]
     rate = measure(waves, warm_up=4).rate
     assert rate == pytest.approx(8.0, rel=0.01)
+
+
+def test_few_draws_give_a_rate_that_says_so() -> None:
+    rows = [(float(second), 10) for second in range(20)]
+    rough = of_engines([rows], 128)
+    assert (rough.rate, rough.rough, rough.draws) == (10.0, True, 15)
+    exact = of_engines([rows], 8)
+    assert (exact.rate, exact.rough) == (10.0, False)
+    assert of_engines([rows[:7]], 128).rate is None
+    assert of_engines([], 128).rate is None

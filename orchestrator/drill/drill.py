@@ -24,8 +24,10 @@ from orchestrator.cli import BAD_INPUT, COMPLETE, INCOMPLETE, open_store
 from orchestrator.console import say
 from orchestrator.drill.compare_stores import StoreComparison, compare_stores
 from orchestrator.drill.faults import KilledRun, count_store, plan_kills, run_under_kills
+from orchestrator.grid.format import OWN_TRACES
 from orchestrator.grid.parse import read_grid
 from orchestrator.store.store import Store
+from pruning.spec import DATA_FIELDS
 
 SWEEP = (sys.executable, "-m", "orchestrator.sweep")
 VARIANT_ENTRIES = 3
@@ -128,12 +130,19 @@ def shrink(grid: Mapping[str, Any], benchmarks: Sequence[str], kills: int, track
 
 def _first_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The first variant of an entry, which may have lists of values."""
-    first = {key: value[0] if isinstance(value, list) else value for key, value in entry.items()}
-    return {key: _few(value) if isinstance(value, dict) else value for key, value in first.items()}
+    return {
+        key: _few(value) if key in DATA_FIELDS else value[0] if isinstance(value, list) else value
+        for key, value in entry.items()
+    }
 
 
-def _few(calibration: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(calibration) | {"samples": min(calibration.get("samples", SAMPLES), SAMPLES)}
+def _few(calibration: Any) -> dict[str, Any]:
+    """A little of the first source; of the first that is not the model's own traces, which would be drawn twice and may
+    differ."""
+    sources = calibration if isinstance(calibration, list) else [calibration]
+    entries = [{"data": source} if isinstance(source, str) else dict(source) for source in sources]
+    chosen = next((entry for entry in entries if entry["data"] != OWN_TRACES), entries[0])
+    return chosen | {"samples": min(chosen.get("samples", SAMPLES), SAMPLES)}
 
 
 def drill_uri(store: Store) -> str:

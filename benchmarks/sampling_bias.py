@@ -1,6 +1,6 @@
 """Is sampling unbiased? The mean of negative log-likelihood minus entropy over sampled tokens must be 0.
 
-    python -m eval examples/smollm2/model --benchmark examples/smollm2/problems.jsonl --mode none --limits 128 \
+    python -m eval examples/smollm2/model --benchmark examples/smollm2/problems.jsonl --budget none --limits 128 \
         --temperature 1 --seeds 0,1,2 --output /tmp/drawn
     python -m benchmarks.sampling_bias examples/smollm2/model /tmp/drawn
 

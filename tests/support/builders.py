@@ -192,7 +192,6 @@ class TinySweep:
     """
 
     folder: Path
-    model: str = str(TINY / "model")
     variants: list[dict[str, Any]] = field(default_factory=lambda: [{"method": "dense"}])
     limits: tuple[int, ...] = (8, 32)
     seeds: tuple[int, ...] = (0, 1)

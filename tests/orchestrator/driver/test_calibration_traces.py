@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.grid.errors import InputError
+from orchestrator.plan.resolved_grid import find_variant
 from pruning.model.calibration import load_windows
 from pruning.model.checkpoint import Checkpoint
 from pruning.patch.manifest import read_manifest
@@ -41,6 +42,8 @@ def kept(sweep: TinySweep) -> list[dict[str, Any]]:
 def test_variants_wait_for_the_traces_and_are_complete_with_them(sweep: TinySweep) -> None:
     before = sweep.resolve_grid()
     assert [one.label for one in before.awaiting] == ["wanda + uniform at 0.5, own-traces"]
+    with pytest.raises(InputError, match="the traces that it is calibrated on are not made"):
+        find_variant(before, "wanda + uniform at 0.5, own-traces", "WHAT")
     assert sweep.run() == "done"
     assert not sweep.plan().nothing_owed
     assert sweep.make_traces() == "done"

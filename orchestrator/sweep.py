@@ -98,10 +98,9 @@ def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
     print(final_table(results))
     if reason != "done":
         say(f"{grid.name}: not finished: {reason}. Run the same command again to resume")
-    elif results.resolved.awaiting:
+    elif not results.complete:
         for line in awaiting_lines(results.resolved):
             say(f"{grid.name}: incomplete: {line}")
-    elif not results.complete:
         missing = sum(cell.metrics.missing for cell in results.cells)
         ungraded = sum(cell.metrics.ungraded for cell in results.cells)
         failed = f", and grading failed on {ungraded} (its processes were killed or starved)" * (ungraded > 0)

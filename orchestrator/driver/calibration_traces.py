@@ -14,7 +14,8 @@ from orchestrator.store.store import Store
 def make_traces(requests: Iterable[TraceRequest], store: Store, drive: Callable[[Plan], str]) -> str:
     """Make what the store lacks of `requests`. `drive` computes what a plan owes, and returns why it ended.
 
-    Returns "done", or why the traces are not made.
+    Returns "done", or why `drive` was stopped. Traces that cannot be made are told, and keep nothing else from being
+    done: the variants that need them go on waiting.
     """
     for request in requests:
         if store.traces_digest(request.name) is None and (reason := _make(request, store, drive)) != "done":
@@ -23,7 +24,7 @@ def make_traces(requests: Iterable[TraceRequest], store: Store, drive: Callable[
 
 
 def _make(request: TraceRequest, store: Store, drive: Callable[[Plan], str]) -> str:
-    seeds, content, tokens = 1, b"", 0
+    seeds = 1
     while True:
         resolved, plan = prepare(with_seeds(request, seeds), store)
         if plan.draws_owed:
@@ -32,7 +33,8 @@ def _make(request: TraceRequest, store: Store, drive: Callable[[Plan], str]) -> 
                 return reason
         resolved, plan = prepare(with_seeds(request, seeds), store)
         if plan.draws_owed:
-            return f"{plan.draws_owed} of {request.what} could not be drawn"
+            say(f"{request.grid.name}: {plan.draws_owed} of {request.what} could not be drawn; a later run tries again")
+            return "done"
         rows = traces(store, resolved, resolved.variants[0])
         content, tokens = first_traces(rows, resolved.grid.sampling.seeds, request.tokens)
         if tokens >= request.tokens:
@@ -42,4 +44,5 @@ def _make(request: TraceRequest, store: Store, drive: Callable[[Plan], str]) -> 
         try:
             seeds = more_seeds(request, seeds, tokens)
         except ValueError as error:
-            return str(error)
+            say(f"{request.grid.name}: {error}")
+            return "done"

@@ -5,7 +5,7 @@ with the command that fetches it. Needs no torch: it reads safetensors headers, 
 and jinja2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -56,13 +56,14 @@ def resolve_grid(grid: Grid, traces_digest: Callable[[str], str | None] = lambda
     data: dict[str, str] = {}
     variants: list[ResolvedVariant] = []
     awaiting: list[AwaitingVariant] = []
+    drawn: dict[Hashable, ResolvedGrid] = {}
     labels = distinct_labels(grid)
     for variant, label in zip(grid.variants, labels, strict=True):
         model = variant.model
         if model.path not in models:
             models[model.path] = _resolve_model(grid, model, benchmarks, payloads)
             _refuse_same_weights(grid, model, models)
-        variant, requests = _with_stored_traces(grid, variant, label, models[model.path], traces_digest, data)
+        variant, requests = _with_stored_traces(grid, variant, label, models[model.path], traces_digest, drawn, data)
         if requests:
             awaiting.append(AwaitingVariant(label, model.path, variant.line, requests))
             continue
@@ -78,19 +79,29 @@ def _with_stored_traces(
     label: str,
     model: "_ResolvedModel",
     traces_digest: Callable[[str], str | None],
+    drawn: dict[Hashable, ResolvedGrid],
     data: dict[str, str],
 ) -> tuple[Variant, tuple[TraceRequest, ...]]:
     """The variant, calibrated on stored traces where it asks for the model's own; and the requests that are not stored.
 
-    `data` gets the digests of those that are.
+    `data` gets the digests of those that are. `drawn`: the sweeps that draw traces, resolved for variants before, by
+    what tells them apart; extended.
     """
     own = {field: spec for field in DATA_FIELDS if isinstance(spec := getattr(variant.spec, field), OwnTraces)}
     missing = []
     settled: dict[str, CalibrationSpec] = {}
     for field, calibration in own.items():
-        drawn = resolve_grid(traces_grid(grid, variant.model, calibration, variant.line))
-        _refuse_evaluated(grid, variant, calibration, model.distinct, drawn)
-        request = trace_request(drawn, calibration, variant.spec, label)
+        key = (
+            variant.model.path,
+            calibration.problems,
+            calibration.temperature,
+            calibration.limit,
+            calibration.first_seed,
+        )
+        if key not in drawn:
+            drawn[key] = resolve_grid(traces_grid(grid, variant.model, calibration, variant.line))
+            _refuse_evaluated(grid, variant, calibration, model.distinct, drawn[key])
+        request = trace_request(drawn[key], calibration, variant.spec, label)
         digest = traces_digest(request.name)
         if digest is None:
             missing.append(request)

@@ -128,12 +128,18 @@ def test_problems_that_are_evaluated_are_refused(sweep: TinySweep) -> None:
         sweep.resolve_grid()
 
 
-def test_greedy_traces_that_are_too_few_end_the_sweep_with_the_remedy(sweep: TinySweep) -> None:
+def test_greedy_traces_that_are_too_few_are_told_with_the_remedy_and_stop_nothing_else(
+    sweep: TinySweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sweep.calibration is not None
     sweep.calibration[1] |= {"samples": 100, "temperature": 0.0}
-    reason = sweep.make_traces()
+    assert sweep.make_traces() == "done"
+    reason = capsys.readouterr().err
     assert "of the 3,200 tokens that wanda + uniform at 0.5, own-traces is calibrated on" in reason
     assert "give more problems, a temperature above 0, or fewer samples" in reason
+    assert sweep.run() == "done"
+    assert len(sweep.resolve_grid().variants) == 3
+    assert sweep.resolve_grid().awaiting
 
 
 @pytest.mark.parametrize(

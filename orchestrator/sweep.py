@@ -104,10 +104,11 @@ def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
         missing = sum(cell.metrics.missing for cell in results.cells)
         ungraded = sum(cell.metrics.ungraded for cell in results.cells)
         failed = f", and grading failed on {ungraded} (its processes were killed or starved)" * (ungraded > 0)
-        say(
-            f"{grid.name}: incomplete: {missing} answers are missing{failed}; `{grid.command('explain')}` says why. "
-            "The same command tries them again"
-        )
+        if missing or ungraded:
+            say(
+                f"{grid.name}: incomplete: {missing} answers are missing{failed}; `{grid.command('explain')}` says why. "
+                "The same command tries them again"
+            )
     for line in sorted(store.reported):
         say(line)
     return COMPLETE if results.complete else INCOMPLETE

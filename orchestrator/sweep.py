@@ -106,8 +106,8 @@ def conclude(grid: Grid, store: Store, results: Results, reason: str) -> int:
         failed = f", and grading failed on {ungraded} (its processes were killed or starved)" * (ungraded > 0)
         if missing or ungraded:
             say(
-                f"{grid.name}: incomplete: {missing} answers are missing{failed}; `{grid.command('explain')}` says why. "
-                "The same command tries them again"
+                f"{grid.name}: incomplete: {missing} answers are missing{failed}; `{grid.command('explain')}` says why."
+                " The same command tries them again"
             )
     for line in sorted(store.reported):
         say(line)

@@ -192,6 +192,7 @@ class TinySweep:
     """
 
     folder: Path
+    model: str | Path = TINY / "model"
     variants: list[dict[str, Any]] = field(default_factory=lambda: [{"method": "dense"}])
     limits: tuple[int, ...] = (8, 32)
     seeds: tuple[int, ...] = (0, 1)
@@ -199,7 +200,6 @@ class TinySweep:
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     temperature: float = 1.0
     sampling: dict[str, Any] = field(default_factory=dict)
-    model: Path = TINY / "model"
     budget: dict[str, Any] = field(default_factory=dict)
     calibration: list[dict[str, Any]] | None = None
     runtime: dict[str, Any] = field(default_factory=dict)
